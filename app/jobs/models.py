@@ -1,0 +1,86 @@
+"""The tables of jobs: the job itself, the points of its metrics, its events. Knows no query and no rule."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, Float, ForeignKey, Index, Integer, String
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.database import Base, UtcDateTime
+
+Document = JSON().with_variant(JSONB(), "postgresql")
+
+
+class Job(Base):
+    """One job. `attempt` fences the writes of a run, `lapses` is what has a maximum, `revision` counts the writes."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_state", "state", "tenant"),
+        Index("ix_jobs_tenant", "tenant", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    tenant: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(16))
+    task: Mapped[str | None] = mapped_column(String(32))
+    name: Mapped[str | None] = mapped_column(String(256))
+    metadata_: Mapped[dict[str, str]] = mapped_column("metadata", Document)
+    priority: Mapped[int] = mapped_column(Integer, default=0)
+
+    spec: Mapped[dict[str, Any]] = mapped_column(Document)
+    plan: Mapped[list[dict[str, Any]]] = mapped_column(Document)
+    inputs: Mapped[dict[str, str]] = mapped_column(Document)
+    """Storage key by id, for each data set the run reads."""
+
+    state: Mapped[str] = mapped_column(String(16))
+    phase: Mapped[str | None] = mapped_column(String(32))
+    attempt: Mapped[int] = mapped_column(Integer, default=0)
+    lapses: Mapped[int] = mapped_column(Integer, default=0)
+    revision: Mapped[int] = mapped_column(Integer, default=0)
+    events: Mapped[int] = mapped_column(Integer, default=0)
+    """The sequence number of the last event."""
+    threads: Mapped[int | None] = mapped_column(Integer)
+    """Set by the first claim, so that a resumed run computes with the same number."""
+    lease_owner: Mapped[str | None] = mapped_column(String(128))
+    lease_expires: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    step: Mapped[int] = mapped_column(Integer, default=0)
+    total_steps: Mapped[int | None] = mapped_column(Integer)
+    eta_seconds: Mapped[float | None] = mapped_column(Float)
+    latest: Mapped[dict[str, float]] = mapped_column(Document, default=dict)
+    snapshots: Mapped[list[dict[str, Any]]] = mapped_column(Document, default=list)
+    """The newest snapshots, oldest first, where storage is remote: {step, path, sha256, key}."""
+    log_key: Mapped[str | None] = mapped_column(String(128))
+    """Where the log is stored once the run has ended, where storage is remote."""
+
+    result: Mapped[dict[str, Any] | None] = mapped_column(Document)
+    error: Mapped[dict[str, Any] | None] = mapped_column(Document)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class MetricPoint(Base):
+    """One value of one metric at one step; a resumed run writes its repeated steps over the old ones."""
+
+    __tablename__ = "job_metrics"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    step: Mapped[int] = mapped_column(Integer, primary_key=True)
+    value: Mapped[float] = mapped_column(Float)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class JobEvent(Base):
+    """Something that happened to a job; `sequence` counts from 1 in each job and has no holes."""
+
+    __tablename__ = "job_events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    sequence: Mapped[int] = mapped_column(Integer, primary_key=True)
+    type: Mapped[str] = mapped_column(String(32))
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    data: Mapped[dict[str, Any]] = mapped_column(Document)

@@ -1,0 +1,1 @@
+"""The worker: claims jobs, runs the engine as a subprocess and writes down what it says. Never imports the engine."""
