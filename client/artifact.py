@@ -1,0 +1,224 @@
+"""The one reader of an exported model: a downloaded folder or its ZIP in, logits and predictions out.
+
+`fiftytwo predict` and the engine's evaluation both read through this, so a score in a receipt is what a user gets.
+Knows files, ONNX Runtime and tokenizers; knows neither torch nor the server.
+"""
+
+import json
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+from PIL import Image, UnidentifiedImageError
+from tokenizers import Tokenizer
+
+from client.archive import unpack
+from client.errors import BadPackage, BadUsage
+from client.preprocess import image_array, normalize_text
+
+Input = str | bytes | Path
+Feeds = dict[str, npt.NDArray[Any]]
+
+# Every entry that `preprocess` may hold, by name: (text, parameters) -> text.
+_TEXT_STEPS: Mapping[str, Callable[..., str]] = {"text_normalization": normalize_text}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An answer: the winning label, and the score (softmax, sums to 1) of every label."""
+
+    label: str
+    scores: Mapping[str, float]
+
+    @property
+    def score(self) -> float:
+        """The winning label's score."""
+        return self.scores[self.label]
+
+
+class Package:
+    """An exported model, ready to answer.
+
+    Args:
+        source: the folder that `model.zip` was unpacked into, or the ZIP itself.
+        threads: processor threads of ONNX Runtime.
+
+    Raises:
+        BadPackage: a file is missing or malformed, or the package needs a newer client.
+    """
+
+    def __init__(self, source: Path | str, *, threads: int = 1) -> None:
+        self.folder = _folder_of(self, Path(source))
+        self.config: dict[str, Any] = _read_json(self.folder, "config.json", dict)
+        self.labels = [str(label) for label in _read_json(self.folder, "labels.json", list)]
+        self.task = str(self.config.get("task"))
+        if self.task not in _READERS:
+            raise BadPackage(
+                f"the model in {self.folder} is of the task {self.task!r}; this client reads {', '.join(_READERS)}",
+                remedy="install the newest client: pip install --upgrade fiftytwo",
+            )
+        self._feeds = _READERS[self.task](self.folder, self.config)
+        self._session = _session(self.folder / "model.onnx", threads)
+
+    def batches(self, inputs: Sequence[Input], batch_size: int = 32) -> Iterator[npt.NDArray[np.float32]]:
+        """The logits of `inputs`, (rows, labels) a batch, in order."""
+        for start in range(0, len(inputs), batch_size):
+            (logits,) = self._session.run(["logits"], self._feeds(inputs[start : start + batch_size]))
+            yield np.asarray(logits, dtype=np.float32)
+
+    def logits(self, inputs: Sequence[Input], batch_size: int = 32) -> npt.NDArray[np.float32]:
+        """The logits of every input, (rows, labels).
+
+        Args:
+            inputs: texts (a path is read as one text), or pictures as paths or as the bytes of an image file.
+            batch_size: rows a run; each batch is padded to its longest text.
+        """
+        parts = list(self.batches(inputs, batch_size))
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.labels)), dtype=np.float32)
+
+    def predict(self, inputs: Sequence[Input], batch_size: int = 32) -> list[Prediction]:
+        """The label and the score of every label, for every input."""
+        scores = softmax(self.logits(inputs, batch_size).astype(np.float64))
+        return [
+            Prediction(self.labels[int(row.argmax())], dict(zip(self.labels, row.tolist(), strict=True)))
+            for row in scores
+        ]
+
+
+def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Scores along the last axis that sum to 1."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def read_text(one: Input) -> str:
+    """A text as given, as UTF-8 bytes, or as the whole content of a UTF-8 file."""
+    try:
+        if isinstance(one, Path):
+            return one.read_text(encoding="utf-8")
+        return one.decode("utf-8") if isinstance(one, bytes) else one
+    except UnicodeDecodeError as error:
+        raise BadUsage(f"the input is not UTF-8: {error}", remedy="save the text as UTF-8") from error
+    except OSError as error:
+        raise BadUsage(f"cannot read the input: {error}", remedy="check the path") from error
+
+
+def replay(steps: Sequence[Mapping[str, Any]], text: str) -> str:
+    """Do to a text what training did to every text: the steps of `preprocess`, in order."""
+    for step in steps:
+        text = _TEXT_STEPS[step["name"]](text, **step.get("parameters", {}))
+    return text
+
+
+def check_steps(steps: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a `preprocess` list that this client cannot replay exactly.
+
+    Raises:
+        BadPackage: an unknown step, or a parameter that the step does not know.
+    """
+    for step in steps:
+        name = step.get("name")
+        try:
+            replay([step], "probe")
+        except (KeyError, TypeError) as error:
+            raise BadPackage(
+                f"the model replays {name!r} with {step.get('parameters')}, which this client does not know",
+                remedy="this model was made by a newer server: pip install --upgrade fiftytwo",
+            ) from error
+
+
+class _TextReader:
+    """Texts to `input_ids` and `attention_mask`, (rows, tokens) int64."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        self.steps = config.get("preprocess") or []
+        check_steps(self.steps)
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise BadPackage(f"{folder} has no tokenizer.json", remedy="download the model again")
+        self.tokenizer = Tokenizer.from_file(str(path))
+        padding = self.tokenizer.padding or {}
+        pad_id = int(padding.get("pad_id", config.get("pad_token_id") or 0))
+        pad_token = padding.get("pad_token") or self.tokenizer.id_to_token(pad_id) or "[PAD]"
+        # The file may carry a fixed length from the base model; a batch is padded to its own longest row.
+        self.tokenizer.enable_padding(pad_id=pad_id, pad_token=pad_token, length=None)
+        self.tokenizer.enable_truncation(max_length=int(config["max_length"]))
+
+    def __call__(self, inputs: Sequence[Input]) -> Feeds:
+        texts = [replay(self.steps, read_text(one)) for one in inputs]
+        rows = self.tokenizer.encode_batch(texts)
+        return {
+            "input_ids": np.array([row.ids for row in rows], dtype=np.int64),
+            "attention_mask": np.array([row.attention_mask for row in rows], dtype=np.int64),
+        }
+
+
+class _ImageReader:
+    """Image files to `pixel_values`, (rows, channels, height, width) float32."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        for step in config.get("preprocess") or []:
+            raise BadPackage(
+                f"the model replays {step.get('name')!r} on pictures, which this client does not know",
+                remedy="this model was made by a newer server: pip install --upgrade fiftytwo",
+            )
+        self.processor: dict[str, Any] = _read_json(folder, "preprocessor_config.json", dict)
+
+    def __call__(self, inputs: Sequence[Input]) -> Feeds:
+        return {"pixel_values": np.stack([self._pixels(one) for one in inputs])}
+
+    def _pixels(self, one: Input) -> npt.NDArray[np.float32]:
+        try:
+            with Image.open(BytesIO(one) if isinstance(one, bytes) else one) as image:
+                return image_array(image, self.processor)
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
+            name = "the input" if isinstance(one, bytes) else str(one)
+            raise BadUsage(f"cannot read {name} as a picture: {error}", remedy="give a PNG or JPEG file") from error
+
+
+_READERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Callable[[Sequence[Input]], Feeds]]] = {
+    "text_classification": _TextReader,
+    "image_classification": _ImageReader,
+}
+
+
+def _folder_of(owner: object, source: Path) -> Path:
+    if source.is_dir():
+        return source
+    if not source.is_file():
+        raise BadPackage(f"there is no model at {source}", remedy="fiftytwo download JOB --out FOLDER")
+    folder = Path(tempfile.mkdtemp(prefix="fiftytwo-model-"))
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    unpack(source, folder)
+    return folder
+
+
+def _read_json(folder: Path, name: str, kind: type) -> Any:
+    try:
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadPackage(f"{folder} has no readable {name}: {error}", remedy="download the model again") from error
+    if not isinstance(content, kind):
+        raise BadPackage(f"{folder / name} is not a JSON {kind.__name__}", remedy="download the model again")
+    return content
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning threads look busy to every other process of the machine and to a measurement of processor time.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises its own kinds, which share no base but Exception
+        raise BadPackage(f"ONNX Runtime cannot load {path}: {error}", remedy="download the model again") from error
