@@ -1,0 +1,1 @@
+"""The files that jobs leave behind, and their download."""

@@ -1,0 +1,1 @@
+"""Who may do what: keys, roles, tenants, the audit log and the rate limit."""

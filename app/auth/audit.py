@@ -1,0 +1,29 @@
+"""The audit log: one entry for each write, in the write's own transaction. Knows nothing of what was written."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import insert
+from sqlalchemy.orm import Session
+
+from app.auth.keyring import Identity
+from app.auth.models import AuditEntry
+from app.ids import new_id
+
+
+def audit(
+    session: Session, identity: Identity, action: str, subject_id: str, detail: Mapping[str, Any] | None = None
+) -> None:
+    """Write down that `identity` did `action` (such as `dataset.create`) to `subject_id`."""
+    session.execute(
+        insert(AuditEntry).values(
+            id=new_id("aud"),
+            tenant=identity.tenant,
+            key=identity.key,
+            action=action,
+            subject_id=subject_id,
+            detail=dict(detail or {}),
+            created_at=datetime.now(UTC),
+        )
+    )

@@ -1,0 +1,1 @@
+"""Data sets: streamed in, checked in a limited child process, stored as Parquet."""

@@ -1,0 +1,29 @@
+"""Every query on data sets; each one names the tenant. Knows no HTTP."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.datasets.models import Dataset
+from app.paging import Asked
+
+
+def find(session: Session, tenant: str, dataset_id: str) -> Dataset | None:
+    """The tenant's data set with this id, whatever its status."""
+    return session.scalar(select(Dataset).where(Dataset.id == dataset_id, Dataset.tenant == tenant))
+
+
+def ready(session: Session, tenant: str, dataset_id: str) -> Dataset | None:
+    """The tenant's data set with this id, if it can be trained on."""
+    return session.scalar(
+        select(Dataset).where(Dataset.id == dataset_id, Dataset.tenant == tenant, Dataset.status == "ready")
+    )
+
+
+def page(session: Session, tenant: str, asked: Asked, task: str | None) -> Sequence[Dataset]:
+    """The tenant's data sets of one page and one more."""
+    query = select(Dataset).where(Dataset.tenant == tenant)
+    if task is not None:
+        query = query.where(Dataset.task == task)
+    return session.scalars(asked.cut(query, Dataset.id)).all()

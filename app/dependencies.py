@@ -1,0 +1,147 @@
+"""What an endpoint may ask for: who calls, a session, the page, the parts of the service.
+
+`Router` is the edge of the transaction. A `def` endpoint that asks for a `Write` session runs, commits and only then
+answers, all in one visit to the thread pool; a session that were opened and committed in visits of its own could hold
+the database while every thread waits for it. Knows no domain.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+from fastapi import APIRouter, Depends
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from app.auth.keyring import Identity, KeyRing, Role
+from app.auth.rate import RateLimit
+from app.database import Database
+from app.errors import Forbidden, RateLimited, Unauthorized
+from app.settings import Settings
+from app.storage import Storage
+
+RANKS: dict[Role, int] = {"viewer": 0, "member": 1, "admin": 2}
+
+
+class Queue(Protocol):
+    """What the API needs of the queue: a bell that never raises."""
+
+    def ring(self) -> None:
+        """Tell the workers that there is a job."""
+
+
+@dataclass(frozen=True)
+class Opener:
+    """Stands for a session until the endpoint's thread opens it."""
+
+    open: Callable[[], AbstractContextManager[Session]]
+
+
+class Router(APIRouter):
+    """A router whose endpoints get their sessions opened and committed around the call."""
+
+    def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        """Add the endpoint, wrapped in its transaction where it asks for a session."""
+        super().add_api_route(path, _in_transaction(endpoint), **options)
+
+
+def _in_transaction(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    if inspect.iscoroutinefunction(endpoint):
+        return endpoint
+
+    @functools.wraps(endpoint)
+    def call(**values: Any) -> Any:
+        with ExitStack() as stack:
+            for name, value in values.items():
+                if isinstance(value, Opener):
+                    values[name] = stack.enter_context(value.open())
+            return endpoint(**values)
+
+    return call
+
+
+async def _write(request: Request) -> Opener:
+    return Opener(request.app.state.database.session)
+
+
+async def _read(request: Request) -> Opener:
+    return Opener(request.app.state.database.reading)
+
+
+Write = Annotated[Session, Depends(_write)]
+Read = Annotated[Session, Depends(_read)]
+
+
+async def identify(request: Request) -> Identity:
+    """The caller, by its key; 401 without a valid one, 429 beyond its rate."""
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise Unauthorized("the request carries no key")
+    keys: KeyRing = request.app.state.keys
+    digest = keys.digest(secret.strip())
+    identity = keys.remembered(digest) or await run_in_threadpool(keys.look_up, digest)
+    if identity is None:
+        raise Unauthorized("the key is not known here, or was revoked")
+    rate: RateLimit = request.app.state.rate
+    wait = rate.take(identity.key)
+    if wait > 0:
+        raise RateLimited(
+            f"this key makes more than {rate.per_second:g} requests a second",
+            remedy="wait as long as Retry-After says",
+            headers={"Retry-After": str(max(1, round(wait)))},
+        )
+    return identity
+
+
+Caller = Annotated[Identity, Depends(identify)]
+
+
+async def _viewer(identity: Caller) -> Identity:
+    return identity
+
+
+async def _member(identity: Caller) -> Identity:
+    return _at_least("member", identity)
+
+
+async def _admin(identity: Caller) -> Identity:
+    return _at_least("admin", identity)
+
+
+def _at_least(role: Role, identity: Identity) -> Identity:
+    if RANKS[identity.role] < RANKS[role]:
+        raise Forbidden(f"a key of role {identity.role} may not do this", remedy=f"use a key of role {role}")
+    return identity
+
+
+Viewer = Annotated[Identity, Depends(_viewer)]
+Member = Annotated[Identity, Depends(_member)]
+Admin = Annotated[Identity, Depends(_admin)]
+
+
+def settings(request: Request) -> Settings:
+    """The settings of this service."""
+    found: Settings = request.app.state.settings
+    return found
+
+
+def storage(request: Request) -> Storage:
+    """The store of files."""
+    found: Storage = request.app.state.storage
+    return found
+
+
+def database(request: Request) -> Database:
+    """The database, for the few endpoints that work outside one transaction."""
+    found: Database = request.app.state.database
+    return found
+
+
+def queue(request: Request) -> Queue:
+    """The bell that wakes the workers."""
+    found: Queue = request.app.state.queue
+    return found

@@ -1,0 +1,110 @@
+"""The outermost layer, in plain ASGI: gives each request its id, bounds its body, counts it, and lets no exception out.
+
+Knows no route but the ones that stream their body; those bound it themselves.
+"""
+
+import re
+import time
+from collections.abc import Collection, MutableMapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import Invalid, ServiceError, TooLarge, Unparsable, answer_any, problem
+from app.health.figures import Figures
+from app.ids import new_id
+from engine.errors import Fault
+
+# A client that is still sending when it is refused sees a broken pipe, not the answer: hear it out, within reason.
+DRAIN_FACTOR = 16
+ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+class Edge:
+    """Wraps the whole application; bodies but those of `streaming` paths are read here, up to `max_bytes`."""
+
+    def __init__(self, app: ASGIApp, figures: Figures, max_bytes: int, streaming: Collection[str]) -> None:
+        self.app = app
+        self.figures = figures
+        self.max_bytes = max_bytes
+        self.streaming = frozenset(streaming)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = new_id("req")
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 0
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            try:
+                _check_address(scope)
+                if scope["path"] not in self.streaming and scope["method"] not in ("GET", "HEAD"):
+                    receive = await self._read(receive)
+                await self.app(scope, receive, send_named)
+            except ServiceError as error:
+                await problem(Request(scope), error)(scope, receive, send_named)
+            except Exception as error:
+                if status:
+                    # The answer has begun; breaking it off is the only honest end.
+                    raise
+                await answer_any(Request(scope), error)(scope, receive, send_named)
+        finally:
+            self.figures.count(scope["method"], _route(scope), status, time.perf_counter() - started)
+
+    async def _read(self, receive: Receive) -> Receive:
+        """The whole body, as one message to be received again."""
+        body = bytearray()
+        size, last = 0, False
+        while not last:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return _once({"type": "http.disconnect"}, receive)
+            chunk, last = message.get("body", b""), not message.get("more_body", False)
+            size += len(chunk)
+            if size <= self.max_bytes:
+                body += chunk
+            else:
+                body.clear()
+                if size > DRAIN_FACTOR * self.max_bytes:
+                    break
+        if size > self.max_bytes:
+            raise TooLarge(f"the body has more than {self.max_bytes} bytes", remedy="send less, or upload a data set")
+        if b"\\u0000" in body and ESCAPED_NUL.search(body):
+            detail = "the body holds the character NUL, which cannot be stored"
+            raise Invalid(detail, faults=[Fault("", "nul_character", detail, "leave it out")])
+        return _once({"type": "http.request", "body": bytes(body), "more_body": False}, receive)
+
+
+def _once(message: Message, receive: Receive) -> Receive:
+    given = False
+
+    async def receive_again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return message
+
+    return receive_again
+
+
+def _check_address(scope: MutableMapping[str, Any]) -> None:
+    if "\x00" in scope["path"] or b"%00" in scope["query_string"] or b"\x00" in scope["query_string"]:
+        raise Unparsable("the address holds the character NUL", remedy="leave it out")
+
+
+def _route(scope: MutableMapping[str, Any]) -> str:
+    """The route's template, never the path itself: ids must not become labels."""
+    return str(getattr(scope.get("route"), "path", "none"))

@@ -1,0 +1,291 @@
+"""What the service refuses, as exceptions, and the one table that turns any exception into a problem (RFC 9457).
+
+Knows no domain: the domains raise these with their own words. An answer carries OpenAI's `error` member as well, so
+that its clients read it too.
+
+ServiceError
+├── Unparsable (400)          the body or the address cannot be read
+├── Unauthorized (401)        no key, or not one of ours
+├── Forbidden (403)           the key's role does not reach so far
+├── NotFound (404)            nothing of this tenant has that id
+├── Conflict (409)            the state does not allow it now
+├── PreconditionFailed (412)  `If-Match` names an older version
+├── TooLarge (413)            over a cap of the settings
+├── UnsupportedMedia (415)    another content type is wanted
+├── RangeNotSatisfiable (416) no byte of the file lies in the range
+├── Invalid (422)             wrong choices, every one of them listed
+├── RateLimited (429)         too many requests of one key
+└── Unavailable (503)         a dependency is down
+"""
+
+import errno
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.ids import new_id
+from engine.errors import EngineError, Fault, InvalidData, InvalidPlan
+
+try:
+    from engine.faults import from_validation
+except Exception:  # TEMPORARY, until the catalogue has its first instruction
+
+    def from_validation(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
+        named = model.__name__
+        return [Fault("/" + "/".join(map(str, e["loc"])), e["type"], e["msg"], named) for e in error.errors()]
+
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 2
+
+
+class ServiceError(Exception):
+    """A request is refused; `faults` lists every reason with its remedy."""
+
+    status: ClassVar[int] = 500
+    code: str = "internal"
+    title: ClassVar[str] = "The service failed"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str | None = None,
+        remedy: str = "",
+        faults: Sequence[Fault] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code or type(self).code
+        self.remedy = remedy
+        self.faults = list(faults)
+        self.headers = dict(headers or {})
+
+
+class Unparsable(ServiceError):
+    """The body or the address cannot be read."""
+
+    status, code, title = 400, "unparsable", "The request cannot be read"
+
+
+class Unauthorized(ServiceError):
+    """No key, or not one of ours."""
+
+    status, code, title = 401, "unauthorized", "A valid key is needed"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(
+            detail, remedy="send `Authorization: Bearer KEY`", headers={"WWW-Authenticate": 'Bearer realm="fiftytwo"'}
+        )
+
+
+class Forbidden(ServiceError):
+    """The key's role does not reach so far."""
+
+    status, code, title = 403, "forbidden", "The key may not do this"
+
+
+class NotFound(ServiceError):
+    """Nothing of this tenant has that id."""
+
+    status, code, title = 404, "not_found", "There is nothing here"
+
+
+class Conflict(ServiceError):
+    """The state does not allow it now."""
+
+    status, code, title = 409, "conflict", "The present state does not allow this"
+
+
+class PreconditionFailed(ServiceError):
+    """`If-Match` names an older version."""
+
+    status, code, title = 412, "stale", "The object has changed since it was read"
+
+
+class TooLarge(ServiceError):
+    """Over a cap of the settings."""
+
+    status, code, title = 413, "too_large", "The request is larger than this server takes"
+
+
+class UnsupportedMedia(ServiceError):
+    """Another content type is wanted."""
+
+    status, code, title = 415, "unsupported_media_type", "The body has another content type than is wanted"
+
+
+class RangeNotSatisfiable(ServiceError):
+    """No byte of the file lies in the range."""
+
+    status, code, title = 416, "range_not_satisfiable", "No byte of the file lies in the range"
+
+
+class Invalid(ServiceError):
+    """Wrong choices, every one of them listed."""
+
+    status, code, title = 422, "invalid", "The request has faults"
+
+
+class RateLimited(ServiceError):
+    """Too many requests of one key."""
+
+    status, code, title = 429, "rate_limited", "Too many requests"
+
+
+class Unavailable(ServiceError):
+    """A dependency is down."""
+
+    status, code, title = 503, "unavailable", "A part of the service is down"
+
+    def __init__(self, detail: str, *, code: str | None = None, remedy: str = "try again shortly") -> None:
+        super().__init__(detail, code=code, remedy=remedy, headers={"Retry-After": str(RETRY_SECONDS)})
+
+
+# Errors of the engine by status; any other is a failure of ours.
+ENGINE_STATUSES: dict[type[EngineError], int] = {InvalidPlan: 422, InvalidData: 422}
+# Statuses that routing itself answers with.
+ROUTING_ERRORS = {
+    400: Unparsable,
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    413: TooLarge,
+    415: UnsupportedMedia,
+}
+
+
+def request_id(request: Request) -> str:
+    """The id of this request, given to it at the edge."""
+    return str(request.scope.setdefault("state", {}).setdefault("request_id", new_id("req")))
+
+
+def problem(request: Request, error: ServiceError, *, status: int | None = None, title: str | None = None) -> Response:
+    """The answer that tells of `error`; `status` and `title` stand in for those of its class."""
+    status = status or error.status
+    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    fallback = "server_error" if status >= 500 else "invalid_request_error"
+    body = {
+        "type": f"/problems/{error.code.replace('_', '-')}",
+        "title": title or error.title,
+        "status": status,
+        "detail": error.detail,
+        "instance": request_id(request),
+        "code": error.code,
+        "remedy": error.remedy,
+        "errors": [asdict(fault) for fault in error.faults],
+        "error": {
+            "message": error.detail,
+            "type": kinds.get(status, fallback),
+            "param": error.faults[0].pointer or None if error.faults else None,
+            "code": error.code,
+        },
+    }
+    content = json.dumps(body, ensure_ascii=True, separators=(",", ":")).encode()
+    return Response(content, status, headers=error.headers, media_type=MEDIA_TYPE)
+
+
+def of_validation(request: Request, error: RequestValidationError) -> ServiceError:
+    """What pydantic found in a body, a path or a query, as one of our errors with every fault."""
+    kinds = {fault["type"] for fault in error.errors()}
+    if "json_invalid" in kinds:
+        where = error.errors()[0]["loc"][-1]
+        return Unparsable(f"the body is not JSON: see character {where}", remedy="send one JSON object in UTF-8")
+    if isinstance(error.body, bytes) and error.body:
+        return UnsupportedMedia("this route takes JSON", remedy="send `Content-Type: application/json`")
+    faults = [
+        Fault("", fault["type"], f"{fault['loc'][0]} parameter {fault['loc'][-1]}: {fault['msg']}", "mend the address")
+        for fault in error.errors()
+        if fault["loc"][0] != "body"
+    ]
+    faults += _body_faults(request, error)
+    return Invalid("; ".join(fault.detail for fault in faults), remedy="mend every listed fault", faults=faults)
+
+
+def _body_faults(request: Request, error: RequestValidationError) -> list[Fault]:
+    if all(fault["loc"][0] != "body" for fault in error.errors()):
+        return []
+    field = getattr(request.scope.get("route"), "body_field", None)
+    model = field.field_info.annotation if field is not None else None
+    if error.body is None or not (isinstance(model, type) and issubclass(model, BaseModel)):
+        return [Fault("", "missing", "the request has no body", "send one JSON object")]
+    try:
+        model.model_validate(error.body)
+    except ValidationError as again:
+        return from_validation(again, model)
+    return [Fault("", "invalid", "the body does not fit this route", "see /docs")]
+
+
+def of_any(error: Exception) -> ServiceError:
+    """Our error for one of a library's: a dependency that is down, a value that it cannot hold, or a defect of ours."""
+    if isinstance(error, DataError):
+        return Invalid("a value cannot be stored", remedy="leave out characters such as NUL and numbers out of range")
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
+        return Unavailable("the database does not answer", code="database_unavailable")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Unavailable("the disk of the service is full", code="disk_full", remedy="ask the operator for room")
+    return ServiceError("the service failed; its log has the reason under this request's id", remedy="report the id")
+
+
+def answer_any(request: Request, error: Exception) -> Response:
+    """The answer to an exception that no handler knew; the reason goes to the log only."""
+    known = of_any(error)
+    if known.status >= 500:
+        log.error("%s %s: %s", request.method, request.url.path, request_id(request), exc_info=error)
+    return problem(request, known)
+
+
+def _service_error(request: Request, error: ServiceError) -> Response:
+    return problem(request, error)
+
+
+def _engine_error(request: Request, error: EngineError) -> Response:
+    status = ENGINE_STATUSES.get(type(error), 500)
+    known = Invalid(error.detail, code=error.code, remedy=error.remedy, faults=error.faults)
+    return problem(request, known, status=status, title=error.title)
+
+
+def _validation_error(request: Request, error: RequestValidationError) -> Response:
+    return problem(request, of_validation(request, error))
+
+
+def _http_error(request: Request, error: HTTPException) -> Response:
+    if isinstance(error.__cause__, ServiceError):
+        return problem(request, error.__cause__)
+    if error.status_code == 404:
+        return problem(request, NotFound(f"no route {request.url.path}", remedy="/docs lists every route"))
+    if error.status_code == 405:
+        known = ServiceError(
+            f"{request.method} is not allowed here", code="method_not_allowed", headers=error.headers or {}
+        )
+        return problem(request, known, status=405, title="This route has other methods")
+    kind = ROUTING_ERRORS.get(error.status_code, ServiceError)
+    known = kind(str(error.detail))
+    return problem(request, known, status=error.status_code)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` a problem."""
+    # Starlette types handlers by the widest exception; each of these is only called with its own.
+    handlers: dict[type[Exception], Any] = {
+        ServiceError: _service_error,
+        EngineError: _engine_error,
+        RequestValidationError: _validation_error,
+        HTTPException: _http_error,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)

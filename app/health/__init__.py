@@ -1,0 +1,1 @@
+"""Alive, ready, measured: what an operator asks of the service."""

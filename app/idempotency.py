@@ -1,0 +1,109 @@
+"""One answer for one Idempotency-Key: the first is stored in the very transaction that makes the object.
+
+`begin` claims the key (a second request waits for the first one's commit), `finish` stores the answer; an error between
+the two rolls both back. Knows nothing of what is made.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import Depends, Header
+from sqlalchemy import JSON, String, Text, delete, select, update
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.orm import Mapped, Session, mapped_column
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.database import Base, UtcDateTime
+from app.dependencies import Caller
+from app.errors import Invalid
+from engine.errors import Fault
+
+KEPT_HEADERS = ("location", "retry-after", "etag", "cache-control", "content-type")
+
+
+class IdempotencyKey(Base):
+    """A key that a tenant has used, what the request was, and what was answered."""
+
+    __tablename__ = "idempotency_keys"
+
+    tenant: Mapped[str] = mapped_column(String(63), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    request_hash: Mapped[str] = mapped_column(String(64))
+    status: Mapped[int] = mapped_column(default=0)
+    headers: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
+    body: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+@dataclass(frozen=True)
+class Once:
+    """The Idempotency-Key of this request, if it carries one, and the hash of the request."""
+
+    tenant: str
+    key: str | None
+    request_hash: str
+    keep: timedelta
+
+    def begin(self, session: Session) -> Response | None:
+        """Claim the key, or give the first answer again; Invalid where the first request was another one."""
+        if self.key is None:
+            return None
+        now = datetime.now(UTC)
+        mine = (IdempotencyKey.tenant == self.tenant) & (IdempotencyKey.key == self.key)
+        session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < now - self.keep))
+        row = {"tenant": self.tenant, "key": self.key, "request_hash": self.request_hash, "created_at": now}
+        insert: Any = sqlite_insert if session.get_bind().dialect.name == "sqlite" else postgres_insert
+        claim = insert(IdempotencyKey).values(status=0, headers={}, body="", **row).on_conflict_do_nothing()
+        if session.execute(claim.returning(IdempotencyKey.key)).first() is not None:
+            return None
+        first = session.scalars(select(IdempotencyKey).where(mine)).one()
+        if first.request_hash != self.request_hash:
+            detail = "this Idempotency-Key came with another request before"
+            raise Invalid(
+                detail,
+                code="idempotency_key_reused",
+                faults=[Fault("", "idempotency_key_reused", detail, "use a new key for a new request")],
+            )
+        return Response(first.body, first.status, headers={**first.headers, "Idempotent-Replayed": "true"})
+
+    def finish(self, session: Session, response: Response, replay: bytes | None = None) -> Response:
+        """Store the answer beside the object that it tells of; `replay` stands in for a body that must not be kept."""
+        if self.key is not None:
+            body = bytes(response.body) if replay is None else replay
+            kept = {name: value for name, value in response.headers.items() if name in KEPT_HEADERS}
+            session.execute(
+                update(IdempotencyKey)
+                .where(IdempotencyKey.tenant == self.tenant, IdempotencyKey.key == self.key)
+                .values(status=response.status_code, headers=kept, body=body.decode())
+            )
+        return response
+
+
+def once(request: Request, tenant: str, key: str | None, body_hash: str, keep_hours: int) -> Once:
+    """The claim for a request whose body has this hash."""
+    target = f"{request.method} {request.url.path}?{request.url.query}\n{body_hash}"
+    return Once(tenant, key, hashlib.sha256(target.encode()).hexdigest(), timedelta(hours=keep_hours))
+
+
+IdempotencyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+        description="Makes a repeat of this request give the first answer again.",
+    ),
+]
+
+
+async def _once(request: Request, identity: Caller, key: IdempotencyHeader = None) -> Once:
+    body_hash = hashlib.sha256(await request.body()).hexdigest() if key is not None else ""
+    return once(request, identity.tenant, key, body_hash, request.app.state.settings.idempotency_hours)
+
+
+Idempotent = Annotated[Once, Depends(_once)]

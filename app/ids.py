@@ -1,0 +1,25 @@
+"""Ids made by the server: a prefix that names the kind, and a ULID that sorts by the time of making.
+
+Knows nothing of what the ids are given to.
+"""
+
+import os
+import threading
+import time
+
+ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+RANDOM_BITS = 80
+
+_lock = threading.Lock()
+_last = 0
+
+
+def new_id(prefix: str) -> str:
+    """A new id such as `job_01J...`; within one process each is greater than the one before."""
+    global _last
+    fresh = (time.time_ns() // 1_000_000) << RANDOM_BITS | int.from_bytes(os.urandom(RANDOM_BITS // 8), "big")
+    with _lock:
+        # Two ids of one millisecond (or of a clock that was set back) keep the order in which they were made.
+        _last = fresh if fresh > _last else _last + 1
+        value = _last
+    return f"{prefix}_" + "".join(ALPHABET[value >> shift & 31] for shift in range(125, -5, -5))

@@ -1,0 +1,1 @@
+"""The catalogue of instructions, as the engine describes it."""

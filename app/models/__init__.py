@@ -1,0 +1,1 @@
+"""The base models of this server and the models it has trained, in one list."""
