@@ -1,0 +1,234 @@
+"""The command `fiftytwo`: words in, exit code out. What the commands do stands in `client.commands` and `app.cli`.
+
+Operators' commands need the extra [server]; they are loaded by name when called, so that this module works without.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, Protocol, cast
+
+from rich.console import Console
+from rich.markup import escape
+
+from client import commands
+from client.commands import Session
+from client.errors import BadUsage, ClientError, ExitCode
+
+OPERATORS = {
+    "serve": "the whole service on this machine: API, broker, workers",
+    "api": "only the API",
+    "worker": "only one worker",
+    "migrate": "bring the database to this version",
+    "demo": "train, compress and prove a small model on a server of its own",
+}
+_EXIT_CODES = """\
+exit codes: 0 it worked (with a job: it succeeded), 1 the job failed or missed its limits, 2 bad usage or a refused
+request, 3 the server could not be reached, 4 a downloaded file is damaged, 130 interrupted (the job goes on)
+
+the server and the key come from --server and --key, else FIFTYTWO_SERVER and FIFTYTWO_KEY, else `fiftytwo login`"""
+_EPILOG = f"""\
+for operators (needs the extra: pip install 'fiftytwo[server]'):
+{chr(10).join(f"  {name:<10}{text}" for name, text in OPERATORS.items())}
+
+{_EXIT_CODES}"""
+
+
+class Operators(Protocol):
+    """What the module of the operators' commands offers."""
+
+    def main(self, words: Sequence[str]) -> int:
+        """Run one operators' command."""
+
+
+def load_operators() -> Operators:
+    """The operators' commands; the one place where `client` touches the server's side, and only by name.
+
+    Raises:
+        BadUsage: the extra [server] is not installed.
+    """
+    try:
+        return cast(Operators, importlib.import_module("app.cli"))
+    except ModuleNotFoundError as error:
+        raise BadUsage(
+            f"operators' commands need the server's libraries ({error.name} is not installed)",
+            remedy="pip install 'fiftytwo[server]'",
+        ) from error
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command and give its exit code."""
+    words = sys.argv[1:] if words is None else words
+    try:
+        if words and words[0] in OPERATORS:
+            return load_operators().main(words)
+        parsed = parser().parse_args(words)
+        return int(parsed.run(Session(parsed)))
+    except ClientError as error:
+        _print_error(error, as_json="--json" in words)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; a submitted job goes on", file=sys.stderr)
+        return int(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does; Python's own flush at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.OK)
+
+
+def _print_error(error: ClientError, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"error": error.json()}, ensure_ascii=False, indent=2))
+        return
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for number, line in enumerate(error.lines()):
+        console.print(escape(f"error: {line}" if number == 0 else line))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole grammar of the users' commands."""
+    raw = argparse.RawDescriptionHelpFormatter
+    top = _Parser(
+        prog="fiftytwo",
+        description="Training as a service with proof: submit data, get a compressed model and its receipt.",
+        epilog=_EPILOG,
+        formatter_class=raw,
+    )
+    verbs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    output, server = _shared_flags()
+
+    def command(name: str, run: Callable[[Session], ExitCode], *parents: Any) -> argparse.ArgumentParser:
+        text = (run.__doc__ or "").strip()
+        added = verbs.add_parser(
+            name, help=text, description=text, parents=parents, epilog=_EXIT_CODES, formatter_class=raw
+        )
+        added.set_defaults(run=run)
+        return added
+
+    command("login", commands.login, server)
+    _datasets(command("datasets", commands.datasets, server))
+    _submit(command("submit", commands.submit, server))
+    command("watch", commands.watch, server).add_argument("job", metavar="JOB")
+    jobs = command("jobs", commands.jobs, server)
+    jobs.add_argument("job", metavar="JOB", nargs="?", help="show this one")
+    for field in ("state", "task", "kind"):
+        jobs.add_argument(f"--{field}", help=f"only jobs of this {field}")
+    jobs.add_argument("--limit", type=_count, default=50, help="at most so many, the newest first (default 50)")
+    command("cancel", commands.cancel, server).add_argument("job", metavar="JOB", nargs="+")
+    download = command("download", commands.download, server)
+    download.add_argument("job", metavar="JOB", help="a job, or an artifact by its id (art_...)")
+    download.add_argument("--out", metavar="DIR", help="the folder to fill (default: named like the job)")
+    download.add_argument("--kind", default="model", help="model (default), checkpoint, receipt, ...")
+    predict = command("predict", commands.predict, output)
+    predict.add_argument("folder", metavar="DIR", help="a downloaded folder, or its model.zip")
+    predict.add_argument("input", metavar="TEXT_OR_FILE", nargs="+", help="a file is read as one text or one picture")
+    predict.add_argument("--threads", type=_count, default=1, help="processor threads (default 1)")
+    predict.add_argument("--batch-size", type=_count, default=32, help="inputs answered together (default 32)")
+    shown = command("instructions", commands.instructions, server)
+    shown.add_argument("name", metavar="NUMBER_OR_NAME", nargs="?", help="show this one")
+    return top
+
+
+def _shared_flags(default: Any = None) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """The flags of every command, and those of every command that needs the server.
+
+    A subcommand's subcommand takes the default SUPPRESS, or it would wipe out what stood before it.
+    """
+    output = argparse.ArgumentParser(add_help=False)
+    unset = default if default is argparse.SUPPRESS else False
+    output.add_argument("--json", action="store_true", default=unset, help="print one JSON document, not text")
+    server = argparse.ArgumentParser(add_help=False, parents=[output])
+    server.add_argument("--server", metavar="URL", default=default, help="address of the server")
+    server.add_argument("--key", default=default, help="API key")
+    return output, server
+
+
+def _datasets(datasets: argparse.ArgumentParser) -> None:
+    datasets.set_defaults(action="list")
+    datasets.add_argument("--limit", type=_count, default=50, help="at most so many, the newest first (default 50)")
+    actions = datasets.add_subparsers(title="actions", metavar="ACTION", dest="action")
+    _, server = _shared_flags(argparse.SUPPRESS)
+    actions.add_parser("list", help="list them (what happens without an action)", parents=[server])
+    upload = actions.add_parser("upload", help="upload a file", parents=[server])
+    upload.add_argument("file", metavar="FILE")
+    upload.add_argument("--task", required=True, help="text_classification, image_classification, ...")
+    upload.add_argument("--name", help="a name to know it by")
+    _upload_flags(upload)
+    for action, text in (("show", "show one"), ("delete", "erase one and every copy")):
+        actions.add_parser(action, help=text, parents=[server]).add_argument("dataset", metavar="DATASET")
+
+
+def _upload_flags(upload: argparse.ArgumentParser) -> None:
+    for column in ("text", "label", "split", "group"):
+        upload.add_argument(f"--{column}-column", metavar="NAME", help=f"the column of the {column}")
+    upload.add_argument("--nominal-rows", type=_count, help="the public number of rows, for privacy")
+    upload.add_argument("--invalid-rows", choices=["refuse", "skip"], help="what a bad row means (default refuse)")
+    upload.add_argument("--max-invalid-fraction", type=float, metavar="F", help="most rows to skip, 0 to 1")
+
+
+def _submit(submit: argparse.ArgumentParser) -> None:
+    submit.add_argument("spec", metavar="SPEC.json", nargs="?", help="the body of POST /v1/jobs; flags go over it")
+    submit.add_argument("--data", metavar="FILE", help="the file to train on, or an uploaded data set (ds_...)")
+    submit.add_argument("--task", help="text_classification, image_classification, ...")
+    submit.add_argument(
+        "--instructions",
+        type=_instructions,
+        metavar="LIST",
+        help="numbers and names with commas (1,11,warmup_schedule), or a JSON list for parameters",
+    )
+    submit.add_argument("--model", help="base model (default: the task's)")
+    submit.add_argument("--name", help="a name to know the job by")
+    submit.add_argument(
+        "--set",
+        type=_assignment,
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="any field of the spec, such as training.epochs=3 or limits.max_metric_loss=0.01; may be repeated",
+    )
+    _upload_flags(submit)
+    submit.add_argument("--dry-run", action="store_true", help="show the plan and an estimate; run nothing")
+    submit.add_argument("--wait", action="store_true", help="follow the job to its end and print its receipt")
+    submit.add_argument("--download", metavar="DIR", help="then put the model there (waits)")
+
+
+def _instructions(text: str) -> list[Any]:
+    """`1,11,warmup_schedule` or a JSON list."""
+    if text.lstrip().startswith("["):
+        try:
+            return list(json.loads(text))
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"is no JSON list: {error}") from error
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    return [int(word) if word.isdigit() else word for word in words]
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """`training.epochs=3` as (path, value); a value that is no JSON is a string."""
+    path, sign, value = text.partition("=")
+    if not sign or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=VALUE")
+    try:
+        return path, json.loads(value)
+    except ValueError:
+        return path, value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Faults of the words take the same way out as every other error, so that --json holds for them too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadUsage(message, remedy=f"{self.prog} --help")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,301 @@
+"""What each of the users' commands does. Knows the client and the tables; parsing of words stands in `client.cli`."""
+
+import argparse
+import getpass
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from rich.console import Console
+from rich.markup import escape
+
+from client import account, tables
+from client.archive import unpack
+from client.artifact import Package
+from client.errors import BadUsage, ExitCode, fault_lines
+from client.http import TERMINAL, Client, Json
+from client.progress import Download, follow
+
+UPLOAD_FIELDS = (
+    "task",
+    "name",
+    "text_column",
+    "label_column",
+    "split_column",
+    "group_column",
+    "nominal_rows",
+    "invalid_rows",
+    "max_invalid_fraction",
+)
+
+
+class Session:
+    """One run of the command: its words, where it prints, and the server once it is needed."""
+
+    def __init__(self, words: argparse.Namespace) -> None:
+        self.words = words
+        self.json: bool = words.json
+        self.out = Console(highlight=False)
+        self.progress = Console(stderr=True, quiet=self.json)
+
+    def client(self) -> Client:
+        """The server that the user meant."""
+        found = account.find(self.words.server, self.words.key)
+        return Client(found.server, found.key)
+
+    def print_json(self, content: Any) -> None:
+        """The one JSON document of a run with --json."""
+        print(json.dumps(content, ensure_ascii=False, indent=2))
+
+    def say(self, line: str) -> None:
+        """A line for people; nothing with --json."""
+        if not self.json:
+            self.out.print(line, soft_wrap=True)
+
+
+def login(session: Session) -> ExitCode:
+    """Check a key against its server and keep both for later commands."""
+    server = session.words.server or account.DEFAULT_SERVER
+    key = session.words.key or (getpass.getpass("key: ") if sys.stdin.isatty() else sys.stdin.readline().strip())
+    if not key:
+        raise BadUsage("no key given", remedy="fiftytwo login --server URL --key KEY")
+    with Client(server, key) as client:
+        client.get("/v1/jobs", limit=1)
+    path = account.save(account.Account(server, key))
+    session.say(f"logged in to {server}; kept in {path}")
+    if session.json:
+        session.print_json({"server": server, "file": str(path)})
+    return ExitCode.OK
+
+
+def datasets(session: Session) -> ExitCode:
+    """List, show, upload or delete data sets."""
+    words = session.words
+    with session.client() as client:
+        if words.action == "upload":
+            return _show_dataset(session, _upload(session, client, Path(words.file)))
+        if words.action == "show":
+            return _show_dataset(session, client.get(f"/v1/datasets/{words.dataset}"))
+        if words.action == "delete":
+            client.delete(f"/v1/datasets/{words.dataset}")
+            session.say(f"deleted {words.dataset}")
+            if session.json:
+                session.print_json({"id": words.dataset, "deleted": True})
+            return ExitCode.OK
+        found = list(client.listed("/v1/datasets", at_most=words.limit, order="desc"))
+    _listed(session, found, ("id", "name", "task", "status", "rows", "labels", "created_at"))
+    return ExitCode.OK
+
+
+def _show_dataset(session: Session, dataset: Json) -> ExitCode:
+    if session.json:
+        session.print_json(dataset)
+    else:
+        tables.rows(session.out, [dataset], ("id", "name", "task", "status", "rows", "labels"))
+        for line in fault_lines({"errors": dataset.get("problems")}):
+            session.say(escape(line))
+    return ExitCode.FAILED if dataset.get("status") == "invalid" else ExitCode.OK
+
+
+def _upload(session: Session, client: Client, path: Path) -> Json:
+    fields = {name: str(value) for name in UPLOAD_FIELDS if (value := getattr(session.words, name, None)) is not None}
+    if "task" not in fields:
+        raise BadUsage("the task of the data is not given", remedy="--task text_classification, or another task")
+    with session.progress.status(f"uploading {path.name}"):
+        return client.upload(path, fields)
+
+
+def submit(session: Session) -> ExitCode:
+    """Upload the data if it is a file, submit a job, and with --wait see it through."""
+    words = session.words
+    spec = _spec(words)
+    with session.client() as client:
+        if words.data and not words.data.startswith("ds_"):
+            dataset = _upload(session, client, Path(words.data))
+            spec["dataset"] = dataset["id"]
+            session.say(f"uploaded {words.data} as {dataset['id']}: {dataset.get('rows')} rows")
+        if words.dry_run:
+            return _dry_run(session, client.post("/v1/jobs", spec, dry_run="true"))
+        job = client.post("/v1/jobs", spec)
+        if words.wait or words.download:
+            session.say(f"submitted {job['id']}")
+            return _see_through(session, client, job["id"], words.download)
+    if session.json:
+        session.print_json(job)
+    session.say(f"submitted {job['id']} ({job['state']})\n  next: fiftytwo watch {job['id']}")
+    return ExitCode.OK
+
+
+def _spec(words: argparse.Namespace) -> Json:
+    """The job spec: the file if one is given, then the flags over it."""
+    spec: Json = {"kind": "train"}
+    if words.spec:
+        try:
+            spec |= json.loads(Path(words.spec).read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError) as error:
+            raise BadUsage(f"cannot read the job spec {words.spec}: {error}", remedy="give a JSON object") from error
+    if words.data and words.data.startswith("ds_"):
+        spec["dataset"] = words.data
+    given = {"task": words.task, "instructions": words.instructions, "model": words.model, "name": words.name}
+    spec |= {name: value for name, value in given.items() if value is not None}
+    for path, value in words.set:
+        place = spec
+        *parents, last = path.split(".")
+        for name in parents:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise BadUsage(f"--set {path}: {name} is no object in this spec", remedy="name a field of an object")
+        place[last] = value
+    if not (words.data or spec.get("dataset")) and spec["kind"] == "train":
+        raise BadUsage("no data given", remedy="--data FILE, or --data ds_... of an uploaded data set")
+    return spec
+
+
+def _dry_run(session: Session, answer: Json) -> ExitCode:
+    if session.json:
+        session.print_json(answer)
+        return ExitCode.OK
+    tables.rows(session.out, answer.get("plan") or [], ("number", "name", "does"))
+    for name, value in (answer.get("estimate") or {}).items():
+        session.say(f"estimate {name}: {value}")
+    return ExitCode.OK
+
+
+def watch(session: Session) -> ExitCode:
+    """Follow a job to its end."""
+    with session.client() as client:
+        return _see_through(session, client, session.words.job, None)
+
+
+def _see_through(session: Session, client: Client, job_id: str, folder: str | None) -> ExitCode:
+    """Wait for the end, fetch what there is, print the receipt; the exit code tells how the job ended."""
+    job = follow(client, job_id, session.progress)
+    kinds = {one.get("kind") for one in job.get("artifacts") or []}
+    if folder and "model" in kinds:
+        job["downloaded"] = [str(path) for path in _fetch(session, client, job_id, "model", Path(folder))]
+    receipt = client.get(f"/v1/jobs/{job_id}/receipt") if "receipt" in kinds else None
+    if session.json:
+        session.print_json({**job, "receipt": receipt})
+    else:
+        _show_end(session, job, receipt)
+        if job.get("downloaded"):
+            session.say(f"the model is in {folder}\n  next: fiftytwo predict {folder} INPUT")
+    return ExitCode.OK if job["state"] == "succeeded" else ExitCode.FAILED
+
+
+def _show_end(session: Session, job: Json, receipt: Json | None) -> None:
+    if receipt:
+        tables.receipt(session.out, receipt)
+    session.say(f"{job['id']} {job['state']}")
+    error = job.get("error")
+    if error:
+        session.say(escape(f"{error.get('code')}: {error.get('detail') or error.get('title')}"))
+        for line in fault_lines(error):
+            session.say(escape(line))
+        if error.get("remedy"):
+            session.say(escape(f"  next: {error['remedy']}"))
+
+
+def jobs(session: Session) -> ExitCode:
+    """List jobs, or show one."""
+    words = session.words
+    with session.client() as client:
+        if words.job:
+            job = client.job(words.job)
+            if session.json:
+                session.print_json(job)
+            else:
+                tables.rows(session.out, [job], ("id", "name", "state", "phase", "task", "model", "created_at"))
+                _show_end(session, job, None)
+            return ExitCode.OK
+        query = {"state": words.state, "task": words.task, "kind": words.kind}
+        found = list(client.listed("/v1/jobs", at_most=words.limit, order="desc", **query))
+    _listed(session, found, ("id", "name", "state", "phase", "task", "created_at"))
+    return ExitCode.OK
+
+
+def cancel(session: Session) -> ExitCode:
+    """Ask the server to cancel jobs."""
+    with session.client() as client:
+        found = [client.post(f"/v1/jobs/{job_id}/cancel") for job_id in session.words.job]
+    if session.json:
+        session.print_json(found)
+    for job in found:
+        session.say(f"{job['id']} {job['state']}")
+    return ExitCode.OK
+
+
+def download(session: Session) -> ExitCode:
+    """Fetch an artifact of a job; a model package is unpacked beside its ZIP."""
+    words = session.words
+    with session.client() as client:
+        if words.job.startswith("job_") and client.job(words.job)["state"] not in TERMINAL:
+            session.say(f"{words.job} has not ended yet; taking what it has so far")
+        paths = _fetch(session, client, words.job, words.kind, Path(words.out or words.job))
+    if session.json:
+        session.print_json([str(path) for path in paths])
+    for path in paths:
+        session.say(str(path))
+    return ExitCode.OK
+
+
+def _fetch(session: Session, client: Client, name: str, kind: str, folder: Path) -> list[Path]:
+    artifact = client.get(f"/v1/artifacts/{name}") if name.startswith("art_") else client.artifact(name, kind)
+    filename = Path(str(artifact["filename"])).name
+    with Download(session.progress, filename, int(artifact["size_bytes"])) as seen:
+        path = client.download(artifact, folder / filename, seen)
+    return [path, *(unpack(path, folder) if artifact["kind"] == "model" else [])]
+
+
+def predict(session: Session) -> ExitCode:
+    """Answer inputs with a downloaded model; no server is needed."""
+    words = session.words
+    package = Package(words.folder, threads=words.threads)
+    inputs = [Path(one) if package.task == "image_classification" or _is_file(one) else one for one in words.input]
+    found = package.predict(inputs, batch_size=words.batch_size)
+    if session.json:
+        answers = zip(words.input, found, strict=True)
+        session.print_json(
+            [{"input": one, "label": p.label, "score": p.score, "scores": dict(p.scores)} for one, p in answers]
+        )
+    else:
+        tables.predictions(session.out, words.input, found)
+    return ExitCode.OK
+
+
+def _is_file(word: str) -> bool:
+    try:
+        return Path(word).is_file()
+    except (OSError, ValueError):  # a long text is no file name
+        return False
+
+
+def instructions(session: Session) -> ExitCode:
+    """List the catalogue, or show one instruction."""
+    with session.client() as client:
+        if session.words.name:
+            one = client.get(f"/v1/instructions/{session.words.name}")
+            if session.json:
+                session.print_json(one)
+            else:
+                _show_instruction(session, one)
+            return ExitCode.OK
+        found = cast(list[Mapping[str, Any]], client.get("/v1/instructions")["data"])
+    _listed(session, found, ("number", "name", "band", "tasks", "title"))
+    return ExitCode.OK
+
+
+def _show_instruction(session: Session, one: Json) -> None:
+    tables.rows(session.out, [one], ("number", "name", "band", "tier", "tasks", "title"))
+    for name, field in (one.get("parameters", {}).get("properties") or {}).items():
+        kind = field.get("type") or field.get("enum") or ""
+        session.say(escape(f"  {name} ({kind}, default {field.get('default')}): {field.get('description', '')}"))
+
+
+def _listed(session: Session, found: list[Any], columns: tuple[str, ...]) -> None:
+    if session.json:
+        session.print_json(found)
+    else:
+        tables.rows(session.out, found, columns)

@@ -1,0 +1,101 @@
+"""Objects of the API as tables for people. Knows their JSON and rich; never asks the server for anything."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from client.artifact import Prediction
+from client.http import Json
+
+
+def rows(console: Console, objects: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """A plain table, one object a row; lists are joined, what is missing stays blank."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for one in objects:
+        table.add_row(*(_cell(one.get(column)) for column in columns))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return ", ".join(str(one) for one in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def predictions(console: Console, names: Sequence[str], found: Sequence[Prediction]) -> None:
+    """Every input with its label and the scores of all labels, the best first."""
+    for name, one in zip(names, found, strict=True):
+        scores = sorted(one.scores.items(), key=lambda pair: -pair[1])
+        console.print(f"{name[:80]}: {one.label}", markup=False, highlight=False, soft_wrap=True)
+        line = "  ".join(f"{label} {score:.4f}" for label, score in scores)
+        console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def receipt(console: Console, content: Json) -> None:
+    """A receipt: what ran, the figures of the exported file beside their references, the limits, the warnings."""
+    table = Table(title=f"Receipt of {content.get('job') or 'a run'}", title_justify="left")
+    table.add_column("figure")
+    for column in ("reference", "exported file", "difference"):
+        table.add_column(column, justify="right")
+    for row in figures(content):
+        table.add_row(*row)
+    console.print(table)
+    console.print("plan: " + ", ".join(f"{one['number']} {one['name']}" for one in content.get("plan") or []))
+    checks = (content.get("limits") or {}).get("checks") or []
+    for check in checks:
+        mark = {"passed": "[green]passed[/]", "missed": "[red]missed[/]"}.get(check["outcome"], check["outcome"])
+        console.print(
+            f"limit {check['name']}: {_number(check['limit'])}, measured {_number(check['measured'])}: {mark}"
+        )
+    for warning in content.get("warnings") or []:
+        console.print(f"warning: {warning}", markup=False, style="yellow")
+
+
+def figures(content: Json) -> list[tuple[str, str, str, str]]:
+    """The receipt's figures as (name, reference, exported, difference); what was not measured is left out."""
+    found: list[tuple[str, str, str, str]] = []
+    quality, size, latency = (content.get(part) or {} for part in ("quality", "size", "latency"))
+    reference, exported = quality.get("reference") or {}, quality.get("exported") or {}
+    if exported.get("value") is not None:
+        loss = (quality.get("loss") or {}).get("value")
+        change = "" if loss is None else f"{-loss:+.4f}"
+        found.append((str(quality.get("metric")), _score(reference), _score(exported), change))
+    macro = quality.get("macro_f1") or {}
+    if macro.get("exported") is not None:
+        found.append(("macro F1", _number(macro.get("reference")), _number(macro["exported"]), ""))
+    if quality.get("agreement") is not None:
+        found.append(("same answer as the reference", "", f"{quality['agreement']:.2%}", ""))
+    if size.get("exported_bytes") is not None:
+        ratio = f"x {size['ratio']:.3f}" if size.get("ratio") is not None else ""
+        found.append(("bytes", _number(size.get("reference_bytes")), _number(size["exported_bytes"]), ratio))
+    parameters = size.get("parameters") or {}
+    if parameters.get("exported") is not None:
+        found.append(("parameters", _number(parameters.get("reference")), _number(parameters["exported"]), ""))
+    if latency.get("exported_p50_ms") is not None:
+        ratio = f"x {latency['ratio']:.3f}" if latency.get("ratio") is not None else ""
+        name = f"latency ms (against {latency.get('baseline')})"
+        found.append((name, _number(latency.get("reference_p50_ms")), _number(latency["exported_p50_ms"]), ratio))
+    privacy = content.get("privacy") or {}
+    if privacy.get("epsilon") is not None:
+        found.append((f"epsilon at delta {privacy.get('delta')}", "", _number(privacy["epsilon"]), ""))
+    return found
+
+
+def _score(part: Mapping[str, Any]) -> str:
+    if part.get("value") is None:
+        return ""
+    interval = part.get("ci95")
+    spread = f" ({interval[0]:.3f} to {interval[1]:.3f}, n {part.get('n')})" if interval else ""
+    return f"{part['value']:.4f}{spread}"
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "" if value is None else str(value)
+    return f"{value:,}" if isinstance(value, int) or (value.is_integer() and abs(value) >= 1000) else f"{value:.4g}"
