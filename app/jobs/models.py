@@ -22,7 +22,7 @@ class Job(Base):
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    tenant: Mapped[str] = mapped_column(String(64))
+    tenant: Mapped[str] = mapped_column(String(63))
     kind: Mapped[str] = mapped_column(String(16))
     task: Mapped[str | None] = mapped_column(String(32))
     name: Mapped[str | None] = mapped_column(String(256))
@@ -52,7 +52,7 @@ class Job(Base):
     latest: Mapped[dict[str, float]] = mapped_column(Document, default=dict)
     snapshots: Mapped[list[dict[str, Any]]] = mapped_column(Document, default=list)
     """The newest snapshots, oldest first, where storage is remote: {step, path, sha256, key}."""
-    log_key: Mapped[str | None] = mapped_column(String(128))
+    log_key: Mapped[str | None] = mapped_column(String(80))
     """Where the log is stored once the run has ended, where storage is remote."""
 
     result: Mapped[dict[str, Any] | None] = mapped_column(Document)

@@ -1,0 +1,260 @@
+"""Every query on jobs. Each write is one compare-and-set; who may ask for it is decided by the callers.
+
+Imported by the worker too, so it knows neither `app.errors` nor the schemas of requests.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import insert as plain_insert
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from app.database import database_now
+from app.jobs.models import Job, JobEvent, MetricPoint
+from app.jobs.states import CLAIM, LEASED, OPEN, TERMINAL, Move, State
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of one metric; `at` is when the engine told of it."""
+
+    name: str
+    step: int
+    value: float
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Happening:
+    """An event that the engine told of."""
+
+    type: str
+    at: datetime
+    data: Mapping[str, Any]
+
+
+def add(session: Session, job: Job) -> None:
+    """Store a new job with its first event."""
+    job.events = job.revision = 1
+    session.add(job)
+    session.flush()
+    session.execute(plain_insert(JobEvent).values(_state_event(job.id, 1, State(job.state), 0, "owner")))
+
+
+def get(session: Session, tenant: str, job_id: str) -> Job | None:
+    """The tenant's job as it stands now."""
+    return session.scalars(select(Job).where(Job.id == job_id, Job.tenant == tenant)).one_or_none()
+
+
+def listed(
+    session: Session,
+    tenant: str,
+    *,
+    filters: Mapping[str, str],
+    metadata: Mapping[str, str],
+    limit: int,
+    after: str | None,
+    descending: bool,
+) -> Sequence[Job]:
+    """Up to `limit` jobs by id (so by age), those past `after`; `filters` are columns and their values."""
+    query = select(Job).where(Job.tenant == tenant)
+    query = query.where(*(getattr(Job, column) == value for column, value in filters.items()))
+    query = query.where(*(Job.metadata_[key].as_string() == value for key, value in metadata.items()))
+    if after is not None:
+        query = query.where(Job.id < after if descending else Job.id > after)
+    return session.scalars(query.order_by(Job.id.desc() if descending else Job.id).limit(limit)).all()
+
+
+def open_jobs(session: Session, tenant: str) -> int:
+    """How many jobs of the tenant have not ended."""
+    query = select(func.count()).select_from(Job).where(Job.tenant == tenant, Job.state.in_(OPEN))
+    return session.scalar(query) or 0
+
+
+def open_jobs_reading(session: Session, tenant: str, dataset_id: str) -> list[str]:
+    """Ids of the tenant's jobs that have not ended and read this data set."""
+    query = select(Job.id, Job.inputs).where(Job.tenant == tenant, Job.state.in_(OPEN)).order_by(Job.id)
+    return [job_id for job_id, inputs in session.execute(query) if dataset_id in inputs]
+
+
+def move(
+    session: Session,
+    job_id: str,
+    kind: Move,
+    *,
+    conditions: Iterable[ColumnElement[bool]] = (),
+    values: Mapping[str, Any] | None = None,
+    told: Mapping[str, Any] | None = None,
+) -> Job | None:
+    """Make a move if the job is in one of its states and every condition holds; None: it was not, or they did not.
+
+    Args:
+        session: a write transaction.
+        job_id: the job.
+        kind: the move.
+        conditions: what else must hold, such as the fence of a run.
+        values: columns that are written along.
+        told: what the event of the move says beside the state.
+    """
+    written: dict[str, Any] = {"state": kind.target, "revision": Job.revision + 1, "events": Job.events + 1}
+    if kind.target not in LEASED:
+        written |= {"lease_owner": None, "lease_expires": None, "eta_seconds": None}
+    if kind.target in TERMINAL:
+        written["finished_at"] = database_now()
+    statement = (
+        update(Job)
+        .where(Job.id == job_id, Job.state.in_(kind.sources), *conditions)
+        .values(written | dict(values or {}))
+        .returning(Job)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    )
+    job = session.scalars(statement).one_or_none()
+    if job is not None:
+        event = _state_event(job.id, job.events, kind.target, job.attempt, kind.mover, told)
+        session.execute(plain_insert(JobEvent).values(event))
+    return job
+
+
+def claim(session: Session, owner: str, lease_seconds: float, threads: int) -> Job | None:
+    """Take the fairest queued job: its tenant's fewest running, then priority, then age. None: nothing is queued."""
+    running = (
+        select(Job.tenant, func.count().label("jobs")).where(Job.state.in_(LEASED)).group_by(Job.tenant).subquery()
+    )
+    fairest = (
+        select(Job.id)
+        .outerjoin(running, running.c.tenant == Job.tenant)
+        .where(Job.state == State.QUEUED)
+        .order_by(func.coalesce(running.c.jobs, 0), Job.priority.desc(), Job.id)
+        .limit(1)
+        .with_for_update(of=Job, skip_locked=True)
+    )
+    job_id = session.scalar(fairest)
+    if job_id is None:
+        return None
+    values = {
+        "attempt": Job.attempt + 1,
+        "lease_owner": owner,
+        "lease_expires": database_now(plus_seconds=lease_seconds),
+        "started_at": func.coalesce(Job.started_at, database_now()),
+        "threads": func.coalesce(Job.threads, threads),
+    }
+    return move(session, job_id, CLAIM, values=values)
+
+
+def fence(attempt: int) -> tuple[ColumnElement[bool], ...]:
+    """What must hold for every write of a run: the lease is still of this attempt."""
+    return (Job.attempt == attempt, Job.state.in_(LEASED))
+
+
+def renew(session: Session, job_id: str, attempt: int, lease_seconds: float) -> State | None:
+    """Let the lease run from now; the job's state, or None where the run has been fenced off."""
+    statement = (
+        update(Job)
+        .where(Job.id == job_id, *fence(attempt))
+        .values(lease_expires=database_now(plus_seconds=lease_seconds))
+        .returning(Job.state)
+        .execution_options(synchronize_session=False)
+    )
+    state = session.execute(statement).scalar_one_or_none()
+    return State(state) if state is not None else None
+
+
+def leased_state(session: Session, job_id: str, attempt: int) -> State | None:
+    """The job's state while this attempt holds the lease, else None."""
+    state = session.scalar(select(Job.state).where(Job.id == job_id, *fence(attempt)))
+    return State(state) if state is not None else None
+
+
+def record(
+    session: Session,
+    job_id: str,
+    attempt: int,
+    *,
+    values: Mapping[str, Any],
+    points: Sequence[Point],
+    happenings: Sequence[Happening],
+) -> State | None:
+    """Write what a run told, if it still holds the lease; the job's state, or None where it does not."""
+    statement = (
+        update(Job)
+        .where(Job.id == job_id, *fence(attempt))
+        .values(dict(values) | {"revision": Job.revision + 1, "events": Job.events + len(happenings)})
+        .returning(Job.state, Job.events)
+        .execution_options(synchronize_session=False)
+    )
+    row = session.execute(statement).one_or_none()
+    if row is None:
+        return None
+    first = row.events - len(happenings) + 1
+    events = [
+        {"job_id": job_id, "sequence": first + index, "type": one.type, "at": one.at, "data": dict(one.data)}
+        for index, one in enumerate(happenings)
+    ]
+    if events:
+        session.execute(plain_insert(JobEvent), events)
+    if points:
+        _write_points(session, job_id, points)
+    return State(row.state)
+
+
+def lapsed(session: Session) -> Sequence[tuple[str, int]]:
+    """Id and attempt of every job whose lease has lapsed on the database's clock."""
+    query = select(Job.id, Job.attempt).where(Job.state.in_(LEASED), Job.lease_expires < database_now())
+    return [(job_id, attempt) for job_id, attempt in session.execute(query)]
+
+
+def any_queued(session: Session) -> bool:
+    """Whether a job waits for a worker."""
+    return session.scalar(select(Job.id).where(Job.state == State.QUEUED).limit(1)) is not None
+
+
+def events_after(session: Session, job_id: str, sequence: int, limit: int) -> Sequence[JobEvent]:
+    """Up to `limit` events past a sequence number, in order."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.sequence > sequence)
+    return session.scalars(query.order_by(JobEvent.sequence).limit(limit)).all()
+
+
+def points(
+    session: Session, job_id: str, names: Sequence[str] | None, since_step: int
+) -> Iterable[tuple[str, int, float, datetime]]:
+    """Name, step, value and moment of each point, by name and step."""
+    query = select(MetricPoint.name, MetricPoint.step, MetricPoint.value, MetricPoint.at)
+    query = query.where(MetricPoint.job_id == job_id, MetricPoint.step >= since_step)
+    if names is not None:
+        query = query.where(MetricPoint.name.in_(names))
+    return session.execute(query.order_by(MetricPoint.name, MetricPoint.step)).tuples()
+
+
+def erase(session: Session, tenant: str, job_id: str) -> bool:
+    """Erase a job that has ended, with its metrics and events; False: it is not there or has not ended."""
+    statement = delete(Job).where(Job.id == job_id, Job.tenant == tenant, Job.state.in_(TERMINAL)).returning(Job.id)
+    return session.execute(statement.execution_options(synchronize_session=False)).scalar_one_or_none() is not None
+
+
+def revisions(session: Session, job_ids: Iterable[str]) -> dict[str, int]:
+    """The number of writes so far, by id, of those jobs that exist."""
+    query = select(Job.id, Job.revision).where(Job.id.in_(list(job_ids)))
+    return {row.id: row.revision for row in session.execute(query)}
+
+
+def _state_event(
+    job_id: str, sequence: int, state: State, attempt: int, mover: str, told: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    data = {"state": state, "attempt": attempt, "by": mover, **(told or {})}
+    return {"job_id": job_id, "sequence": sequence, "type": "state_changed", "at": database_now(), "data": data}
+
+
+def _write_points(session: Session, job_id: str, points: Sequence[Point]) -> None:
+    # Both dialects have the clause; SQLAlchemy has it on the dialects' own inserts only.
+    kind = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    statement = kind(MetricPoint)
+    statement = statement.on_conflict_do_update(
+        index_elements=[MetricPoint.job_id, MetricPoint.name, MetricPoint.step],
+        set_={"value": statement.excluded.value, "at": statement.excluded.at},
+    )
+    rows = [{"job_id": job_id, "name": one.name, "step": one.step, "value": one.value, "at": one.at} for one in points]
+    session.execute(statement, rows)

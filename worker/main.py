@@ -1,0 +1,78 @@
+"""The Celery application of the workers, with its one task, and the start and end of a worker process.
+
+    celery -A worker.main worker --without-gossip --without-mingle
+
+Reads the settings when it is imported, as Celery wants it. Knows nothing of how a job is run.
+"""
+
+import logging
+import os
+import secrets
+import socket
+
+from celery.signals import setup_logging, worker_ready, worker_shutdown, worker_shutting_down
+
+from app.database import Database
+from app.queue import TASK, Bell, celery_app
+from app.settings import Settings
+from app.storage import storage_for
+from worker.rescue import Rescue
+from worker.tasks import Worker
+
+settings = Settings()
+if settings.redis_url is None:
+    raise SystemExit("FIFTYTWO_REDIS_URL is not set: name a broker, or start everything with `fiftytwo serve`")
+
+app = celery_app(settings.redis_url)
+database = Database(settings.database)
+bell = Bell(settings.redis_url)
+worker = Worker(
+    settings,
+    database,
+    storage_for(settings),
+    bell,
+    owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+)
+
+
+def ring_if_idle() -> None:
+    """Ring for a queued job, unless this worker will look for one by itself when it has done its own."""
+    if not worker.busy.is_set():
+        bell.ring()
+
+
+rescue = Rescue(database, settings.max_lapses, settings.rescue_seconds, ring_if_idle)
+
+
+@app.task(name=TASK)  # type: ignore[untyped-decorator]  # Celery ships no types
+def run_next() -> None:
+    """Run queued jobs until none is left."""
+    worker.run_next()
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def log_plainly(**_: object) -> None:
+    """Log to stderr in one format; otherwise Celery puts its own handlers in place."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def start(**_: object) -> None:
+    """Open the connections that a claim needs, so that the first one does not wait for them, and start rescue."""
+    with database.session() as session:
+        session.connection()
+    rescue.start()
+
+
+@worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def leave(**_: object) -> None:
+    """SIGTERM or SIGINT came: the running job is handed back."""
+    worker.stopping.set()
+
+
+@worker_shutdown.connect  # type: ignore[untyped-decorator]
+def close(**_: object) -> None:
+    """Close what is open."""
+    rescue.stop()
+    bell.close()
+    database.close()

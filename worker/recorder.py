@@ -1,0 +1,87 @@
+"""Turns the engine's events into batches of rows. Keeps a batch while the database is away; knows no process."""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from app.jobs.lifecycle import Batch
+from app.jobs.repository import Happening, Point
+from app.jobs.states import State
+from worker.lease import DATABASE_AWAY
+
+log = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 0.5
+FLUSH_POINTS = 2_000
+# The end of a run is told by the move that ends it.
+KEPT = frozenset({"phase_started", "warned", "checkpoint_written", "file_written"})
+
+
+class Recorder:
+    """Collects events and hands them to `write` every half second; `write` answers with the job's state."""
+
+    def __init__(self, write: Callable[[Batch], State | None], latest: Mapping[str, float]) -> None:
+        self._write = write
+        self._latest = dict(latest)
+        self._points: list[Point] = []
+        self._happenings: list[Happening] = []
+        self._progress: dict[str, Any] = {}
+        self._due = time.monotonic() + FLUSH_SECONDS
+        self._first: tuple[int, float] | None = None
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Note one event."""
+        kind = event["event"]
+        at = datetime.fromisoformat(event["at"])
+        if kind == "step_done":
+            self._step(event, at)
+        elif kind in KEPT:
+            data = {name: value for name, value in event.items() if name not in ("event", "at")}
+            self._happenings.append(Happening(kind, at, data))
+            if kind == "phase_started":
+                self._progress["phase"] = event["phase"]
+
+    def note(self, **progress: Any) -> None:
+        """Write these columns of the job with the next batch."""
+        self._progress.update(progress)
+
+    def flush_if_due(self) -> None:
+        """Flush where half a second went by or much has come together."""
+        if time.monotonic() >= self._due or len(self._points) >= FLUSH_POINTS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what came together; kept for the next time where the database is away."""
+        try:
+            self.flush_or_raise()
+        except DATABASE_AWAY as error:
+            log.warning("what the run told is kept until the database is back: %s", error)
+
+    def flush_or_raise(self) -> None:
+        """Write what came together; raises what the database raises, and keeps it then."""
+        self._due = time.monotonic() + FLUSH_SECONDS
+        batch = Batch(tuple(self._points), tuple(self._happenings), dict(self._progress))
+        if not (batch.points or batch.happenings or batch.progress):
+            return
+        self._write(batch)
+        self._points.clear()
+        self._happenings.clear()
+        self._progress.clear()
+
+    def _step(self, event: Mapping[str, Any], at: datetime) -> None:
+        step, total = int(event["step"]), int(event["total_steps"])
+        values = {str(name): float(value) for name, value in event["values"].items() if math.isfinite(value)}
+        self._points += [Point(name, step, value, at) for name, value in values.items()]
+        self._latest |= values
+        now = time.monotonic()
+        first_step, began = self._first = self._first or (step, now)
+        pace = (now - began) / (step - first_step) if step > first_step else None
+        self._progress |= {
+            "step": step,
+            "total_steps": total,
+            "latest": dict(self._latest),
+            "eta_seconds": round(pace * (total - step), 1) if pace is not None else None,
+        }

@@ -1,0 +1,207 @@
+"""What a worker does when the bell rings: claim, fetch, supervise, store, finish, until nothing is queued.
+
+Ties the lease, the engine's process and the recorder together; each of them knows nothing of the others.
+"""
+
+import errno
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any, Protocol
+
+from app.database import Database
+from app.jobs import lifecycle
+from app.jobs.lifecycle import Ending, Output, Run
+from app.jobs.states import TERMINAL, State
+from app.settings import Settings
+from app.storage import Storage
+from worker.diagnosis import DATA_GONE, DISK_FULL, diagnose
+from worker.folder import SNAPSHOTS_KEPT, InputGone, RunFolder
+from worker.lease import Lease, LeaseLapsed
+from worker.recorder import Recorder
+from worker.supervise import STOPPED, Engine, Exit, Wish, supervise
+
+log = logging.getLogger(__name__)
+
+# What the engine's process has no business to know: keys, and where the database, the broker and the store are.
+SECRET_PREFIXES = ("FIFTYTWO_", "AWS_")
+
+
+class Rings(Protocol):
+    """A bell."""
+
+    def ring(self) -> None:
+        """Wake another worker."""
+
+
+class Worker:
+    """One worker: runs one job at a time."""
+
+    def __init__(self, settings: Settings, database: Database, storage: Storage, bell: Rings, owner: str) -> None:
+        self.settings = settings
+        self.database = database
+        self.storage = storage
+        self.bell = bell
+        self.owner = owner
+        self.stopping = threading.Event()
+        """Set when the worker is asked to leave: the running job is handed back."""
+        self.busy = threading.Event()
+
+    def run_next(self) -> None:
+        """Run queued jobs, the fairest first, until none is left or the worker has to leave."""
+        self.busy.set()
+        try:
+            while not self.stopping.is_set():
+                settings = self.settings
+                run = lifecycle.claim(self.database, self.owner, settings.lease_seconds, settings.threads)
+                if run is None:
+                    return
+                if lifecycle.any_queued(self.database):
+                    self.bell.ring()
+                self.execute(run)
+        finally:
+            self.busy.clear()
+
+    def execute(self, run: Run) -> State | None:
+        """Run one claimed job to its end, or until it is handed back; its state then, or None if it was fenced off."""
+        log.info("job %s, attempt %d", run.job_id, run.attempt)
+        folder = RunFolder(self.settings.data_dir, self.storage, run)
+        with Lease(self.database, run, self.settings.lease_seconds, self.settings.heartbeat_seconds) as lease:
+            try:
+                state = self._conclude(run, lease, folder, self._run_engine(run, lease, folder))
+            except LeaseLapsed:
+                log.warning("the database was away for longer than the lease of %s", run.job_id)
+                return None
+            except Exception as error:
+                # Whatever it was, the job must not hang until its lease lapses, and the worker has others to serve.
+                log.exception("job %s could not be run", run.job_id)
+                state = self._excuse(run, lease, error)
+        if state in TERMINAL:
+            folder.clear()
+        log.info("job %s is %s", run.job_id, state or "no longer ours")
+        return state
+
+    def _run_engine(self, run: Run, lease: Lease, folder: RunFolder) -> Exit:
+        folder.prepare()
+        settings = self.settings
+        arguments = [str(folder.spec_path), "--out", str(folder.path), "--job", run.job_id]
+        arguments += ["--threads", str(run.threads)]
+        recorder = Recorder(lambda batch: self._record(run, lease, batch), run.latest)
+        snapshots = _Snapshots(folder, run, recorder) if settings.storage_url is not None else None
+
+        def take(event: Mapping[str, Any]) -> None:
+            recorder.take(event)
+            if snapshots is not None and event["event"] == "checkpoint_written":
+                snapshots.upload(event)
+
+        def wish() -> Wish:
+            if snapshots is not None:
+                snapshots.collect()
+            recorder.flush_if_due()
+            return self._wish(lease)
+
+        engine = Engine(
+            settings.engine_arguments + arguments, folder.path, self._environment(run), settings.job_memory_bytes
+        )
+        ending = supervise(engine, take, wish, settings.stop_grace_seconds)
+        if snapshots is not None:
+            snapshots.close()
+        lease.insist(recorder.flush_or_raise)
+        return ending
+
+    def _wish(self, lease: Lease) -> Wish:
+        if lease.state is None or lease.state is State.CANCELLING:
+            return Wish.DIE
+        return Wish.STOP if lease.state is State.PAUSING or self.stopping.is_set() else Wish.GO_ON
+
+    def _conclude(self, run: Run, lease: Lease, folder: RunFolder, ending: Exit) -> State | None:
+        if lease.state is None:
+            return None
+        last = ending.last or {}
+        if (ending.code, last.get("event")) in ((0, "finished"), (1, "failed")):
+            return self._finish(run, lease, folder, ending, last)
+        if ending.stopped:
+            return lease.insist(partial(lifecycle.settle, self.database, run))
+        error = diagnose(ending.code, folder.log_tail())
+        if error is not None:
+            return self._end(run, lease, Ending(error=error), folder)
+        reason = "stopped by somebody else" if ending.code == STOPPED else f"the engine ended with {ending.code}"
+        return self._lose(run, lease, reason)
+
+    def _finish(self, run: Run, lease: Lease, folder: RunFolder, ending: Exit, last: Mapping[str, Any]) -> State | None:
+        outputs: list[Output] = []
+        for told in ending.outputs:
+            outputs.append(folder.save(told))
+        whole = Ending(error=last.get("error"), result=last.get("result"), outputs=outputs)
+        state = self._end(run, lease, whole, folder)
+        if state in (State.SUCCEEDED, State.FAILED):
+            for told, output in zip(ending.outputs, outputs, strict=True):
+                folder.save_again_if_erased(told, output)
+        return state
+
+    def _end(self, run: Run, lease: Lease, ending: Ending, folder: RunFolder) -> State | None:
+        if self.settings.storage_url is not None:
+            log_key = self.storage.save(folder.log_path).key
+            ending = Ending(ending.error, ending.result, ending.outputs, log_key)
+        return lease.insist(partial(lifecycle.finish, self.database, run, ending))
+
+    def _lose(self, run: Run, lease: Lease, reason: str) -> State | None:
+        log.warning("job %s was lost: %s", run.job_id, reason)
+        return lease.insist(partial(lifecycle.lose, self.database, run, self.settings.max_lapses, reason))
+
+    def _excuse(self, run: Run, lease: Lease, error: Exception) -> State | None:
+        """End or hand back a job that failed on the worker's own side."""
+        try:
+            if isinstance(error, InputGone):
+                return lease.insist(partial(lifecycle.finish, self.database, run, Ending(error=DATA_GONE)))
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                return lease.insist(partial(lifecycle.finish, self.database, run, Ending(error=DISK_FULL)))
+            return self._lose(run, lease, f"{type(error).__name__} in the worker")
+        except LeaseLapsed:
+            return None
+
+    def _record(self, run: Run, lease: Lease, batch: lifecycle.Batch) -> State | None:
+        state = lifecycle.record(self.database, run, batch)
+        lease.observe(state)
+        return state
+
+    def _environment(self, run: Run) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(SECRET_PREFIXES)}
+        if self.settings.models_dir is not None:
+            kept["FIFTYTWO_MODELS_DIR"] = str(self.settings.models_dir)
+        return kept | {"OMP_NUM_THREADS": str(run.threads), "PYTHONUNBUFFERED": "1"}
+
+
+class _Snapshots:
+    """Uploads snapshots one after the other, beside the run; only the newest few are kept on record."""
+
+    def __init__(self, folder: RunFolder, run: Run, recorder: Recorder) -> None:
+        self._folder = folder
+        self._recorder = recorder
+        self._known = list(run.snapshots)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
+        self._pending: list[Future[dict[str, Any]]] = []
+
+    def upload(self, told: Mapping[str, Any]) -> None:
+        """Start to upload one."""
+        self._pending.append(self._pool.submit(self._folder.save_snapshot, told))
+
+    def collect(self) -> None:
+        """Put those that are whole on record."""
+        done = [upload for upload in self._pending if upload.done()]
+        self._pending = [upload for upload in self._pending if upload not in done]
+        for upload in done:
+            failure = upload.exception()
+            if failure is not None:
+                log.warning("a snapshot could not be stored: %s", failure)
+                continue
+            self._known = [*self._known, upload.result()][-SNAPSHOTS_KEPT:]
+            self._recorder.note(snapshots=self._known)
+
+    def close(self) -> None:
+        """Wait for the last upload."""
+        self._pool.shutdown(wait=True)
+        self.collect()
