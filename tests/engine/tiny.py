@@ -1,0 +1,111 @@
+"""Small bases, rows and tasks made by code, so that the engine's tests run in seconds and need no download.
+
+The texts can be learned: a label's own words stand among words that both share. So can the pictures: one is brighter
+above, the other below.
+"""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertForSequenceClassification
+
+from engine.models import Base
+from engine.rows import Rows
+from engine.tasks.image_classification import ImageClassification
+from engine.tasks.text_classification import TextClassification
+
+LABELS = ("ham", "spam")
+SHARED = tuple(f"word{i}" for i in range(24))
+OWN = (("meeting", "lunch", "thanks", "tomorrow"), ("prize", "winner", "free", "cash"))
+VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *SHARED, *OWN[0], *OWN[1])
+
+
+def tiny_bert(folder: Path, hidden: int = 32, layers: int = 2, heads: int = 4) -> Base:
+    """A random BERT of two layers with a word-level tokenizer, written as a base folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = BertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=2 * hidden,
+        max_position_embeddings=64,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return Base("tiny-bert", folder)
+
+
+def tiny_texts(count: int, seed: int = 0) -> tuple[list[str], list[int]]:
+    """Texts of 3 to 20 words and their labels, in turn."""
+    drawn = np.random.default_rng(seed)
+    labels = [i % 2 for i in range(count)]
+    texts = []
+    for label in labels:
+        words = [
+            *drawn.choice(SHARED, int(drawn.integers(2, 18))),
+            *drawn.choice(OWN[label], int(drawn.integers(1, 3))),
+        ]
+        texts.append(" ".join(drawn.permutation(words).tolist()))
+    return texts, labels
+
+
+def tiny_text_rows(count: int, seed: int = 0) -> Rows:
+    """Rows of texts: of ten, eight train, one valid, one test."""
+    texts, labels = tiny_texts(count, seed)
+    return _rows(texts, [text.encode() for text in texts], labels)
+
+
+def tiny_image_rows(count: int, seed: int = 0, size: int = 12, mode: str = "L") -> Rows:
+    """Rows of PNG pictures."""
+    drawn = np.random.default_rng(seed)
+    labels = [i % 2 for i in range(count)]
+    pictures = [_picture(drawn, label, size, mode) for label in labels]
+    return _rows(pictures, pictures, labels)
+
+
+def tiny_task(folder: Path, max_length: int = 32) -> TextClassification:
+    """The text task over a tiny base in `folder`."""
+    return TextClassification(tiny_bert(folder), LABELS, max_length)
+
+
+def tiny_image_task(rows: Rows) -> ImageClassification:
+    """The image task over `resnet-small`, sized by the rows."""
+    return ImageClassification.open(Base("resnet-small", None), LABELS, rows, 1)
+
+
+def _rows(payloads: Sequence[str | bytes], contents: Sequence[bytes], labels: Sequence[int]) -> Rows:
+    splits = ["valid" if i % 20 in (8, 9) else "test" if i % 20 in (18, 19) else "train" for i in range(len(labels))]
+    return Rows(
+        payloads=list(payloads),
+        ids=np.array([hashlib.sha256(content).hexdigest()[:16] for content in contents]),
+        labels=np.array(labels, dtype=np.int64),
+        splits=np.array(splits),
+        groups=None,
+        shards=np.arange(len(labels), dtype=np.int64) // 16,
+    )
+
+
+def _picture(drawn: np.random.Generator, label: int, size: int, mode: str) -> bytes:
+    shape = (size, size) if mode == "L" else (size, size, 3)
+    pixels: npt.NDArray[np.int64] = drawn.integers(0, 120, shape)
+    half = slice(0, size // 2) if label == 0 else slice(size // 2, size)
+    pixels[half] += 100
+    stream = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(stream, format="PNG")
+    return stream.getvalue()
