@@ -131,3 +131,15 @@ class Listed:
     def emit(self, event: Event) -> None:
         """Append the event."""
         self.events.append(event)
+
+
+class WarningsOnly:
+    """A sink that lets warnings through: for training that is not the job's own, whose steps nobody waits for."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+
+    def emit(self, event: Event) -> None:
+        """Pass a warning on."""
+        if isinstance(event, Warned):
+            self.sink.emit(event)

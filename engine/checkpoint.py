@@ -1,0 +1,117 @@
+"""Snapshots of a run, whole or absent. Knows nothing of what an instruction keeps in its memory.
+
+A snapshot is written to a temporary file, synced, hashed and renamed; the last two are kept, so that a damaged one
+costs some steps and never the run. It is this run's own file: weights of tenants are read as safetensors alone.
+"""
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.errors import DiskFull
+from engine.events import CheckpointWritten, Sink
+from engine.run import Clock, Run
+
+_KEPT = 2
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a run needs to go on as if it had never stopped."""
+
+    memory: dict[str, dict[str, Any]]
+    clock: Clock
+    model: Mapping[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+
+
+class Snapshots:
+    """The snapshots of one run's folder."""
+
+    def __init__(self, folder: Path, sink: Sink, every_seconds: float = 30.0) -> None:
+        self._folder = folder / "checkpoints"
+        self._sink = sink
+        self._every = every_seconds
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the last one is old enough for another."""
+        return time.monotonic() - self._last >= self._every
+
+    def write(self, run: Run) -> None:
+        """Write one and drop those before the last two.
+
+        Raises:
+            DiskFull: where it does not fit; the ones before stay as they are.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"step-{run.clock.step:09d}-{int(run.clock.trained)}.pt"
+        temporary = path.with_suffix(".tmp")
+        content = {
+            "memory": run.memory,
+            "clock": asdict(run.clock),
+            "model": run.model.state_dict(),
+            "optimizer": run.optimizer.state_dict(),
+            "scaler": run.scaler.state_dict(),
+        }
+        try:
+            torch.save(content, temporary)
+            digest = _synced_hash(temporary)
+            # The hash lands first: a snapshot without one counts as damaged.
+            path.with_suffix(".sha256").write_text(digest)
+            os.replace(temporary, path)
+            _sync_folder(self._folder)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno != errno.ENOSPC:
+                raise
+            raise DiskFull(
+                f"a snapshot could not be written: {error}", remedy="free some space and resume the job"
+            ) from error
+        self._last = time.monotonic()
+        for old in sorted(self._folder.glob("step-*.pt"))[:-_KEPT]:
+            old.unlink()
+            old.with_suffix(".sha256").unlink(missing_ok=True)
+        self._sink.emit(CheckpointWritten(step=run.clock.step, path=f"checkpoints/{path.name}", sha256=digest))
+
+    def latest(self) -> Snapshot | None:
+        """The newest snapshot whose bytes are those that were written; None where there is none."""
+        for path in sorted(self._folder.glob("step-*.pt"), reverse=True):
+            recorded = path.with_suffix(".sha256")
+            if recorded.is_file() and recorded.read_text() == _hash(path):
+                content = torch.load(path, weights_only=True, map_location="cpu")
+                return Snapshot(
+                    content["memory"],
+                    Clock(**content["clock"]),
+                    content["model"],
+                    content["optimizer"],
+                    content["scaler"],
+                )
+        return None
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _synced_hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

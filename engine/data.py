@@ -1,0 +1,243 @@
+"""Reads the canonical data files and splits them for a run. Knows no format but that one, and no task by name.
+
+Canonical is what `engine.ingest` writes: Parquet with `id`, `label`, a payload column (`text` or `image`), optional
+`split` and `group`, and the label names in the schema's metadata.
+"""
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from engine.errors import InvalidData
+from engine.ports import Example, Payload, Task
+from engine.rows import SPLITS, Mapped, Rows, Taken
+
+METADATA_KEY = b"fiftytwo"
+PAYLOADS = ("text", "image")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One canonical file: its identity, labels and size, read without its payloads."""
+
+    path: Path
+    id: str
+    sha256: str
+    rows: int
+    task: str
+    labels: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    @classmethod
+    def open(cls, path: Path) -> "Source":
+        """Read the footer and hash the bytes.
+
+        Raises:
+            InvalidData: if the file is not a canonical one.
+        """
+        try:
+            parquet = pq.ParquetFile(path)
+            about = json.loads((parquet.schema_arrow.metadata or {})[METADATA_KEY])
+        except (OSError, ValueError, KeyError) as error:
+            raise InvalidData(
+                f"{path.name} is not a prepared data file", remedy="run python -m engine.ingest on it"
+            ) from error
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return cls(
+            path,
+            path.stem,
+            digest,
+            parquet.metadata.num_rows,
+            about["task"],
+            tuple(about["labels"]),
+            tuple(parquet.schema_arrow.names),
+        )
+
+
+class ParquetPayloads(Sequence[Payload]):
+    """The payloads of one file, read a row group at a time; the last `kept` groups stay decoded."""
+
+    def __init__(self, path: Path, column: str, kept: int = 2) -> None:
+        self._file = pq.ParquetFile(path)
+        self._column = column
+        groups = [self._file.metadata.row_group(i) for i in range(self._file.metadata.num_row_groups)]
+        counts = [group.num_rows for group in groups]
+        self.group_bytes = [int(group.total_byte_size) for group in groups]
+        self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.kept = kept
+        self.bytes_read = 0
+        self._decoded: OrderedDict[int, list[Payload]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @overload
+    def __getitem__(self, index: int) -> Payload: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Payload]: ...
+    def __getitem__(self, index: int | slice) -> Payload | Sequence[Payload]:
+        """Read one payload through its row group."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        group = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self._group(group)[index - int(self.starts[group])]
+
+    def _group(self, group: int) -> list[Payload]:
+        if group not in self._decoded:
+            about = self._file.metadata.row_group(group)
+            self.bytes_read += about.column(self._file.schema_arrow.names.index(self._column)).total_compressed_size
+            self._decoded[group] = self._file.read_row_group(group, columns=[self._column])[self._column].to_pylist()
+            while len(self._decoded) > self.kept:
+                self._decoded.popitem(last=False)
+        self._decoded.move_to_end(group)
+        return self._decoded[group]
+
+
+class Joined(Sequence[Payload]):
+    """Payloads of several files behind one another."""
+
+    def __init__(self, parts: Sequence[Sequence[Payload]]) -> None:
+        self.parts = parts
+        self._starts = np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @overload
+    def __getitem__(self, index: int) -> Payload: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Payload]: ...
+    def __getitem__(self, index: int | slice) -> Payload | Sequence[Payload]:
+        """Read from the part that holds the number."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        part = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self.parts[part][index - int(self._starts[part])]
+
+
+def files_under(payloads: Sequence[Payload]) -> list[ParquetPayloads]:
+    """The files that payloads are read from, however often they were joined, mapped and taken; none where they lie in memory."""
+    if isinstance(payloads, Mapped | Taken):
+        return files_under(payloads.payloads)
+    if isinstance(payloads, Joined):
+        return [file for part in payloads.parts for file in files_under(part)]
+    return [payloads] if isinstance(payloads, ParquetPayloads) else []
+
+
+def read_rows(sources: Sequence[tuple[Source, str]], labels: Sequence[str]) -> Rows:
+    """The rows of files with the split that each stands for ("" where the file's own column, or nobody, says).
+
+    Payloads stay on disk until they are read. Class indices are those of `labels`.
+
+    Raises:
+        InvalidData: if a file has a label that `labels` lacks.
+    """
+    parts, shard = [], 0
+    for source, role in sources:
+        unknown = sorted(set(source.labels) - set(labels))
+        if unknown:
+            raise InvalidData(
+                f"{source.id} has labels that the training rows lack: {', '.join(unknown[:5])}",
+                remedy="give every file the same label set",
+            )
+        column = next(name for name in PAYLOADS if name in source.columns)
+        table = pq.read_table(
+            source.path, columns=[name for name in source.columns if name in {"id", "label", "split", "group"}]
+        )
+        payloads = ParquetPayloads(source.path, column)
+        index = np.array([labels.index(name) for name in source.labels], dtype=np.int64)
+        splits = [
+            role or value or ""
+            for value in (table["split"].to_pylist() if "split" in source.columns else [""] * source.rows)
+        ]
+        shards = shard + np.searchsorted(payloads.starts, np.arange(source.rows), side="right") - 1
+        shard += len(payloads.starts) - 1
+        groups = (
+            np.array([value or "" for value in table["group"].to_pylist()], dtype=np.str_)
+            if "group" in source.columns
+            else None
+        )
+        parts.append((payloads, table["id"].to_pylist(), index[table["label"].to_numpy()], splits, groups, shards))
+    payloads_of, ids, indices, splits_of, groups_of, shards_of = zip(*parts, strict=True)
+    return Rows(
+        payloads=payloads_of[0] if len(parts) == 1 else Joined(payloads_of),
+        ids=np.array([value for part in ids for value in part], dtype=np.str_),
+        labels=np.concatenate(indices),
+        splits=np.array([value for part in splits_of for value in part], dtype="U5"),
+        groups=np.concatenate(groups_of) if all(part is not None for part in groups_of) else None,
+        shards=np.concatenate(shards_of).astype(np.int64),
+        label_names=tuple(labels),
+    )
+
+
+def split_by_content(rows: Rows) -> Rows:
+    """Give each row without a split one by its content hash alone: 80 % train, 10 % valid, 10 % test.
+
+    So no job's test row is another job's training row. Where the data names some splits but lacks valid or test, a tenth
+    of the training rows, by the same hash, stands in for each that is missing.
+    """
+    share = np.array([int(value[:8], 16) / 2**32 for value in rows.ids.tolist()])
+    drawn = np.where(share < 0.8, "train", np.where(share < 0.9, "valid", "test"))
+    splits = np.where(rows.splits == "", drawn, rows.splits)
+    for name, low, high in (("valid", 0.8, 0.9), ("test", 0.9, 1.0)):
+        if not (splits == name).any():
+            splits = np.where((splits == "train") & (share >= low) & (share < high), name, splits)
+    return rows.assigned(splits)
+
+
+class Encoded(Sequence[Example]):
+    """The examples of some rows: encoded at once where payloads lie in memory, else one by one as they are read."""
+
+    def __init__(self, task: Task, rows: Rows) -> None:
+        self._task = task
+        self._rows = rows
+        self._all = task.encode(rows.payloads) if isinstance(rows.payloads, list) else None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
+        """Give one example."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._all[index] if self._all is not None else self._task.encode([self._rows.payloads[index]])[0]
+
+
+@dataclass
+class Data:
+    """The rows of a run by split, and their examples; `train` after `training_records`."""
+
+    train: Rows
+    valid: Rows
+    test: Rows
+    task: Task
+    examples: dict[str, Encoded] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.examples = {name: Encoded(self.task, self.rows(name)) for name in SPLITS}
+
+    def rows(self, split: str) -> Rows:
+        """The rows of one split by name."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}[split]
+
+    def lengths(self, split: str) -> npt.NDArray[np.int64]:
+        """The cost of each row of a split in tokens, (n,)."""
+        return self.task.lengths(self.examples[split])
+
+    def sample_payloads(self) -> list[Payload]:
+        """The shortest and the longest of the first 64 training payloads: what an export is traced and checked with."""
+        first = [self.train.payloads[i] for i in range(min(64, len(self.train)))]
+        return [min(first, key=len), max(first, key=len)]

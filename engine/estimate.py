@@ -1,0 +1,69 @@
+"""What a job will cost, before it runs: time, memory and bytes, each marked as an estimate. Knows no instruction by name.
+
+Arithmetic on the size of the model (read off its configuration, on the meta device) and the matrix rate of this machine,
+measured once a process by a product of some milliseconds. A worker with another processor will differ.
+"""
+
+import time
+from functools import cache
+from typing import Any
+
+import torch
+
+from engine.models import find, models_dir
+from engine.plan import Plan
+from engine.spec import Spec, steps_of
+from engine.tasks import TASKS
+
+# Shares of the measured matrix rate that whole training steps reach, and overheads outside them, from benchmarks/.
+_SHARE_OF_MATRIX_RATE = 0.6
+_PROBED = 768
+_FIXED_SECONDS = 25.0
+_TRAIN_PASSES, _MEASURED_PASSES = 3, 3  # forward and backward; eager, fp32 file and shipped file
+_BYTES_A_WEIGHT_IN_TRAINING = 16  # fp32 weight, gradient and two moments
+_GRAPH_BYTES = 800_000
+
+
+def estimate(spec: Spec, splits: dict[str, int]) -> dict[str, Any]:
+    """Time in seconds, memory and file size in bytes for `splits` rows a split, with what they rest on."""
+    base = find(spec.base_model, models_dir())
+    cost = TASKS[spec.task].cost(base, spec.training.max_length)
+    rows = splits.get("train", 0)
+    epochs = spec.training.epochs
+    passes = epochs * (_TRAIN_PASSES * rows + splits.get("valid", 0)) + _MEASURED_PASSES * splits.get("test", 0)
+    operations = cost.operations * passes
+    rate = _matrix_rate() * _SHARE_OF_MATRIX_RATE
+    narrow = any(one.number in range(47, 53) for one in spec.instructions)
+    return {
+        "estimated": True,
+        "basis": f"{cost.parameters} weights, {rate / 1e9:.0f} GFLOP/s by a probe on this machine",
+        "total_steps": steps_of(rows, spec.training),
+        "seconds": round(operations / rate + _FIXED_SECONDS, 1),
+        "memory_bytes": cost.parameters * _BYTES_A_WEIGHT_IN_TRAINING
+        + cost.activation_bytes * spec.training.batch_size
+        + 600_000_000,
+        "file_bytes": cost.parameters * (1 if narrow else 4) + _GRAPH_BYTES,
+    }
+
+
+@cache
+def _matrix_rate() -> float:
+    """Operations a second of a square fp32 product on this machine, the best of five."""
+    left, right = torch.rand(_PROBED, _PROBED), torch.rand(_PROBED, _PROBED)
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        torch.mm(left, right)
+        seconds.append(time.perf_counter() - started)
+    return float(2 * _PROBED**3 / min(seconds))
+
+
+def plan_for(spec: Spec, fixed_splits: bool) -> Plan:
+    """The plan as a worker will make it, given whether the data names its splits.
+
+    Raises:
+        InvalidPlan: with every fault.
+    """
+    base = find(spec.base_model, models_dir())
+    facts = {name for name, holds in (("pretrained", base.pretrained), ("fixed_splits", fixed_splits)) if holds}
+    return Plan.of(spec, facts)

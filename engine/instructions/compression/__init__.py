@@ -1,0 +1,1 @@
+"""Compression, 43 to 48: a smaller model after or before training."""

@@ -1,0 +1,1 @@
+"""Preprocessing, 1 to 12: what the rows are before anything learns from them."""

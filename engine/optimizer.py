@@ -1,0 +1,27 @@
+"""The parameters of an optimizer: which decay and which do not. Knows no instruction."""
+
+from typing import Any
+
+from torch import nn
+
+_UNDECAYED = (nn.Embedding, nn.LayerNorm, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups over the parameters that require a gradient, each in exactly one.
+
+    Matrices and kernels decay; biases, norms and embeddings do not: they have no scale that decay could keep in check
+    (Loshchilov and Hutter 2019). A tied weight is listed once and counts as an embedding.
+    """
+    spared = {
+        id(weight)
+        for module in model.modules()
+        if isinstance(module, _UNDECAYED)
+        for weight in module.parameters(recurse=False)
+    }
+    decayed, undecayed = [], []
+    for weight in model.parameters():
+        if weight.requires_grad:
+            (undecayed if weight.ndim < 2 or id(weight) in spared else decayed).append(weight)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]

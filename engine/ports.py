@@ -1,0 +1,85 @@
+"""What the engine expects of the parts that differ from task to task, as protocols. Knows no task.
+
+Rows come as a payload (a text or the bytes of an image), examples are payloads encoded once, a batch is a dictionary of
+tensors by the names that the model's `forward` takes, plus `labels`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+Payload: TypeAlias = str | bytes
+Example: TypeAlias = npt.NDArray[Any]
+Batch: TypeAlias = dict[str, Tensor]
+Logits: TypeAlias = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What an export traces with: tensors in the order of `forward`, no two of them the same object.
+
+    `dynamic` maps an input's name to its free axes, such as {"input_ids": {0: "batch", 1: "sequence"}}.
+    """
+
+    inputs: Mapping[str, Tensor]
+    dynamic: Mapping[str, Mapping[int, str]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one row costs a model, roughly: weights, operations of a forward pass, bytes that training keeps for it."""
+
+    parameters: int
+    operations: float
+    activation_bytes: int
+
+
+class Task(Protocol):
+    """One of the four kinds of problem, opened for one job: it knows the base model and the labels."""
+
+    name: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]]
+    default_model: ClassVar[str]
+    labels: tuple[str, ...]
+    pretrained: bool
+
+    def build(self) -> nn.Module:
+        """The untouched model in fp32: pretrained weights, or fresh ones from PyTorch's global generator."""
+
+    def encode(self, payloads: Sequence[Payload]) -> list[Example]:
+        """Payloads to examples: token ids (length,) int32 without padding, or pixels (channels, height, width) uint8."""
+
+    def lengths(self, examples: Sequence[Example]) -> npt.NDArray[np.int64]:
+        """The cost of each example in tokens; 1 for an image. (n,)."""
+
+    def collate(self, examples: Sequence[Example], labels: Sequence[int]) -> Batch:
+        """Examples to a batch padded to its longest; `labels` (batch,) int64."""
+
+    def forward(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Logits (batch, classes) in whatever precision the context gives."""
+
+    def losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """One value an example, (batch,), fp32: the sum over its items."""
+
+    def items(self, batch: Batch) -> int:
+        """How many items the losses of a batch sum over: what a window is divided by."""
+
+    def exportable(self, model: nn.Module) -> nn.Module:
+        """A module that takes the tensors of `samples` in order and gives logits, ready to be traced."""
+
+    def samples(self, payloads: Sequence[Payload]) -> Samples:
+        """Two real rows of different length as tracing inputs, with the axes that stay free."""
+
+    def describe(self, folder: Path, model: nn.Module, preprocess: Sequence[Mapping[str, Any]]) -> None:
+        """Write what a stranger needs beside the weights: config.json, labels.json, tokenizer or preprocessor."""
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's first parameter lies."""
+    return next(model.parameters()).device

@@ -1,0 +1,62 @@
+"""Model, optimizer and scaler before the first step, fresh or from a snapshot. Knows no instruction."""
+
+import torch
+
+from engine.baseline import counted_windows
+from engine.checkpoint import Snapshot
+from engine.errors import InvalidData
+from engine.randomness import reseed
+from engine.run import Run
+
+_WALKED_EPOCHS = 20  # beyond these, the number of steps of an epoch is their mean
+
+
+def begin(run: Run, snapshot: Snapshot | None) -> None:
+    """Build model, optimizer and scaler, and put the snapshot's state into them.
+
+    Memory comes back before the `model` folds (a pruned model finds its shapes there), weights after them.
+    """
+    if snapshot:
+        run.memory, run.clock = snapshot.memory, snapshot.clock
+    reseed(run.spec.training.seed, "model")
+    run.model = run.task.build().to(device())
+    for one in run.plan.on("model"):
+        run.model = one.model(run, run.model)
+    arm(run)
+    if snapshot:
+        run.model.load_state_dict(snapshot.model)
+        run.optimizer.load_state_dict(snapshot.optimizer)
+        run.scaler.load_state_dict(snapshot.scaler)
+    else:
+        run.clock.total = _count_steps(run)
+
+
+def device() -> torch.device:
+    """Where this process trains: the accelerator that it was given, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def arm(run: Run) -> None:
+    """Make optimizer and scaler for `run.model`; each group keeps its own base rate, which the schedule multiplies."""
+    run.optimizer = run.plan.slot("optimizer").optimizer(run)
+    for group in run.optimizer.param_groups:
+        group["initial_lr"] = float(group["lr"])
+    run.scaler = run.plan.slot("scaler").scaler(run)
+
+
+def _count_steps(run: Run) -> int:
+    """The optimizer steps of the run, by walking its windows: row numbers only.
+
+    Raises:
+        InvalidData: where there is none.
+    """
+    training = run.spec.training
+    walked = min(training.epochs, _WALKED_EPOCHS)
+    counted = sum(1 for epoch in range(walked) for _ in counted_windows(run, epoch))
+    steps = round(counted * training.epochs / walked)
+    if steps == 0:
+        raise InvalidData(
+            "there is no training step: no training row is left",
+            remedy="give more rows, or drop an instruction that removes them",
+        )
+    return min(steps, training.max_steps or steps)

@@ -1,0 +1,100 @@
+"""The rows of a job: small columns in memory, payloads wherever they lie. Knows neither files nor instructions."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.ports import Payload
+
+SPLITS = ("train", "valid", "test")
+
+
+class Mapped(Sequence[Payload]):
+    """A function over payloads, applied when one is read."""
+
+    def __init__(self, payloads: Sequence[Payload], change: Callable[[Payload], Payload]) -> None:
+        self.payloads = payloads
+        self._change = change
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+    @overload
+    def __getitem__(self, index: int) -> Payload: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Payload]: ...
+    def __getitem__(self, index: int | slice) -> Payload | Sequence[Payload]:
+        """Read and change."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._change(self.payloads[index])
+
+
+class Taken(Sequence[Payload]):
+    """Some payloads of another sequence, by number."""
+
+    def __init__(self, payloads: Sequence[Payload], numbers: npt.NDArray[np.int64]) -> None:
+        self.payloads = payloads
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Payload: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Payload]: ...
+    def __getitem__(self, index: int | slice) -> Payload | Sequence[Payload]:
+        """Read through the number."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self.payloads[int(self._numbers[index])]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """n rows. `ids`: content hashes, `labels`: (n,) int64 class indices, `splits`: (n,) of "train", "valid", "test", or ""
+    where none is given yet, `groups`: (n,) with "" where a row has none, or None, `shards`: (n,) int64, the unit of storage
+    that each payload is read with. `label_names`: by class index, () where nobody said."""
+
+    payloads: Sequence[Payload]
+    ids: npt.NDArray[np.str_]
+    labels: npt.NDArray[np.int64]
+    splits: npt.NDArray[np.str_]
+    groups: npt.NDArray[np.str_] | None
+    shards: npt.NDArray[np.int64]
+    label_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def map(self, change: Callable[[Payload], Payload]) -> "Rows":
+        """The same rows, each payload changed when it is read."""
+        return replace(self, payloads=Mapped(self.payloads, change))
+
+    def take(self, numbers: npt.NDArray[np.int64]) -> "Rows":
+        """The rows of these numbers, in this order."""
+        return Rows(
+            payloads=Taken(self.payloads, numbers),
+            ids=self.ids[numbers],
+            labels=self.labels[numbers],
+            splits=self.splits[numbers],
+            groups=None if self.groups is None else self.groups[numbers],
+            shards=self.shards[numbers],
+            label_names=self.label_names,
+        )
+
+    def where(self, split: str) -> "Rows":
+        """The rows of one split."""
+        return self.take(np.flatnonzero(self.splits == split))
+
+    def assigned(self, splits: npt.NDArray[np.str_]) -> "Rows":
+        """The same rows with other splits."""
+        return replace(self, splits=splits)
+
+    def loaded(self) -> "Rows":
+        """The same rows with every payload read into memory, in order of storage."""
+        return replace(self, payloads=list(self.payloads))

@@ -1,0 +1,59 @@
+"""What a hook may touch: one run of one plan. Knows nothing of files, processes or what an instruction does with it."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from engine.data import Data
+from engine.events import Sink, Warned
+from engine.ports import Task
+
+if TYPE_CHECKING:  # the plan and the spec hold instructions, which are handed a run: a circle of types only
+    from engine.plan import Plan
+    from engine.spec import Spec
+
+
+@dataclass
+class Clock:
+    """Where a run stands: `step` optimizer steps were taken, `window` windows of `epoch` are behind it."""
+
+    epoch: int = 0
+    window: int = 0
+    step: int = 0
+    total: int = 0
+    seconds: float = 0.0
+    trained: bool = False
+
+
+@dataclass
+class Run:
+    """One run, filled in as it goes on: data hooks find spec, plan, sink and memory, later ones the rest too.
+
+    `memory[name]` holds the state of the instruction of that name and travels in every snapshot: tensors, numbers,
+    strings, and lists and dictionaries of these.
+    """
+
+    spec: "Spec"
+    plan: "Plan"
+    sink: Sink
+    memory: dict[str, dict[str, Any]] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
+    task: Task = field(init=False)
+    data: Data = field(init=False)
+    model: nn.Module = field(init=False)
+    optimizer: torch.optim.Optimizer = field(init=False)
+    scaler: torch.amp.GradScaler = field(init=False)
+
+    def state(self, name: str) -> dict[str, Any]:
+        """The memory of one instruction, made on first use."""
+        return self.memory.setdefault(name, {})
+
+    def warn(self, code: str, detail: str) -> None:
+        """Tell the listener, and so the receipt, of something that deserves a look."""
+        self.sink.emit(Warned(code=code, detail=detail))
+
+    def metric(self, name: str, value: float | torch.Tensor) -> None:
+        """Set one of the panel's metrics for the step under way; the loop takes it up."""
+        self.state("panel")[name] = value

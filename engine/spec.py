@@ -1,0 +1,132 @@
+"""What a job asks for, as the request's own JSON. Knows neither how it is stored nor where data sets lie.
+
+In a request `dataset` names data sets by id; in a job file for `python -m engine` it names canonical files by path.
+"""
+
+import math
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from engine.catalogue import AnyInstruction, resolve_choice
+from engine.tasks import TASKS
+
+TaskName: TypeAlias = Literal["text_classification", "causal_lm", "image_classification", "text_image_pairs"]
+Kind: TypeAlias = Literal["train", "compress", "evaluate", "detect", "aggregate"]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Choice = Annotated[AnyInstruction, BeforeValidator(resolve_choice)]
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+
+class Splits(BaseModel):
+    """One file a split; without `valid` a tenth of the training rows stands in."""
+
+    model_config = _FROZEN
+
+    train: str = Field(min_length=1)
+    valid: str | None = Field(default=None, min_length=1)
+    test: str = Field(min_length=1)
+
+    def named(self) -> list[tuple[str, str]]:
+        """(role, file or id) of each that is given."""
+        return [
+            (role, value)
+            for role, value in (("train", self.train), ("valid", self.valid), ("test", self.test))
+            if value
+        ]
+
+
+class Training(BaseModel):
+    """The loop's own numbers. `learning_rate` None: 1e-4 for a pretrained base, 1e-3 from scratch."""
+
+    model_config = _FROZEN
+
+    epochs: int = Field(default=3, ge=1, le=1000)
+    batch_size: int = Field(default=32, ge=1, le=65536)
+    learning_rate: float | None = Field(default=None, gt=0, le=10, allow_inf_nan=False)
+    weight_decay: float = Field(default=0.01, ge=0, le=1, allow_inf_nan=False)
+    max_length: int = Field(default=128, ge=1, le=131072)
+    seed: int = Field(default=7, ge=0, lt=2**53)
+    max_steps: int | None = Field(default=None, ge=1, le=2**31)
+    max_seconds: float | None = Field(default=None, gt=0, le=30 * 86400, allow_inf_nan=False)
+    optimizer: Literal["adamw"] = "adamw"
+    keep: Literal["last", "best"] = "last"
+
+    def rate(self, pretrained: bool) -> float:
+        """The base learning rate."""
+        return self.learning_rate or (1e-4 if pretrained else 1e-3)
+
+
+class Limits(BaseModel):
+    """What the measured figures must keep; a limit of None binds nothing."""
+
+    model_config = _FROZEN
+
+    max_metric_loss: Fraction | None = None
+    min_metric: Fraction | None = None
+    min_agreement: Fraction | None = None
+    min_speedup: Positive | None = None
+    max_size_bytes: int | None = Field(default=None, gt=0)
+    max_size_ratio: Positive | None = None
+    max_epsilon: Positive | None = None
+    min_robust_score: Fraction | None = None
+    confidence: float | None = Field(default=None, gt=0.5, lt=1, allow_inf_nan=False)
+
+
+class Export(BaseModel):
+    """The form of the file that ships; its number format follows from the plan."""
+
+    model_config = _FROZEN
+
+    format: Literal["onnx"] = "onnx"
+
+
+class Spec(BaseModel):
+    """One job. Everything but `dataset` and `task` has a default."""
+
+    model_config = _FROZEN
+
+    kind: Kind = "train"
+    task: TaskName
+    model: str | None = Field(
+        default=None, min_length=1, max_length=200, description="None: the task's default base model"
+    )
+    dataset: Annotated[str, Field(min_length=1)] | Splits
+    instructions: tuple[Choice, ...] = Field(default=(), max_length=52)
+    metric: Literal["accuracy", "macro_f1"] = "accuracy"
+    training: Training = Training()
+    limits: Limits = Limits()
+    export: Export = Export()
+    compare: Literal["trained", "untreated"] = "trained"
+    include_inputs: bool = False
+
+    @field_validator("task")
+    @classmethod
+    def _served(cls, task: str) -> str:
+        if task not in TASKS:
+            raise ValueError(f"this server does not serve {task}; it serves {', '.join(sorted(TASKS))}")
+        return task
+
+    @property
+    def base_model(self) -> str:
+        """The base model's name, the task's default where none was given."""
+        return self.model or TASKS[self.task].default_model
+
+    def resolved(self, pretrained: bool) -> dict[str, Any]:
+        """The spec as JSON with every default filled in."""
+        filled = self.model_dump(mode="json")
+        filled["model"] = self.base_model
+        filled["training"]["learning_rate"] = self.training.rate(pretrained)
+        return filled
+
+    def files(self) -> list[tuple[str, str]]:
+        """(role, file or id) of each data set; role "" for one that holds all splits."""
+        return self.dataset.named() if isinstance(self.dataset, Splits) else [("", self.dataset)]
+
+
+def steps_of(rows: int, training: Training, windows_a_batch: int = 1) -> int:
+    """An estimate of the optimizer steps for `rows` training rows."""
+    steps = training.epochs * math.ceil(math.ceil(rows / training.batch_size) / windows_a_batch)
+    return min(steps, training.max_steps or steps)
