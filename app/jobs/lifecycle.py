@@ -186,6 +186,23 @@ def rescue(database: Database, max_lapses: int) -> list[tuple[str, State]]:
     return moved
 
 
+def release_all(database: Database) -> list[tuple[str, State]]:
+    """Take every leased job from its worker at once, which is no lapse; id and new state of each.
+
+    Only for one who knows that no worker lives: `fiftytwo serve`, which holds the lock of its data folder. A worker
+    that lives after all is fenced off like any other that lost its lease.
+    """
+    moved: list[tuple[str, State]] = []
+    with database.session() as session:
+        for job_id, attempt in repository.leased(session):
+            for kind in (LAPSE, LAPSE_PAUSING, LAPSE_CANCELLING):
+                told = {"reason": "the server was started again"}
+                if repository.move(session, job_id, kind, conditions=repository.fence(attempt), told=told):
+                    moved.append((job_id, kind.target))
+                    break
+    return moved
+
+
 def any_queued(database: Database) -> bool:
     """Whether a job waits for a worker."""
     with database.reading() as session:

@@ -201,6 +201,12 @@ def record(
     return State(row.state)
 
 
+def leased(session: Session) -> Sequence[tuple[str, int]]:
+    """Id and attempt of every job that a worker holds."""
+    query = select(Job.id, Job.attempt).where(Job.state.in_(LEASED)).order_by(Job.id)
+    return [(job_id, attempt) for job_id, attempt in session.execute(query)]
+
+
 def lapsed(session: Session) -> Sequence[tuple[str, int]]:
     """Id and attempt of every job whose lease has lapsed on the database's clock."""
     query = select(Job.id, Job.attempt).where(Job.state.in_(LEASED), Job.lease_expires < database_now())

@@ -1,0 +1,132 @@
+"""The operators' commands: serve, api, worker, migrate, demo. Each loads only what it needs, by name.
+
+A worker must not import what the API needs and the API not what the demo needs, so nothing heavy is imported here.
+"""
+
+import argparse
+import importlib
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from app.settings import Settings
+from client.errors import BadUsage, ExitCode
+
+_GRACEFUL_SECONDS = 5
+
+
+def load(module: str) -> Any:
+    """The one lazy loader of these commands."""
+    return importlib.import_module(module)
+
+
+def main(words: Sequence[str]) -> int:
+    """Run one operators' command and give its exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    parsed = parser().parse_args(words)
+    return int(parsed.run(parsed))
+
+
+def serve(words: argparse.Namespace) -> int:
+    """Run the whole service on this machine until Ctrl-C."""
+    # The pings and probes of a starting service are nobody's news.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    load("app.serve").serve(_settings(words), as_json=words.json)
+    return ExitCode.OK
+
+
+def api(words: argparse.Namespace) -> int:
+    """Run only the API."""
+    settings = _settings(words)
+    load("uvicorn").run(
+        "app.main:create_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACEFUL_SECONDS,
+    )
+    return ExitCode.OK
+
+
+def worker(words: argparse.Namespace) -> int:
+    """Run only one worker."""
+    if _settings(words).redis_url is None:
+        raise BadUsage(
+            "FIFTYTWO_REDIS_URL is not set, so the worker has nothing to listen to",
+            remedy="set it to the broker's address, or run everything with `fiftytwo serve`",
+        )
+    name = f"{words.name}@%h"
+    load("worker.main").app.worker_main(["worker", "--without-gossip", "--without-mingle", "--hostname", name])
+    return ExitCode.OK
+
+
+def migrate(words: argparse.Namespace) -> int:
+    """Bring the database to this version."""
+    settings = _settings(words)
+    load("app.migrate").migrate(settings)
+    if words.json:
+        print('{"migrated": true}')
+    return ExitCode.OK
+
+
+def demo(words: argparse.Namespace) -> int:
+    """Train, compress and prove a small model on a server of its own, and show its receipt."""
+    return int(load("app.demo").demo(json_to=words.json, keep=words.keep))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The grammar of the operators' commands."""
+    top = _Parser(prog="fiftytwo")
+    verbs = top.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: Any) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = verbs.add_parser(name, help=run.__doc__, description=run.__doc__)
+        added.set_defaults(run=run)
+        return added
+
+    for name, run in (("serve", serve), ("api", api), ("worker", worker), ("migrate", migrate)):
+        one = command(name, run)
+        one.add_argument("--data-dir", type=Path, metavar="DIR", help="FIFTYTWO_DATA_DIR (default ./fiftytwo-data)")
+        one.add_argument("--json", action="store_true", help="tell what is told as JSON, one line a fact")
+        if name in ("serve", "api"):
+            one.add_argument("--host", help="FIFTYTWO_HOST (default 127.0.0.1)")
+            one.add_argument("--port", type=int, help="FIFTYTWO_PORT (default 8052)")
+        if name == "serve":
+            one.add_argument("--workers", type=int, help="FIFTYTWO_WORKERS (default 1)")
+        if name == "worker":
+            one.add_argument("--name", default="worker", help="its name in Celery")
+    shown = command("demo", demo)
+    shown.add_argument(
+        "--json", nargs="?", const="-", metavar="FILE", help="write the receipt there (without FILE: to stdout)"
+    )
+    shown.add_argument("--keep", type=Path, metavar="DIR", help="leave the model and the server's data there")
+    return top
+
+
+def _settings(words: argparse.Namespace) -> Settings:
+    """The settings of the environment, the flags over them.
+
+    Raises:
+        BadUsage: a setting is out of its bounds; every such setting is named.
+    """
+    names = ("data_dir", "host", "port", "workers")
+    given: Mapping[str, Any] = {name: value for name in names if (value := getattr(words, name, None)) is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        faults = [f"FIFTYTWO_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors()]
+        raise BadUsage("; ".join(faults), remedy="mend these settings, or unset them for their defaults") from error
+
+
+class _Parser(argparse.ArgumentParser):
+    """Faults of the words are reported by `client.cli`, as those of every other command."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadUsage(message, remedy=f"{self.prog} --help")
