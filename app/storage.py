@@ -20,6 +20,7 @@ from botocore.exceptions import ClientError
 from app.settings import Settings
 
 CHUNK_BYTES = 1 << 20
+ABSENT = ("NoSuchKey", "NotFound", "404")
 KEY = re.compile(r"sha256/[0-9a-f]{2}/[0-9a-f]{64}")
 
 
@@ -46,6 +47,9 @@ class Storage(Protocol):
 
     def open(self, key: str, start: int, length: int) -> Iterator[bytes]:
         """The bytes [start, start + length) in chunks of at most 1 MiB."""
+
+    def has(self, key: str) -> bool:
+        """Whether the file is there."""
 
     def local_path(self, key: str) -> Path | None:
         """The file's path where the store is a folder of this machine, else None."""
@@ -107,6 +111,10 @@ class FolderStorage:
                 length -= len(chunk)
                 yield chunk
 
+    def has(self, key: str) -> bool:
+        """Whether the file is there."""
+        return self._path(key).is_file()
+
     def local_path(self, key: str) -> Path | None:
         """The file's place."""
         return self._path(key)
@@ -150,6 +158,16 @@ class S3Storage:
         """Read a span of the object."""
         return self._chunks(key, {"Range": f"bytes={start}-{start + length - 1}"}) if length > 0 else iter(())
 
+    def has(self, key: str) -> bool:
+        """Whether the object is there."""
+        try:
+            self.client.head_object(Bucket=self.bucket, Key=self._name(key))
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") in ABSENT:
+                return False
+            raise OSError(f"{key}: {error}") from error
+        return True
+
     def local_path(self, key: str) -> Path | None:
         """None: the file is not on this machine."""
         _checked(key)
@@ -166,7 +184,7 @@ class S3Storage:
         try:
             body = self.client.get_object(Bucket=self.bucket, Key=self._name(key), **options)["Body"]
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "404"):
+            if error.response.get("Error", {}).get("Code") in ABSENT:
                 raise FileNotFoundError(key) from error
             raise OSError(f"{key}: {error}") from error
         with body:

@@ -1,0 +1,210 @@
+"""Reads JSONL, CSV and Parquet as records, one at a time, whatever the file's size. Knows no column by its role."""
+
+import csv
+import difflib
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.ingest.findings import InvalidRow, Limits, Unusable
+
+BOM = b"\xef\xbb\xbf"
+# The most that JSON's escapes can make of a byte.
+ESCAPE_FACTOR = 6
+BATCH_ROWS = 256
+PEEKED_ROWS = 20
+
+Record = dict[str, Any] | InvalidRow
+"""A row by column name, or why it is none."""
+
+
+def read(
+    kind: str, path: Path, wanted: Sequence[str], limits: Limits
+) -> tuple[list[str], Iterator[tuple[int, Record]]]:
+    """The columns of the file and its rows, each with its line.
+
+    A JSONL file has no list of columns: the names in its first rows stand for one.
+
+    Raises:
+        Unusable: the file cannot be read at all; the iterator raises it where it cannot be read on.
+    """
+    if kind == "parquet":
+        return _parquet(path, wanted, limits)
+    if kind == "csv":
+        return _csv(path, limits)
+    records = _jsonl(path, limits)
+    first = list(itertools.islice(records, PEEKED_ROWS))
+    names = {name: None for _, record in first if isinstance(record, dict) for name in record}
+    return list(names), itertools.chain(first, records)
+
+
+def missing(role: str, column: str, known: Sequence[str]) -> Unusable:
+    """The fault of a column that is not there, with the nearest one that is."""
+    lower = {name.lower(): name for name in known}
+    near = [lower[name] for name in difflib.get_close_matches(column.lower(), list(lower), n=1, cutoff=0.5)]
+    there = ", ".join(repr(name) for name in known[:20]) or "none"
+    remedy = f"did you mean {role}_column={near[0]}?" if near else f"set {role}_column to one of the file's columns"
+    return Unusable(
+        "column_missing", f"there is no column {column!r}; the file has {there}", remedy, pointer=f"/{role}_column"
+    )
+
+
+def _lines(stream: IO[bytes], most: int) -> Iterator[tuple[int, bytes | InvalidRow]]:
+    """The lines of a file without ever holding one that is longer than `most` bytes."""
+    number = 0
+    while line := stream.readline(most + 1):
+        number += 1
+        if number == 1:
+            line = line.removeprefix(BOM)
+        if len(line) > most and not line.endswith(b"\n"):
+            while (rest := stream.readline(most)) and not rest.endswith(b"\n"):
+                pass
+            yield number, InvalidRow("cell_too_large", f"the line has more than {most} bytes", "shorten it")
+        else:
+            yield number, line
+
+
+def _jsonl(path: Path, limits: Limits) -> Iterator[tuple[int, Record]]:
+    with path.open("rb") as stream:
+        for number, line in _lines(stream, limits.max_cell_bytes * ESCAPE_FACTOR):
+            if isinstance(line, InvalidRow):
+                yield number, line
+            elif line.strip():
+                yield number, _object(line)
+
+
+def _object(line: bytes) -> Record:
+    try:
+        found = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return InvalidRow("not_utf8", f"byte {error.start + 1} of the line is not UTF-8", "save the file as UTF-8")
+    except json.JSONDecodeError as error:
+        detail = f"the line is not JSON: {error.msg} at character {error.pos + 1}"
+        return InvalidRow("malformed_row", detail, "write one JSON object a line")
+    except RecursionError:
+        return InvalidRow("malformed_row", "the line is nested too deep", "write one flat JSON object a line")
+    except ValueError:
+        return InvalidRow("malformed_row", "the line holds a number with too many digits", "write it as a string")
+    if not isinstance(found, dict):
+        return InvalidRow("malformed_row", "the line is JSON, yet no object", "write one JSON object a line")
+    return found
+
+
+def _csv(path: Path, limits: Limits) -> tuple[list[str], Iterator[tuple[int, Record]]]:
+    csv.field_size_limit(limits.max_cell_bytes)
+    rows = _csv_rows(path, limits)
+    line, header = next(rows, (1, []))
+    if isinstance(header, InvalidRow):
+        raise Unusable(header.code, f"the header cannot be read: {header.detail}", header.remedy, line=line)
+    if not header:
+        raise Unusable("no_rows", "the file has no header", "write the column names in the first line", line=1)
+    names = [name.strip() for name in header]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        detail = f"the header names {', '.join(map(repr, doubled))} more than once"
+        raise Unusable("duplicate_column", detail, "give each column a name of its own", line=line)
+    return names, _csv_records(names, rows)
+
+
+def _csv_records(names: list[str], rows: Iterable[tuple[int, list[str] | InvalidRow]]) -> Iterator[tuple[int, Record]]:
+    for line, row in rows:
+        if isinstance(row, InvalidRow):
+            yield line, row
+        elif len(row) != len(names):
+            detail = f"the row has {len(row)} fields, the header {len(names)}"
+            yield line, InvalidRow("row_width", detail, "put fields with commas or line breaks in double quotes")
+        else:
+            yield line, dict(zip(names, row, strict=True))
+
+
+def _csv_rows(path: Path, limits: Limits) -> Iterator[tuple[int, list[str] | InvalidRow]]:
+    """Each record with the line it starts on; bytes that are not UTF-8 stay in it as lone surrogates."""
+    too_long: list[InvalidRow] = []
+    with path.open("rb") as stream:
+        delimiter = _delimiter(stream)
+
+        def text() -> Iterator[str]:
+            for _, line in _lines(stream, limits.max_cell_bytes * ESCAPE_FACTOR):
+                if isinstance(line, InvalidRow):
+                    too_long.append(line)
+                    yield "\n"
+                else:
+                    yield line.decode("utf-8", "surrogateescape")
+
+        reader = csv.reader(text(), delimiter=delimiter, strict=True)
+        while True:
+            start = reader.line_num + 1
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield start, InvalidRow("malformed_row", f"not CSV: {error}", "see that every quote is closed")
+                continue
+            if too_long:
+                yield start, too_long.pop()
+            elif row:
+                yield start, row
+
+
+def _delimiter(stream: IO[bytes]) -> str:
+    """The comma, unless the header has none and has tabs or semicolons."""
+    header = stream.readline(1 << 16)
+    stream.seek(0)
+    return next((mark for mark in (",", "\t", ";") if mark.encode() in header), ",")
+
+
+def _parquet(path: Path, wanted: Sequence[str], limits: Limits) -> tuple[list[str], Iterator[tuple[int, Record]]]:
+    try:
+        file = pq.ParquetFile(path, read_dictionary=list(wanted), memory_map=False)
+        names = list(file.schema_arrow.names)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _broken_parquet(error) from error
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        detail = f"the file has {', '.join(map(repr, doubled))} more than once"
+        raise Unusable("duplicate_column", detail, "give each column a name of its own")
+    if file.metadata.num_rows > limits.max_rows:
+        raise too_many_rows(limits)
+    return names, _parquet_records(file, [name for name in wanted if name in names])
+
+
+def _parquet_records(file: pq.ParquetFile, wanted: list[str]) -> Iterator[tuple[int, Record]]:
+    number = 0
+    try:
+        for batch in file.iter_batches(BATCH_ROWS, columns=wanted, use_threads=False):
+            columns = [_values(batch.column(name)) for name in wanted]
+            for row in zip(*columns, strict=True):
+                number += 1
+                yield number, dict(zip(wanted, row, strict=True))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _broken_parquet(error, line=number + 1) from error
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """The values as Python objects; one that a dictionary holds once is one object here, however many rows name it."""
+    if not isinstance(column, pa.DictionaryArray):
+        return _plain(column)
+    held = _plain(column.dictionary)
+    return [None if index is None else held[index] for index in column.indices.to_pylist()]
+
+
+def _plain(column: pa.Array) -> list[Any]:
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        # Arrow does not check the bytes of its strings; kept as bytes, the row at fault is found later.
+        values = column.cast(pa.binary()).to_pylist()
+    return values
+
+
+def _broken_parquet(error: Exception, line: int | None = None) -> Unusable:
+    return Unusable("broken_parquet", f"the Parquet file cannot be read: {error}"[:500], "write it again", line=line)
+
+
+def too_many_rows(limits: Limits) -> Unusable:
+    """The fault of a file with more rows than it may have."""
+    return Unusable("too_many_rows", f"the file has more than {limits.max_rows} rows", "upload it in smaller parts")
