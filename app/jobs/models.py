@@ -1,15 +1,32 @@
 """The tables of jobs: the job itself, the points of its metrics, its events. Knows no query and no rule."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, Float, ForeignKey, Index, Integer, String
+from sqlalchemy import JSON, Dialect, Float, ForeignKey, Index, Integer, String
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
 
 from app.database import Base, UtcDateTime
+from app.jobs.states import State
 
 Document = JSON().with_variant(JSONB(), "postgresql")
+
+
+class StateName(TypeDecorator[State]):
+    """A state, stored under its value: drivers disagree on what an enumeration's member is stored as."""
+
+    impl = String(16)
+    cache_ok = True
+
+    def process_bind_param(self, value: State | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """The plain text."""
+        return None if value is None else State(value).value
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> State | None:  # noqa: ARG002
+        """The state again."""
+        return None if value is None else State(value)
 
 
 class Job(Base):
@@ -34,7 +51,7 @@ class Job(Base):
     inputs: Mapped[dict[str, str]] = mapped_column(Document)
     """Storage key by id, for each data set the run reads."""
 
-    state: Mapped[str] = mapped_column(String(16))
+    state: Mapped[State] = mapped_column(StateName)
     phase: Mapped[str | None] = mapped_column(String(32))
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     lapses: Mapped[int] = mapped_column(Integer, default=0)
@@ -57,7 +74,7 @@ class Job(Base):
 
     result: Mapped[dict[str, Any] | None] = mapped_column(Document)
     error: Mapped[dict[str, Any] | None] = mapped_column(Document)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=lambda: datetime.now(UTC))
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 

@@ -42,7 +42,7 @@ def add(session: Session, job: Job) -> None:
     job.events = job.revision = 1
     session.add(job)
     session.flush()
-    session.execute(plain_insert(JobEvent).values(_state_event(job.id, 1, State(job.state), 0, "owner")))
+    session.execute(plain_insert(JobEvent).values(_state_event(job.id, 1, job.state, 0, "owner")))
 
 
 def get(session: Session, tenant: str, job_id: str) -> Job | None:
@@ -159,14 +159,12 @@ def renew(session: Session, job_id: str, attempt: int, lease_seconds: float) -> 
         .returning(Job.state)
         .execution_options(synchronize_session=False)
     )
-    state = session.execute(statement).scalar_one_or_none()
-    return State(state) if state is not None else None
+    return session.execute(statement).scalar_one_or_none()
 
 
 def leased_state(session: Session, job_id: str, attempt: int) -> State | None:
     """The job's state while this attempt holds the lease, else None."""
-    state = session.scalar(select(Job.state).where(Job.id == job_id, *fence(attempt)))
-    return State(state) if state is not None else None
+    return session.scalar(select(Job.state).where(Job.id == job_id, *fence(attempt)))
 
 
 def record(
@@ -198,7 +196,8 @@ def record(
         session.execute(plain_insert(JobEvent), events)
     if points:
         _write_points(session, job_id, points)
-    return State(row.state)
+    reached: State = row.state
+    return reached
 
 
 def leased(session: Session) -> Sequence[tuple[str, int]]:
@@ -250,7 +249,7 @@ def revisions(session: Session, job_ids: Iterable[str]) -> dict[str, int]:
 def _state_event(
     job_id: str, sequence: int, state: State, attempt: int, mover: str, told: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    data = {"state": state, "attempt": attempt, "by": mover, **(told or {})}
+    data = {"state": state.value, "attempt": attempt, "by": str(mover), **(told or {})}
     return {"job_id": job_id, "sequence": sequence, "type": "state_changed", "at": database_now(), "data": data}
 
 

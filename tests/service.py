@@ -1,0 +1,104 @@
+"""What tests of jobs share: a database with its tables, jobs put into it, a worker around the stand-in engine."""
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from app.artifacts.models import Artifact
+from app.database import Base, Database
+from app.ids import new_id
+from app.jobs import repository
+from app.jobs.models import Job, JobEvent
+from app.jobs.states import State
+from app.settings import Settings
+from app.storage import storage_for
+from worker.tasks import Worker
+
+STAND_IN = shlex.join([sys.executable, "-S", str(Path(__file__).with_name("stand_in_engine.py"))])
+
+
+class SilentBell:
+    """Counts how often it was rung."""
+
+    def __init__(self) -> None:
+        self.rings = 0
+
+    def ring(self) -> None:
+        """Count."""
+        self.rings += 1
+
+
+def settings_for(folder: Path, **changes: Any) -> Settings:
+    """Settings with short times, around the stand-in engine."""
+    values: dict[str, Any] = {
+        "data_dir": folder,
+        "engine_command": STAND_IN,
+        "lease_seconds": 3,
+        "heartbeat_seconds": 0.5,
+        "rescue_seconds": 0.3,
+        "stop_grace_seconds": 5,
+        "threads_per_job": 1,
+    }
+    return Settings(**(values | changes))
+
+
+@contextmanager
+def tables(url: str) -> Iterator[Database]:
+    """A database with every table."""
+    database = Database(url)
+    Base.metadata.create_all(database.engine)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def worker_for(settings: Settings, database: Database) -> Worker:
+    """A worker in this process."""
+    return Worker(settings, database, storage_for(settings), SilentBell(), owner=f"test:{os.getpid()}")
+
+
+def put_job(database: Database, tenant: str = "default", state: State = State.QUEUED, **ways: Any) -> str:
+    """Store a job whose stand-in engine behaves in these ways; its id."""
+    job = Job(
+        id=new_id("job"),
+        tenant=tenant,
+        kind="train",
+        task="text_classification",
+        metadata_={},
+        spec={"kind": "train", "stand_in": ways},
+        plan=[],
+        inputs={},
+        state=state,
+    )
+    with database.session() as session:
+        repository.add(session, job)
+    return job.id
+
+
+def job_of(database: Database, job_id: str) -> Job:
+    """The job as it stands now."""
+    with database.reading() as session:
+        return session.scalars(select(Job).where(Job.id == job_id)).one()
+
+
+def artifacts_of(database: Database, job_id: str) -> dict[str, str]:
+    """The content hash by kind; fails on two of a kind."""
+    with database.reading() as session:
+        rows = session.scalars(select(Artifact).where(Artifact.job_id == job_id)).all()
+    assert len({row.kind for row in rows}) == len(rows)
+    return {row.kind: row.sha256 for row in rows}
+
+
+def states_of(database: Database, job_id: str) -> list[str]:
+    """Every state the job went through, as its events tell."""
+    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.type == "state_changed")
+    with database.reading() as session:
+        events = session.scalars(query.order_by(JobEvent.sequence)).all()
+    return [event.data["state"] for event in events]
