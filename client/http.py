@@ -21,7 +21,6 @@ Json = dict[str, Any]
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 WAIT_SECONDS = 20
 _AGAIN = frozenset({429, 502, 503, 504})
-_BLOCK = 1 << 20
 
 
 class Client:
@@ -198,7 +197,8 @@ class Client:
                 response.read()
                 raise _refusal(response)
             with part.open("ab" if response.status_code == 206 else "wb") as sink:
-                for block in response.iter_bytes(_BLOCK):
+                # Unbuffered: what has arrived before the line breaks is on disk.
+                for block in response.iter_raw():
                     sink.write(block)
                     seen(sink.tell())
 

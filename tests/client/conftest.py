@@ -1,6 +1,8 @@
 """Tiny models by code, for whatever reads a downloaded package."""
 
 import json
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from tests.client.stand_in_server import StandIn
 
 WORDS = {"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3, "free": 4, "prize": 5, "hello": 6, "café": 7}
 NORMALIZATION = {
@@ -99,3 +103,22 @@ def _save(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.checker.check_model(model)
     onnx.save(model, folder / "model.onnx")
+
+
+@pytest.fixture
+def package(text_folder: Path, tmp_path: Path) -> bytes:
+    """The text model as the bytes of its ZIP."""
+    archive = tmp_path / "package.zip"
+    with zipfile.ZipFile(archive, "w") as target:
+        for path in sorted(text_folder.iterdir()):
+            target.write(path, path.name)
+    return archive.read_bytes()
+
+
+@pytest.fixture
+def server(package: bytes) -> Iterator[StandIn]:
+    """A running stand-in server."""
+    stand_in = StandIn(package)
+    stand_in.start()
+    yield stand_in
+    stand_in.stop()
