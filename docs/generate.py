@@ -8,7 +8,6 @@ import argparse
 import ast
 import inspect
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -108,7 +107,7 @@ def _kind(schema: Mapping[str, Any]) -> str:
 def settings() -> str:
     """The page of the settings."""
     rows = [
-        (f"`FIFTYTWO_{name.upper()}`", _default(field), field.description)
+        (f"`FIFTYTWO_{name.upper()}`", _default(name, field), field.description)
         for name, field in Settings.model_fields.items()
     ]
     return "\n\n".join(
@@ -117,13 +116,21 @@ def settings() -> str:
             NOTE,
             "Environment variables, read once and checked at the start; `docker-compose.yml` sets a deployment's.",
             table(("variable", "default", "what it is"), rows),
+            "The user's commands read `FIFTYTWO_SERVER` and `FIFTYTWO_KEY`, unless `--server` and `--key` say otherwise;"
+            " without either they use what `fiftytwo login` kept. An S3 store's credentials are the usual `AWS_*`"
+            " variables.",
         ]
     )
 
 
-def _default(field: FieldInfo) -> str:
+def _default(name: str, field: FieldInfo) -> str:
     value = field.default
-    return "-" if value is None or value == "" or isinstance(value, SecretStr) else f"`{value}`"
+    if value is None or value == "" or isinstance(value, SecretStr):
+        return "-"
+    if name.endswith("_bytes") and value and value % 1024 == 0:
+        unit = min(3, (value.bit_length() - 1) // 10)
+        return f"`{value}` ({value / 1024**unit:g} {('bytes', 'KiB', 'MiB', 'GiB')[unit]})"
+    return f"`{value}`"
 
 
 # Problems.
@@ -178,8 +185,11 @@ def _raised() -> Iterator[tuple[type[ServiceError], str, str]]:
 
 
 def _literal(arguments: Sequence[ast.expr]) -> str:
+    """What the first argument says; a value inside an f-string is shown as three dots."""
     first = arguments[0] if arguments else None
-    return f"Here: {first.value!s}." if isinstance(first, ast.Constant) else ""
+    parts = first.values if isinstance(first, ast.JoinedStr) else [first]
+    said = "".join(str(part.value) if isinstance(part, ast.Constant) else "..." for part in parts)
+    return f"Here: {said}." if said.strip(".") else ""
 
 
 def _type(name: str) -> str:
@@ -195,11 +205,7 @@ def _sentence(text: str | None) -> str:
 
 def modules() -> str:
     """The page that captions every module with the first sentence of its docstring."""
-    names = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *(f"{one}/*.py" for one in PACKAGES)],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    ).stdout.split()  # fmt: skip
-    paths = sorted(Path(name) for name in names if (ROOT / name).is_file())
+    paths = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
     parts = ["# Map of the modules", NOTE, "Each module's first sentence, in its own words."]
     for package in PACKAGES:
         inside = [path for path in paths if path.parts[0] == package]
