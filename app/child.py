@@ -80,10 +80,14 @@ class Child:
         """Whether it runs."""
         return self.process is not None and self.process.poll() is None
 
-    def keep(self) -> None:
-        """Called now and then: start it again if it has died, after a pause that doubles with every early death."""
+    def keep(self) -> bool:
+        """Called now and then: start it again if it has died, after a pause that doubles with every early death.
+
+        Returns:
+            whether it runs now.
+        """
         if self.process is None or self.alive():
-            return
+            return self.process is not None
         now = time.monotonic()
         if self._due is None:
             if now - self._started > _SETTLED_SECONDS:
@@ -96,6 +100,7 @@ class Child:
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
         elif now >= self._due:
             self.start()
+        return self.alive()
 
     def ask_to_stop(self) -> None:
         """Send SIGTERM to the process; it tells its own children."""

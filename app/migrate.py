@@ -5,8 +5,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import make_url
 
+from app.database import Database
 from app.settings import Settings
 
 
@@ -18,8 +18,9 @@ def configuration(settings: Settings) -> Config:
         raise FileNotFoundError("the package `migrations` is not installed beside `app`")
     config = Config()
     config.set_main_option("script_location", str(Path(places[0])))
+    url = Database(settings.database).url.render_as_string(hide_password=False)
     # Alembic reads its options through configparser, to which a per cent sign in a password means something.
-    config.set_main_option("sqlalchemy.url", make_url(settings.database).render_as_string(False).replace("%", "%%"))
+    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
     return config
 
 
