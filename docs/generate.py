@@ -116,9 +116,8 @@ def settings() -> str:
             NOTE,
             "Environment variables, read once and checked at the start; `docker-compose.yml` sets a deployment's.",
             table(("variable", "default", "what it is"), rows),
-            "The user's commands read `FIFTYTWO_SERVER` and `FIFTYTWO_KEY`, unless `--server` and `--key` say otherwise;"
-            " without either they use what `fiftytwo login` kept. An S3 store's credentials are the usual `AWS_*`"
-            " variables.",
+            "The user's commands read `FIFTYTWO_SERVER` and `FIFTYTWO_KEY` unless `--server` and `--key` are given, and"
+            " without either use what `fiftytwo login` kept. S3 credentials are the usual `AWS_*` variables.",
         ]
     )
 
@@ -173,21 +172,29 @@ def _below(base: type[Any]) -> Iterator[type[Any]]:
 
 
 def _raised() -> Iterator[tuple[type[ServiceError], str, str]]:
-    """Every `Kind("detail", code="...")` in the app whose code is not that of its class."""
+    """Every `Kind(detail, code="...")` in the app whose code is not that of its class."""
     kinds: dict[str, type[ServiceError]] = {kind.__name__: kind for kind in _below(ServiceError)}
     for path in sorted((ROOT / "app").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: dict[str, ast.expr] = {}
+        for node in _in_order(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                names[node.targets[0].id] = node.value
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds):
                 continue
             for keyword in node.keywords:
                 if keyword.arg == "code" and isinstance(keyword.value, ast.Constant):
-                    yield kinds[node.func.id], str(keyword.value.value), _literal(node.args)
+                    yield kinds[node.func.id], str(keyword.value.value), _said(node.args[0], names)
 
 
-def _literal(arguments: Sequence[ast.expr]) -> str:
-    """What the first argument says; a value inside an f-string is shown as three dots."""
-    first = arguments[0] if arguments else None
-    parts = first.values if isinstance(first, ast.JoinedStr) else [first]
+def _in_order(tree: ast.AST) -> list[ast.AST]:
+    return sorted(ast.walk(tree), key=lambda node: getattr(node, "lineno", 0))
+
+
+def _said(detail: ast.expr, names: Mapping[str, ast.expr]) -> str:
+    """The words of an error's detail; a value inside an f-string is shown as three dots."""
+    if isinstance(detail, ast.Name):
+        detail = names.get(detail.id, detail)
+    parts = detail.values if isinstance(detail, ast.JoinedStr) else [detail]
     said = "".join(str(part.value) if isinstance(part, ast.Constant) else "..." for part in parts)
     return f"Here: {said}." if said.strip(".") else ""
 
