@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -79,10 +78,10 @@ class Server:
 
     def _start(self) -> subprocess.Popen[bytes]:
         options = [*QUICK.split(), "-k", str(self.folder)]
-        process = subprocess.Popen(
+        process: subprocess.Popen[bytes] = subprocess.Popen(
             [self._programs / "postgres", "-D", str(self.folder / "data"), *options],
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL if sys.stderr is None else None,
+            stderr=subprocess.DEVNULL,
             cwd=self.folder,
             **self._user,  # type: ignore[call-overload]
         )

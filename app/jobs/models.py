@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, Dialect, Float, ForeignKey, Index, Integer, String
+from sqlalchemy import JSON, BigInteger, Dialect, Float, ForeignKey, Index, Integer, String
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -11,7 +11,7 @@ from sqlalchemy.types import TypeDecorator
 from app.database import Base, UtcDateTime
 from app.jobs.states import State
 
-Document = JSON().with_variant(JSONB(), "postgresql")
+Document = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 
 class StateName(TypeDecorator[State]):
@@ -20,11 +20,11 @@ class StateName(TypeDecorator[State]):
     impl = String(16)
     cache_ok = True
 
-    def process_bind_param(self, value: State | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+    def process_bind_param(self, value: State | None, dialect: Dialect) -> str | None:
         """The plain text."""
         return None if value is None else State(value).value
 
-    def process_result_value(self, value: str | None, dialect: Dialect) -> State | None:  # noqa: ARG002
+    def process_result_value(self, value: str | None, dialect: Dialect) -> State | None:
         """The state again."""
         return None if value is None else State(value)
 
@@ -63,8 +63,8 @@ class Job(Base):
     lease_owner: Mapped[str | None] = mapped_column(String(128))
     lease_expires: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
-    step: Mapped[int] = mapped_column(Integer, default=0)
-    total_steps: Mapped[int | None] = mapped_column(Integer)
+    step: Mapped[int] = mapped_column(BigInteger, default=0)
+    total_steps: Mapped[int | None] = mapped_column(BigInteger)
     eta_seconds: Mapped[float | None] = mapped_column(Float)
     latest: Mapped[dict[str, float]] = mapped_column(Document, default=dict)
     snapshots: Mapped[list[dict[str, Any]]] = mapped_column(Document, default=list)
@@ -86,7 +86,7 @@ class MetricPoint(Base):
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    step: Mapped[int] = mapped_column(Integer, primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     value: Mapped[float] = mapped_column(Float)
     at: Mapped[datetime] = mapped_column(UtcDateTime)
 

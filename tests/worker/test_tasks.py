@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from app.database import Database
 from app.jobs import lifecycle, repository
-from app.jobs.models import JobEvent, MetricPoint
+from app.jobs.models import Job, JobEvent, MetricPoint
 from app.jobs.states import CANCEL_RUN, PAUSE, RESUME, Move, State
 from app.settings import Settings
 from tests.service import SilentBell, artifacts_of, job_of, put_job, states_of, worker_for
@@ -179,7 +179,7 @@ def test_a_fenced_run_stops_and_writes_nothing(settings: Settings, database: Dat
     running = in_thread(worker_for(settings, database))
     when_step(database, job_id, 3)
     with database.session() as session:
-        job = session.get(repository.Job, job_id)
+        job = session.get(Job, job_id)
         assert job is not None
         job.attempt += 1
     running.join()
@@ -213,7 +213,7 @@ def test_a_claim_wakes_the_next_worker(settings: Settings, database: Database) -
 def test_data_that_is_gone_fails_the_job(settings: Settings, database: Database) -> None:
     job_id = put_job(database)
     with database.session() as session:
-        job = session.get(repository.Job, job_id)
+        job = session.get(Job, job_id)
         assert job is not None
         job.inputs = {"ds_1": "sha256/ab/" + "ab" * 32}
     worker_for(settings, database).run_next()
@@ -227,7 +227,7 @@ def test_the_spec_names_files_by_data_set(settings: Settings, database: Database
     source.write_bytes(b"rows")
     stored = worker.storage.save(source)
     with database.session() as session:
-        job = session.get(repository.Job, job_id)
+        job = session.get(Job, job_id)
         assert job is not None
         job.inputs = {"ds_1": stored.key}
         job.spec = {**job.spec, "dataset": {"train": "ds_1", "valid": None, "test": "ds_1"}}
