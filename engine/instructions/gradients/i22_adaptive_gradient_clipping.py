@@ -21,24 +21,24 @@ class AdaptiveGradientClipping(Instruction):
     """Limits the size of each update with a threshold that follows the run instead of being guessed.
 
     `percentile` keeps the norms of the past windows and scales a larger gradient down to their percentile (AutoClip);
-    `unit` bounds each output unit's gradient by a share of its weights' norm (AGC), the last layer, biases and gains left
-    alone; `fixed` clips at `ceiling`, 1.0 without one; `epoch_ramp` is max(0.1, min(1, 0.5 epoch / epochs)): it looks at
-    no gradient, is tightest at the start and acts as a hidden warm-up.
+    `unit` bounds each output unit's gradient by a share of its weights' norm (AGC), the last layer, biases and gains
+    left alone; `fixed` clips at `ceiling`, 1.0 without one; `epoch_ramp` is max(0.1, min(1, 0.5 epoch / epochs)): it
+    looks at no gradient, is tightest at the start and acts as a hidden warm-up.
 
     Sound: one norm a window, after unscaling, measures and clips; the history holds norms from before the clipping and
-    travels in every snapshot. A norm that is not finite never enters it: under a scaler the step is skipped, without one
-    the run has diverged. Adam cancels a constant factor, so only the change over time matters there.
+    travels in every snapshot. A norm that is not finite never enters it: under a scaler the step is skipped, without
+    one the run has diverged. Adam cancels a constant factor, so only the change over time matters there.
 
     Refuses: 37, whose clipping of each example already bounds every gradient.
 
-    Effect: `clipped_share` of the steps (for `unit`: of the units) and the last threshold. It widens the range of usable
-    rates; above one half it is a lower learning rate under another name, and a warning says so.
+    Effect: `clipped_share` of the steps (for `unit`: of the units) and the last threshold. It widens the range of
+    usable rates; above one half it is a lower learning rate under another name, and a warning says so.
     """
 
     number = 22
     band = "gradients"
     title = "Adaptive gradient clipping"
-    source = "Seetharaman et al. 2020 (arXiv 2007.14469); Brock et al. 2021 (arXiv 2102.06171) section 4; Pascanu et al. 2013"
+    source = "Seetharaman et al. 2020 (arXiv 2007.14469); Brock et al. 2021 (arXiv 2102.06171) section 4"
     metric = "clipped_share"
     name: Literal["adaptive_gradient_clipping"] = "adaptive_gradient_clipping"
 

@@ -22,15 +22,15 @@ _PROBED_PAIRS = 3
 class Autocast(Instruction):
     """Runs matrix products in bf16 (or fp16) and keeps sensitive operations and the weights in fp32.
 
-    Sound: forward and loss lie inside, backward and step outside; the context is entered anew for each forward pass, since
-    it keeps cast copies of the weights. PyTorch only warns where it cannot cast, so the context checks that it is on. The
-    figures of the receipt are taken outside of it.
+    Sound: forward and loss lie inside, backward and step outside; the context is entered anew for each forward pass,
+    since it keeps cast copies of the weights. PyTorch only warns where it cannot cast, so the context checks that it is
+    on. The figures of the receipt are taken outside of it.
 
     Refuses: fp16 without 28, since its small gradients become zero; fp16 with 27, whose weights may overflow it. On a
     processor fp16 runs with a warning: it is many times slower than fp32 there.
 
-    Effect: none on accuracy. `step_time_ratio` is the time of forward and backward over that in fp32, alternating in the
-    same run on some training rows.
+    Effect: none on accuracy. `step_time_ratio` is the time of forward and backward over that in fp32, alternating in
+    the same run on some training rows.
     """
 
     number = 26

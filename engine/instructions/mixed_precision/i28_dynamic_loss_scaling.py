@@ -20,8 +20,8 @@ class DynamicLossScaling(Instruction):
     overflowed moves neither weights nor moments nor rate, halves the scale, and the next one goes on; the scale grows
     after `growth_interval` good steps, not after each. Its state travels in every snapshot.
 
-    Refuses: plans without fp16 products, where there is nothing to scale: bf16 has the range of fp32; 37, whose clipping
-    would see scaled norms. More than `max_skips` skipped steps in a row end the run: it has diverged.
+    Refuses: plans without fp16 products, where there is nothing to scale: bf16 has the range of fp32; 37, whose
+    clipping would see scaled norms. More than `max_skips` skipped steps in a row end the run: it has diverged.
 
     Effect: fp16 follows the curve of fp32 instead of stalling. `skipped_steps` and the last `scale` are reported.
     """
