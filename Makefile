@@ -26,7 +26,7 @@ check: $(STAMP) ## lint, format, types, import contracts, fresh docs
 	@$(BIN)/ruff format --check $(CHECKED)
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/python docs/generate.py --check
+	@$(BIN)/python -m docs.generate --check
 
 serve: $(STAMP) ## the whole service on this machine: API, broker, one worker
 	@$(BIN)/fiftytwo serve
@@ -36,7 +36,7 @@ bench: $(STAMP) ## measure against peers; writes docs/benchmarks.md
 
 docs: $(STAMP) ## run the demo, then write the figures and the generated pages
 	@$(BIN)/fiftytwo demo --json docs/demo.json
-	@$(BIN)/python docs/generate.py
+	@$(BIN)/python -m docs.generate
 
 # The stamp is younger than what it was made from, so a changed dependency installs again and nothing else does.
 $(STAMP): pyproject.toml constraints.txt

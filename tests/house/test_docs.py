@@ -75,7 +75,7 @@ def test_every_setting_says_what_it_is() -> None:
 
 
 def test_the_generated_pages_are_fresh(root: Path) -> None:
-    command = [sys.executable, "docs/generate.py", "--check"]
+    command = [sys.executable, "-m", "docs.generate", "--check"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
