@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from app.jobs.lifecycle import Batch
-from app.jobs.repository import Happening, Point
+from app.jobs.lifecycle import Batch, Happening, Point
 from app.jobs.states import State
 from worker.lease import DATABASE_AWAY
 

@@ -16,7 +16,8 @@ from app.database import Database, database_now
 from app.ids import new_id
 from app.jobs import repository
 from app.jobs.models import Job
-from app.jobs.repository import Happening, Point
+from app.jobs.repository import Happening as Happening  # told on: the worker fills a batch with these two
+from app.jobs.repository import Point as Point
 from app.jobs.states import (
     CANCELLED,
     FAIL,
