@@ -36,6 +36,7 @@ def export_onnx(
     payloads: Sequence[Payload],
     path: Path,
     *,
+    graph_of: Callable[[nn.Module], nn.Module] = lambda model: model,
     translations: Translations | None = None,
     tolerance: float = TOLERANCE,
 ) -> Path:
@@ -43,6 +44,7 @@ def export_onnx(
 
     Args:
         payloads: two real rows, of different length where the task has lengths.
+        graph_of: what of the model is written, where it is not the model itself.
         translations: what the graph has for operators of our own.
         tolerance: the largest difference of a logit, times the largest logit where that is above 1.
 
@@ -52,7 +54,7 @@ def export_onnx(
     samples = task.samples(payloads)
     check_samples(samples)
     expected = eager_logits(task, model, task.encode(payloads), batch_size=1)
-    graph = trace(task.exportable(model), samples, translations)
+    graph = trace(task.exportable(graph_of(model)), samples, translations)
     path.write_bytes(canonical(graph))
     check_answers(task, path, payloads, expected, tolerance)
     return path

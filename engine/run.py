@@ -52,6 +52,9 @@ class Run:
 
     def warn(self, code: str, detail: str) -> None:
         """Tell the listener, and so the receipt, of something that deserves a look."""
+        told = self.state("warnings").setdefault("told", [])
+        if detail not in told:  # a run that is gone on from may say a thing again
+            told.append(detail)
         self.sink.emit(Warned(code=code, detail=detail))
 
     def metric(self, name: str, value: float | torch.Tensor) -> None:
