@@ -13,7 +13,9 @@ MAX_FUNCTION_LINES = 50
 LONG_FILES: dict[str, str] = {}
 """Files that may be longer, each with the reason."""
 
-LONG_FUNCTIONS: dict[str, str] = {}
+LONG_FUNCTIONS: dict[str, str] = {
+    "migrations/versions/v0001_first_tables.py:upgrade": "one table after the other, frozen once it is released",
+}
 """Functions that may be longer, as "path:name", each with the reason."""
 
 LOCAL_IMPORTS: dict[str, str] = {}
