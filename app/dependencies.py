@@ -17,10 +17,9 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from app.auth.keyring import Identity, KeyRing, Role
-from app.auth.rate import RateLimit
 from app.database import Database
 from app.errors import Forbidden, RateLimited, Unauthorized
+from app.identity import Identity, Keys, Rate, Role
 from app.settings import Settings
 from app.storage import Storage
 
@@ -32,6 +31,19 @@ class Queue(Protocol):
 
     def ring(self) -> None:
         """Tell the workers that there is a job."""
+
+    def close(self) -> None:
+        """Ring no more."""
+
+
+class NoQueue:
+    """Stands for a queue where no broker is set: jobs wait until a worker looks by itself."""
+
+    def ring(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +93,12 @@ async def identify(request: Request) -> Identity:
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
         raise Unauthorized("the request carries no key")
-    keys: KeyRing = request.app.state.keys
+    keys: Keys = request.app.state.keys
     digest = keys.digest(secret.strip())
     identity = keys.remembered(digest) or await run_in_threadpool(keys.look_up, digest)
     if identity is None:
         raise Unauthorized("the key is not known here, or was revoked")
-    rate: RateLimit = request.app.state.rate
+    rate: Rate = request.app.state.rate
     wait = rate.take(identity.key)
     if wait > 0:
         raise RateLimited(

@@ -36,15 +36,7 @@ from starlette.responses import Response
 
 from app.ids import new_id
 from engine.errors import EngineError, Fault, InvalidData, InvalidPlan
-
-try:
-    from engine.faults import from_validation
-except Exception:  # TEMPORARY, until the catalogue has its first instruction
-
-    def from_validation(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
-        named = model.__name__
-        return [Fault("/" + "/".join(map(str, e["loc"])), e["type"], e["msg"], named) for e in error.errors()]
-
+from engine.faults import from_validation
 
 log = logging.getLogger(__name__)
 

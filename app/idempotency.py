@@ -53,14 +53,20 @@ class Once:
         if self.key is None:
             return None
         now = datetime.now(UTC)
-        mine = (IdempotencyKey.tenant == self.tenant) & (IdempotencyKey.key == self.key)
         session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < now - self.keep))
         row = {"tenant": self.tenant, "key": self.key, "request_hash": self.request_hash, "created_at": now}
         insert: Any = sqlite_insert if session.get_bind().dialect.name == "sqlite" else postgres_insert
         claim = insert(IdempotencyKey).values(status=0, headers={}, body="", **row).on_conflict_do_nothing()
         if session.execute(claim.returning(IdempotencyKey.key)).first() is not None:
             return None
-        first = session.scalars(select(IdempotencyKey).where(mine)).one()
+        return self.replay(session)
+
+    def replay(self, session: Session) -> Response | None:
+        """The first answer, if there is one; Invalid where the first request was another one."""
+        mine = (IdempotencyKey.tenant == self.tenant) & (IdempotencyKey.key == self.key)
+        first = session.scalar(select(IdempotencyKey).where(mine)) if self.key is not None else None
+        if first is None or first.created_at < datetime.now(UTC) - self.keep:
+            return None
         if first.request_hash != self.request_hash:
             detail = "this Idempotency-Key came with another request before"
             raise Invalid(

@@ -1,19 +1,49 @@
 """Wires the service together: settings, database, storage, keys, routes and errors. Holds no rule of its own."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
+import anyio
 from fastapi import FastAPI
 
+import app.artifacts.endpoints
 import app.auth.endpoints
+import app.datasets.endpoints
+import app.health.endpoints
+import app.instructions.endpoints
+import app.models.endpoints
 from app.auth.keyring import KeyRing
 from app.auth.rate import RateLimit
 from app.database import Database
+from app.dependencies import NoQueue, Queue
 from app.edge import Edge
 from app.errors import install
 from app.health.figures import Figures
+from app.jobs.repository import open_jobs_reading
+from app.openapi import document
+from app.queue import Bell
 from app.settings import Settings
 from app.storage import storage_for
+
+try:  # TEMPORARY, until the routes of jobs are there
+    import app.jobs.endpoints
+except ImportError:
+    app.jobs.endpoints = None
+
+VERSION = "0.1.0"
+ROUTERS = (
+    app.instructions.endpoints.router,
+    app.datasets.endpoints.router,
+    app.jobs.endpoints and app.jobs.endpoints.router,
+    app.artifacts.endpoints.router,
+    app.models.endpoints.router,
+    app.auth.endpoints.router,
+    app.health.endpoints.router,
+)
+# Their bodies are streamed to disk, each under a cap of its own.
+STREAMING = {"/v1/datasets"}
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -21,22 +51,29 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     settings = settings or Settings()
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     database = Database(settings.database)
+    queue: Queue = Bell(settings.redis_url) if settings.redis_url is not None else NoQueue()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        queue.close()
         database.close()
 
-    service = FastAPI(title="fiftytwo", lifespan=lifespan)
-    service.state.settings = settings
-    service.state.database = database
-    service.state.storage = storage_for(settings)
-    service.state.keys = KeyRing(database)
-    service.state.rate = RateLimit(settings.requests_per_second)
-    service.state.figures = Figures()
-    service.include_router(app.auth.endpoints.router)
+    service = FastAPI(title="fiftytwo", version=VERSION, lifespan=lifespan, redoc_url=None)
+    state = service.state
+    state.settings = settings
+    state.database = database
+    state.storage = storage_for(settings)
+    state.queue = queue
+    state.keys = KeyRing(database)
+    state.rate = RateLimit(settings.requests_per_second)
+    state.figures = Figures()
+    state.checks = anyio.CapacityLimiter(os.cpu_count() or 1)
+    state.dataset_readers = open_jobs_reading
+    for router in filter(None, ROUTERS):
+        service.include_router(router)
     install(service)
-    service.add_middleware(
-        Edge, figures=service.state.figures, max_bytes=settings.max_json_bytes, streaming={"/v1/datasets"}
-    )
+    service.add_middleware(Edge, figures=state.figures, max_bytes=settings.max_json_bytes, streaming=STREAMING)
+    # FastAPI's documented way to a document of one's own.
+    setattr(service, "openapi", partial(document, service))  # noqa: B010
     return service

@@ -1,6 +1,6 @@
 """Shapes that answers of several domains share: a list, a problem."""
 
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -49,3 +49,8 @@ class Problem(BaseModel):
     remedy: str
     errors: list[FaultShown]
     error: OpenAIError
+
+
+_SCHEMA = {"$ref": "#/components/schemas/Problem"}
+PROBLEM: dict[str, Any] = {"content": {"application/problem+json": {"schema": _SCHEMA}}}
+"""What a documented error answer holds."""

@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
-from app.auth.keyring import Identity
 from app.auth.models import AuditEntry
+from app.identity import Identity
 from app.ids import new_id
 
 

@@ -6,26 +6,16 @@ Knows nothing of HTTP. A revoked key stops at once in this process and within th
 import hashlib
 import hmac
 import time
-from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 from sqlalchemy import select
 
 from app.auth.models import Key
 from app.database import Database
+from app.identity import Identity, Role
 
-Role = Literal["viewer", "member", "admin"]
 MEMORY_SECONDS = 1.0
 MOST_REMEMBERED = 10_000
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Who calls: the tenant, the id of the key, and its role."""
-
-    tenant: str
-    key: str
-    role: Role
 
 
 class KeyRing:

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from app.answers import timestamp
-from app.auth.keyring import Role
 from app.auth.models import AuditEntry, Key
+from app.identity import Role
 
 Tenant = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 KeyName = Annotated[str, StringConstraints(min_length=1, max_length=200)]

@@ -7,11 +7,12 @@ from sqlalchemy.orm import Session
 
 from app.auth import repository
 from app.auth.audit import audit
-from app.auth.keyring import Identity, KeyRing, Role
+from app.auth.keyring import KeyRing
 from app.auth.models import Key
 from app.auth.schemas import KeyCreate
 from app.database import Database
 from app.errors import Conflict, Forbidden, NotFound
+from app.identity import Identity, Role
 from app.ids import new_id
 from app.settings import Settings
 

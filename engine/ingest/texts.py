@@ -13,6 +13,8 @@ from engine.ingest.findings import SPLITS, Choices, Findings, InvalidRow, Limits
 from engine.ingest.tables import Record, missing, read, too_many_rows
 from engine.ingest.unpack import too_large
 
+REQUIRED: list[str] = ["text", "label"]
+OPTIONAL: list[str] = ["split", "group"]
 DEFAULTS = {"text": "text", "label": "label", "split": "split", "group": "group"}
 MOST_LABEL_CHARACTERS = 200
 
@@ -24,11 +26,9 @@ def ingest(kind: str, source: Path, out: Path, choices: Choices, limits: Limits,
         raise Unusable("unknown_format", detail, "upload the JSONL, CSV or Parquet file itself", pointer="/task")
     columns = {**DEFAULTS, **choices.columns}
     names, records = read(kind, source, list(columns.values()), limits)
-    asked = [
-        role for role in ("text", "label", "split", "group") if role in choices.columns or role in ("text", "label")
-    ]
+    asked = REQUIRED + [role for role in OPTIONAL if role in choices.columns]
     # A column called `split` is one, even where nobody says so: to ignore it would mix test rows into the training.
-    used: list[str] = asked if "split" in asked or "split" not in names else [*asked, "split"]
+    used = asked if "split" in asked or "split" not in names else [*asked, "split"]
     lacking = [role for role in used if names and columns[role] not in names]
     for role in lacking:
         findings.file(missing(role, columns[role], names))
@@ -42,7 +42,7 @@ def ingest(kind: str, source: Path, out: Path, choices: Choices, limits: Limits,
 
 
 def _schema(roles: list[str]) -> pa.Schema:
-    optional = [(role, pa.string()) for role in ("split", "group") if role in roles]
+    optional = [(role, pa.string()) for role in OPTIONAL if role in roles]
     return pa.schema([("id", pa.string()), ("text", pa.string()), ("label", pa.int32()), *optional])
 
 

@@ -1,0 +1,110 @@
+"""The routes of data sets."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+from fastapi import Path as InPath
+from fastapi import Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.answers import answer
+from app.datasets import repository, service
+from app.datasets.check import check
+from app.datasets.schemas import DatasetCreate, DatasetShown, Preview, Task, dataset_json
+from app.datasets.upload import Form, receive
+from app.dependencies import Member, Read, Router, Viewer, Write, database, settings, storage
+from app.idempotency import IdempotencyHeader, Once, once
+from app.paging import Page, paged
+from app.schemas import ListOf
+
+router = Router(prefix="/v1/datasets", tags=["datasets"])
+DatasetId = Annotated[str, InPath(max_length=64, description="Id of a data set.")]
+
+FORM_SCHEMA = {
+    **DatasetCreate.model_json_schema(),
+    "title": "DatasetForm",
+    "required": ["file", "task"],
+}
+FORM_SCHEMA["properties"] = {
+    "file": {
+        "type": "string",
+        "format": "binary",
+        "description": "JSONL, CSV, Parquet, or a ZIP of [SPLIT/]CLASS/FILE; gzip or zstd around it is fine.",
+    },
+    **FORM_SCHEMA["properties"],
+}
+FORM: dict[str, Any] = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORM_SCHEMA}}}}
+
+
+@router.post("", status_code=201, response_model=DatasetShown, summary="Upload a data set", openapi_extra=FORM)
+async def create(request: Request, identity: Member, key: IdempotencyHeader = None) -> Response:
+    """The file is checked before the answer: 201 with the data set ready, or every fault and nothing stored."""
+    incoming = settings(request).data_dir / "incoming"
+    incoming.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=incoming) as folder:
+        source = Path(folder) / "upload"
+        form = await receive(request, source, settings(request).max_upload_bytes)
+        body_hash = f"{form.sha256} {sorted(form.fields.items())}"
+        claim = once(request, identity.tenant, key, body_hash, settings(request).idempotency_hours)
+        # As many checks at a time as there are cores; the others wait without holding a thread.
+        async with request.app.state.checks:
+            return await anyio.to_thread.run_sync(_store, request, identity, source, form, claim)
+
+
+def _store(request: Request, identity: Viewer, source: Path, form: Form, claim: Once) -> Response:
+    fields = service.wanted(form)
+    with database(request).reading() as session:
+        if first := claim.replay(session):
+            return first
+    rows = source.with_suffix(".parquet")
+    report = check(source, form.filename or "", fields, rows, settings(request))
+    stored = storage(request).save(rows)
+    with database(request).session() as session:
+        if first := claim.begin(session):
+            return first
+        dataset = service.add(session, identity, fields, report, stored, rows, storage(request))
+        shown = answer(request, dataset_json(dataset), 201, {"Location": f"/v1/datasets/{dataset.id}"})
+        return claim.finish(session, shown)
+
+
+@router.get("", response_model=ListOf[DatasetShown], summary="List data sets")
+def page(
+    request: Request,
+    identity: Viewer,
+    session: Read,
+    asked: Page,
+    task: Annotated[Task | None, Query(description="Only those for this task.")] = None,
+) -> Response:
+    """The caller's data sets."""
+    return answer(request, paged(repository.page(session, identity.tenant, asked, task), asked, dataset_json))
+
+
+@router.get("/{dataset_id}", response_model=DatasetShown, summary="Look at a data set")
+def find(request: Request, identity: Viewer, session: Read, dataset_id: DatasetId) -> Response:
+    """One data set."""
+    return answer(request, dataset_json(service.find(session, identity, dataset_id)))
+
+
+@router.delete("/{dataset_id}", status_code=204, response_class=Response, summary="Erase a data set")
+def delete(request: Request, identity: Member, session: Write, dataset_id: DatasetId) -> Response:
+    """Erases the file too; 409 while a job that has not ended needs it."""
+    readers: service.Readers = request.app.state.dataset_readers
+    service.delete(session, identity, storage(request), readers, dataset_id)
+    return Response(status_code=204)
+
+
+@router.get("/{dataset_id}/preview", response_model=Preview, summary="See the first rows")
+def preview(
+    request: Request,
+    identity: Viewer,
+    session: Read,
+    dataset_id: DatasetId,
+    rows: Annotated[int, Query(ge=1, le=100, description="How many rows.")] = 10,
+) -> Response:
+    """Rows as the training will see them."""
+    dataset = service.find(session, identity, dataset_id)
+    first = service.preview(dataset, storage(request), rows)
+    return answer(request, {"object": "preview", "dataset": dataset.id, "rows": first})

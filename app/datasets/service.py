@@ -1,0 +1,137 @@
+"""The rules of data sets: a file is checked, stored and written down, or nothing of it stays. Knows no requests."""
+
+import base64
+import difflib
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from app.auth.audit import audit
+from app.datasets import repository
+from app.datasets.models import Dataset
+from app.datasets.schemas import DatasetCreate
+from app.datasets.upload import Form, refuse
+from app.erasure import erase_unnamed, hold
+from app.errors import Conflict, NotFound
+from app.identity import Identity
+from app.ids import new_id
+from app.storage import Storage, Stored
+from engine.errors import Fault
+from engine.faults import from_validation
+
+# Ids of a tenant's jobs that have not ended and read a data set.
+Readers = Callable[[Session, str, str], Sequence[str]]
+
+
+def wanted(form: Form) -> DatasetCreate:
+    """The form's fields, checked; raises Invalid with every fault of the form."""
+    faults = list(form.faults)
+    if form.filename is None:
+        faults.append(Fault("/file", "missing", "the form has no part `file`", "send the file as the part `file`"))
+    known = [*DatasetCreate.model_fields, "file"]
+    for name in form.fields.keys() - set(known):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        remedy = f"did you mean {near[0]}?" if near else f"leave it out; known are {', '.join(sorted(known))}"
+        faults.append(Fault(f"/{name[:80]}", "unknown_field", f"there is no field {name[:80]!r} here", remedy))
+    fields = {name: value for name, value in form.fields.items() if name in known}
+    if "max_invalid_fraction" in fields and fields.get("invalid_rows") != "skip":
+        detail = "max_invalid_fraction without invalid_rows=skip has no effect"
+        faults.append(Fault("/max_invalid_fraction", "not_applicable", detail, "send invalid_rows=skip as well"))
+    try:
+        found = DatasetCreate.model_validate(fields)
+    except ValidationError as error:
+        refuse([*faults, *from_validation(error, DatasetCreate)])
+        raise
+    refuse(faults)
+    return found
+
+
+def add(
+    session: Session,
+    identity: Identity,
+    fields: DatasetCreate,
+    report: dict[str, Any],
+    stored: Stored,
+    file: Path,
+    storage: Storage,
+) -> Dataset:
+    """Write the data set down, in the transaction that also sees to it that its file is there."""
+    hold(session, stored.key)
+    if not storage.has(stored.key):
+        # Another data set with the same rows was deleted between the storing and this transaction.
+        storage.save(file)
+    dataset = Dataset(
+        id=new_id("ds"),
+        tenant=identity.tenant,
+        name=fields.name,
+        task=fields.task,
+        status="ready",
+        rows=report["rows"],
+        nominal_rows=fields.nominal_rows,
+        size_bytes=stored.size_bytes,
+        sha256=stored.sha256,
+        splits=report["splits"],
+        columns=report["columns"],
+        labels=report["labels"],
+        label_counts=report["label_counts"],
+        problems=report["skipped"],
+        storage_key=stored.key,
+        created_at=datetime.now(UTC),
+    )
+    session.add(dataset)
+    session.flush()
+    audit(session, identity, "dataset.create", dataset.id, {"rows": dataset.rows, "sha256": dataset.sha256})
+    return dataset
+
+
+def find(session: Session, identity: Identity, dataset_id: str) -> Dataset:
+    """The caller's data set with this id, or NotFound."""
+    dataset = repository.find(session, identity.tenant, dataset_id)
+    if dataset is None:
+        raise NotFound(f"no data set {dataset_id}", remedy="GET /v1/datasets lists yours")
+    return dataset
+
+
+def delete(session: Session, identity: Identity, storage: Storage, readers: Readers, dataset_id: str) -> None:
+    """Erase the data set and its file; Conflict while one of its `readers` has not ended."""
+    dataset = find(session, identity, dataset_id)
+    if jobs := readers(session, identity.tenant, dataset_id):
+        detail = f"{len(jobs)} jobs that have not ended need this data set: {', '.join(jobs[:10])}"
+        raise Conflict(detail, code="dataset_in_use", remedy="cancel them, or wait for their end")
+    session.delete(dataset)
+    audit(session, identity, "dataset.delete", dataset.id, {"sha256": dataset.sha256})
+    erase_unnamed(session, storage, [dataset.storage_key])
+
+
+def preview(dataset: Dataset, storage: Storage, rows: int) -> list[dict[str, Any]]:
+    """The first rows as the training will see them, the class by name beside its index."""
+    with _at_hand(dataset, storage) as path, pq.ParquetFile(path) as file:
+        batch = next(file.iter_batches(rows, use_threads=False))
+    shown = batch.to_pylist()
+    for row in shown:
+        row["label_name"] = dataset.labels[row["label"]]
+        if "image" in row:
+            row["image"] = base64.b64encode(row["image"]).decode()
+    return [{name: value for name, value in row.items() if not _nan(value)} for row in shown]
+
+
+def _nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+@contextmanager
+def _at_hand(dataset: Dataset, storage: Storage) -> Iterator[Path]:
+    if (path := storage.local_path(dataset.storage_key)) is not None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="fiftytwo-") as folder:
+        storage.fetch(dataset.storage_key, Path(folder) / "rows.parquet")
+        yield Path(folder) / "rows.parquet"

@@ -1,0 +1,78 @@
+"""The routes an operator's tools ask: alive, ready, figures."""
+
+from functools import partial
+from typing import Literal
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from app.dependencies import Read, Router, Viewer, database, settings, storage
+from app.health.checks import check_broker, check_database, check_storage, states
+from app.health.figures import Figures, labelled
+from app.health.repository import jobs_by_state
+
+router = Router(tags=["health"])
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class DependencyShown(BaseModel):
+    """Whether a dependency answers."""
+
+    status: Literal["up", "down"]
+    detail: str | None
+
+
+class Ready(BaseModel):
+    """Whether the service can do its work, dependency by dependency."""
+
+    status: Literal["ready", "unready"]
+    dependencies: dict[str, DependencyShown]
+
+
+@router.get("/healthz", response_model=Alive, summary="Is the process alive?")
+async def alive() -> Response:
+    """Answers as long as the process does."""
+    return JSONResponse({"status": "ok"})
+
+
+@router.get(
+    "/readyz",
+    response_model=Ready,
+    responses={503: {"model": Ready, "description": "A dependency is down."}},
+    summary="Can the service do its work?",
+)
+def ready(request: Request) -> Response:
+    """Names each dependency; 503 while one is down."""
+    found = states(
+        {
+            "database": partial(check_database, database(request)),
+            "broker": partial(check_broker, settings(request).redis_url),
+            "storage": partial(check_storage, storage(request)),
+        }
+    )
+    if all(state["status"] == "up" for state in found.values()):
+        return JSONResponse({"status": "ready", "dependencies": found})
+    return JSONResponse({"status": "unready", "dependencies": found}, 503, headers={"Retry-After": "2"})
+
+
+@router.get("/metrics", response_class=PlainTextResponse, summary="Figures for Prometheus")
+def metrics(request: Request, identity: Viewer, session: Read) -> Response:
+    """Requests this process has served, and the caller's jobs by state."""
+    figures: Figures = request.app.state.figures
+    lines = [
+        "# HELP fiftytwo_jobs Jobs of the key's tenant by state.",
+        "# TYPE fiftytwo_jobs gauge",
+        *(
+            f"fiftytwo_jobs{labelled({'state': state})} {number}"
+            for state, number in jobs_by_state(session, identity.tenant).items()
+        ),
+        *figures.lines(),
+    ]
+    return PlainTextResponse("\n".join(lines) + "\n", media_type=METRICS_TYPE)

@@ -1,0 +1,47 @@
+"""A service in this process on a database of its own, and clients with keys for it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from app.auth.service import bootstrap
+from app.database import Base
+from app.main import create_app
+from app.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings for a folder of the test's own."""
+    return Settings(data_dir=tmp_path / "data", requests_per_second=10_000)
+
+
+@pytest.fixture
+def service(settings: Settings) -> FastAPI:
+    """A service with its tables."""
+    made = create_app(settings)
+    Base.metadata.create_all(made.state.database.engine)
+    return made
+
+
+@pytest.fixture
+def admin(service: FastAPI) -> Iterator[TestClient]:
+    """A client with the first admin key of the tenant `default`."""
+    secret = bootstrap(service.state.database, service.state.settings)
+    with TestClient(service, headers={"Authorization": f"Bearer {secret}"}) as client:
+        yield client
+
+
+@pytest.fixture
+def client_for(service: FastAPI, admin: TestClient) -> Callable[..., TestClient]:
+    """Makes a client with a key of another tenant or role."""
+
+    def make(tenant: str = "default", role: str = "member") -> TestClient:
+        answer = admin.post("/v1/keys", json={"name": "test", "tenant": tenant, "role": role})
+        assert answer.status_code == 201, answer.text
+        return TestClient(service, headers={"Authorization": f"Bearer {answer.json()['secret']}"})
+
+    return make

@@ -1,0 +1,137 @@
+"""Files are stored whole under their content's hash, in a folder and in S3 alike."""
+
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from app.settings import Settings
+from app.storage import FolderStorage, S3Storage, Storage, storage_for
+
+CONTENT = b"the bytes" * 300_000
+
+
+class Bucket:
+    """Stands for boto3's client: the few calls that the storage makes, kept in memory."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def upload_file(self, path: str, _bucket: str, key: str) -> None:
+        self.objects[key] = Path(path).read_bytes()
+
+    def get_object(self, **wanted: str) -> dict[str, Any]:
+        content = self._of(wanted["Key"])
+        if "Range" in wanted:
+            first, last = wanted["Range"].removeprefix("bytes=").split("-")
+            content = content[int(first) : int(last) + 1]
+        return {"Body": io.BytesIO(content)}
+
+    def head_object(self, **wanted: str) -> dict[str, Any]:
+        return {"ContentLength": len(self._of(wanted["Key"]))}
+
+    def delete_object(self, **wanted: str) -> None:
+        self.objects.pop(wanted["Key"], None)
+
+    def head_bucket(self, **wanted: str) -> None:
+        if wanted["Bucket"] != "bucket":
+            raise ClientError({"Error": {"Code": "404"}}, "HeadBucket")
+
+    def _of(self, key: str) -> bytes:
+        if key not in self.objects:
+            raise ClientError({"Error": {"Code": "NoSuchKey"}}, "GetObject")
+        return self.objects[key]
+
+
+def folder(tmp_path: Path) -> Storage:
+    return FolderStorage(tmp_path / "objects")
+
+
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    monkeypatch.setattr("app.storage.boto3.client", lambda *_args, **_options: Bucket())
+    return storage_for(Settings(data_dir=tmp_path, storage_url="s3://bucket/some/prefix"))
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """A storage of each kind."""
+    makers: dict[str, Callable[[], Storage]] = {
+        "folder": lambda: folder(tmp_path),
+        "bucket": lambda: bucket(tmp_path, monkeypatch),
+    }
+    return makers[request.param]()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A file to store."""
+    (tmp_path / "file").write_bytes(CONTENT)
+    return tmp_path / "file"
+
+
+def test_a_file_comes_back_as_it_was(storage: Storage, file: Path, tmp_path: Path) -> None:
+    stored = storage.save(file)
+
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    assert (stored.key, stored.sha256, stored.size_bytes) == (f"sha256/{digest[:2]}/{digest}", digest, len(CONTENT))
+    assert storage.save(file) == stored
+    storage.fetch(stored.key, tmp_path / "deep" / "copy")
+    assert (tmp_path / "deep" / "copy").read_bytes() == CONTENT
+    assert b"".join(storage.open(stored.key, 5, 2_000_000)) == CONTENT[5:2_000_005]
+    assert b"".join(storage.open(stored.key, 5, 0)) == b""
+
+
+def test_a_deleted_file_is_gone(storage: Storage, file: Path, tmp_path: Path) -> None:
+    stored = storage.save(file)
+    assert storage.has(stored.key)
+    storage.delete(stored.key)
+    storage.delete(stored.key)
+
+    assert not storage.has(stored.key)
+    with pytest.raises(FileNotFoundError):
+        storage.fetch(stored.key, tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    "key", ["../../etc/passwd", "/etc/passwd", "sha256/../" + "a" * 64, "sha256/aa/" + "A" * 64, ""]
+)
+def test_only_content_keys_are_keys(storage: Storage, key: str, tmp_path: Path) -> None:
+    for use in (storage.delete, storage.local_path, storage.has, lambda it: storage.fetch(it, tmp_path / "copy")):
+        with pytest.raises(ValueError, match="storage key"):
+            use(key)
+
+
+def test_changed_bytes_are_noticed_and_leave_nothing(tmp_path: Path, file: Path) -> None:
+    store = FolderStorage(tmp_path / "objects")
+    key = store.save(file).key
+    (tmp_path / "objects" / key).write_bytes(b"other")
+
+    with pytest.raises(OSError, match="does not hold the bytes"):
+        store.fetch(key, tmp_path / "copies" / "copy")
+    assert list((tmp_path / "copies").iterdir()) == []
+
+
+def test_a_failed_save_leaves_no_file(tmp_path: Path) -> None:
+    store = FolderStorage(tmp_path / "objects")
+    with pytest.raises(FileNotFoundError):
+        store.save(tmp_path / "absent")
+    assert list((tmp_path / "objects").iterdir()) == []
+
+
+def test_checks_tell_a_store_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.storage.boto3.client", lambda *_args, **_options: Bucket())
+    S3Storage("bucket", "").check()
+    with pytest.raises(OSError, match="bucket other"):
+        S3Storage("other", "").check()
+    (tmp_path / "objects").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match="exists"):
+        FolderStorage(tmp_path / "objects").check()
+
+
+def test_an_address_that_is_no_store_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="s3://bucket/prefix"):
+        storage_for(Settings(data_dir=tmp_path, storage_url="ftp://x/y"))
