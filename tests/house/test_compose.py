@@ -1,5 +1,6 @@
 """Holds docker-compose.yml and the Dockerfile against the settings and against what a deployment must not do."""
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,15 @@ def test_every_service_tells_its_health_and_comes_back(services: dict[str, dict[
         else:
             assert service["restart"] == "unless-stopped"
             assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}
+
+
+def test_the_health_checks_in_python_can_run(services: dict[str, dict[str, Any]]) -> None:
+    programs = {name: services[name]["healthcheck"]["test"] for name in ("api", "worker", "worker-gpu")}
+    for command in programs.values():
+        assert command[:3] == ["CMD", "python", "-c"]
+        imports = [node for node in ast.parse(command[3]).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        assert imports
+        exec(compile(ast.Module(imports, []), "healthcheck", "exec"), {})  # noqa: S102  # our own file
 
 
 def test_nothing_starts_before_what_it_needs(services: dict[str, dict[str, Any]]) -> None:
