@@ -13,6 +13,7 @@ import app.auth.endpoints
 import app.datasets.endpoints
 import app.health.endpoints
 import app.instructions.endpoints
+import app.jobs.endpoints
 import app.models.endpoints
 from app.auth.keyring import KeyRing
 from app.auth.rate import RateLimit
@@ -22,21 +23,17 @@ from app.edge import Edge
 from app.errors import install
 from app.health.figures import Figures
 from app.jobs.repository import open_jobs_reading
+from app.jobs.watching import Watch
 from app.openapi import document
 from app.queue import Bell
 from app.settings import Settings
 from app.storage import storage_for
 
-try:  # TEMPORARY, until the routes of jobs are there
-    import app.jobs.endpoints
-except ImportError:
-    app.jobs.endpoints = None
-
 VERSION = "0.1.0"
 ROUTERS = (
     app.instructions.endpoints.router,
     app.datasets.endpoints.router,
-    app.jobs.endpoints and app.jobs.endpoints.router,
+    app.jobs.endpoints.router,
     app.artifacts.endpoints.router,
     app.models.endpoints.router,
     app.auth.endpoints.router,
@@ -65,12 +62,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     state.database = database
     state.storage = storage_for(settings)
     state.queue = queue
+    state.watch = Watch(database)
     state.keys = KeyRing(database)
     state.rate = RateLimit(settings.requests_per_second)
     state.figures = Figures()
     state.checks = anyio.CapacityLimiter(os.cpu_count() or 1)
     state.dataset_readers = open_jobs_reading
-    for router in filter(None, ROUTERS):
+    for router in ROUTERS:
         service.include_router(router)
     install(service)
     service.add_middleware(Edge, figures=state.figures, max_bytes=settings.max_json_bytes, streaming=STREAMING)

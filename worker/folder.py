@@ -39,7 +39,7 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("a", encoding="utf-8") as text:
-            text.write(f"--- attempt {self._run.attempt} ---\n")
+            text.write(f"--- {self._run.job_id}, attempt {self._run.attempt} ---\n")
         self._fetch_snapshots()
         paths = {dataset_id: self._input(dataset_id, key) for dataset_id, key in self._run.inputs.items()}
         spec = dict(self._run.spec)
@@ -67,10 +67,8 @@ class RunFolder:
         return Output(told["kind"], told["filename"], told["media_type"], stored)
 
     def save_again_if_erased(self, told: Mapping[str, Any], output: Output) -> None:
-        """Mend the one race of content keys: an equal file, of another job, erased before this job's row named it."""
-        try:
-            next(self._storage.open(output.stored.key, 0, 1), None)
-        except FileNotFoundError:
+        """Mend the one race of content keys: an equal file, of another row, erased before this job's row named it."""
+        if not self._storage.has(output.stored.key):
             self._storage.save(self.path / told["path"])
 
     def save_snapshot(self, told: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.artifacts.models import Artifact
 from app.database import Database, database_now
+from app.erasure import hold
 from app.ids import new_id
 from app.jobs import repository
 from app.jobs.models import Job
@@ -232,6 +233,8 @@ def _fenced(
 
 
 def _store_outputs(session: Session, run: Run, outputs: Sequence[Output]) -> None:
+    for key in sorted({one.stored.key for one in outputs}):
+        hold(session, key)
     rows = [
         {
             "id": new_id("art"),

@@ -117,7 +117,7 @@ def test_a_lost_process_goes_on_from_its_snapshot(settings: Settings, database: 
     assert (job.state, job.attempt, job.lapses) == ("succeeded", 2, 1)
     assert artifacts_of(database, job_id)["checkpoint"] == expected("checkpoint", 12)
     log = (settings.data_dir / "runs" / job_id / "log.txt").read_text()
-    assert "--- attempt 2 ---\nstarting at step 6" in log
+    assert ", attempt 2 ---\nstarting at step 6" in log
 
 
 def test_pause_and_resume(settings: Settings, database: Database) -> None:

@@ -1,0 +1,287 @@
+"""The routes of jobs. Each asks the service or the repository once and shows what came of it."""
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Header, Query
+from fastapi import Path as InPath
+from sqlalchemy import event
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+
+from app.answers import answer, names, timestamp
+from app.artifacts import repository as artifacts
+from app.artifacts.schemas import ArtifactShown, artifact_json
+from app.dependencies import Member, Read, Router, Viewer, Write, database, queue, settings, storage
+from app.errors import Invalid, NotFound
+from app.idempotency import Idempotent
+from app.identity import Identity
+from app.jobs import repository, service
+from app.jobs.checks import check
+from app.jobs.schemas import DryRun, EventShown, JobShown, PointShown, Submission, event_json, job_json
+from app.jobs.series import thinned
+from app.jobs.states import TERMINAL, State
+from app.jobs.streaming import stream
+from app.jobs.watching import Watch
+from app.paging import Page, paged
+from app.schemas import ListOf
+from engine.errors import Fault
+from engine.spec import Kind, TaskName
+
+router = Router(prefix="/v1/jobs", tags=["jobs"])
+JobId = Annotated[str, InPath(max_length=64, description="Id of a job.")]
+RETRY_AFTER = "2"
+LOG_BYTES = 1 << 20
+METADATA = re.compile(r"metadata\[(.{1,64})\]", re.DOTALL)
+DRY: dict[int | str, dict[str, Any]] = {
+    200: {"model": DryRun, "description": "A dry run: what the job would do and cost; nothing is stored."}
+}
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "A list, or a live stream."}
+}
+METADATA_FILTER = {
+    "parameters": [
+        {
+            "name": "metadata",
+            "in": "query",
+            "style": "deepObject",
+            "explode": True,
+            "description": "`metadata[team]=mail`: only jobs with this pair.",
+            "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+        }
+    ]
+}
+
+
+def watch(request: Request) -> Watch:
+    """The one that looks at jobs for all who wait."""
+    found: Watch = request.app.state.watch
+    return found
+
+
+@router.post("", status_code=202, response_model=JobShown, responses=DRY, summary="Submit a job")
+def create(
+    request: Request,
+    identity: Member,
+    once: Idempotent,
+    reading: Read,
+    session: Write,
+    body: Submission,
+    dry_run: Annotated[bool, Query(description="Check and estimate only; nothing is stored.")] = False,
+) -> Response:
+    """Every fault is told at once. The job is stored and queued before the answer; `Location` is where to look."""
+    if first := once.replay(reading):
+        return first
+    checked = check(reading, identity.tenant, body, settings(request).models_dir)
+    if dry_run:
+        return answer(request, service.dry_run(checked))
+    # A request that held one connection while it waits for another could starve its like.
+    reading.close()
+    if first := once.begin(session):
+        return first
+    job = service.submit(session, identity, checked, settings(request).max_open_jobs)
+    headers = {"Location": f"/v1/jobs/{job.id}", "Retry-After": RETRY_AFTER}
+    if job.state is State.QUEUED:
+        _ring_after_commit(request, session)
+    return once.finish(session, answer(request, job_json(job, ()), 202, headers))
+
+
+@router.get("", response_model=ListOf[JobShown], summary="List jobs", openapi_extra=METADATA_FILTER)
+def page(
+    request: Request,
+    identity: Viewer,
+    session: Read,
+    asked: Page,
+    state: Annotated[State | None, Query(description="Only jobs in this state.")] = None,
+    kind: Annotated[Kind | None, Query(description="Only jobs of this kind.")] = None,
+    task: Annotated[TaskName | None, Query(description="Only jobs of this task.")] = None,
+) -> Response:
+    """The caller's jobs; `metadata[key]=value` keeps those with this pair."""
+    filters = {"state": state, "kind": kind, "task": task}
+    rows = repository.listed(
+        session,
+        identity.tenant,
+        filters={name: value for name, value in filters.items() if value is not None},
+        metadata=_metadata_filter(request),
+        limit=asked.limit + 1,
+        after=asked.after,
+        descending=asked.order == "desc",
+    )
+    found = artifacts.of_jobs(session, identity.tenant, [job.id for job in rows])
+    return answer(request, paged(rows, asked, lambda job: job_json(job, found.get(job.id, ()))))
+
+
+@router.get("/{job_id}", response_model=JobShown, summary="Look at a job")
+async def find(
+    request: Request,
+    identity: Viewer,
+    job_id: JobId,
+    wait_seconds: Annotated[float, Query(ge=0, le=60, description="Answer when the state changes, or then.")] = 0,
+) -> Response:
+    """One job. While it waits for a change the request holds neither a thread nor a connection."""
+    shown = await run_in_threadpool(_shown, request, identity, job_id)
+    if wait_seconds > 0 and shown["state"] not in TERMINAL:
+        state, deadline = shown["state"], time.monotonic() + wait_seconds
+        with watch(request).following(job_id) as follower:
+            while shown["state"] == state and await follower.change(deadline - time.monotonic()):
+                shown = await run_in_threadpool(_shown, request, identity, job_id)
+    return answer(request, shown)
+
+
+def _shown(request: Request, identity: Identity, job_id: str) -> dict[str, Any]:
+    with database(request).reading() as session:
+        job = service.find(session, identity.tenant, job_id)
+        return job_json(job, artifacts.of_job(session, identity.tenant, job_id))
+
+
+@router.delete("/{job_id}", status_code=204, response_class=Response, summary="Erase a job that has ended")
+def delete(request: Request, identity: Member, session: Write, job_id: JobId) -> Response:
+    """Erases its artifacts, snapshots, metrics, events and log too; 409 while it has not ended."""
+    service.delete(session, identity, settings(request), storage(request), job_id)
+    return Response(status_code=204)
+
+
+def _moving(name: str, summary: str, text: str) -> Callable[..., Response]:
+    """The endpoint of one of the owner's moves."""
+
+    def move(request: Request, identity: Member, session: Write, job_id: JobId) -> Response:
+        job = service.act(session, identity, settings(request), job_id, name)
+        if job.state is State.QUEUED:
+            _ring_after_commit(request, session)
+        headers = {"Location": f"/v1/jobs/{job_id}", "Retry-After": RETRY_AFTER}
+        return answer(request, job_json(job, artifacts.of_job(session, identity.tenant, job_id)), 202, headers)
+
+    move.__doc__ = text
+    move.__name__ = name
+    router.add_api_route(
+        f"/{{job_id}}/{name}", move, methods=["POST"], status_code=202, response_model=JobShown, summary=summary
+    )
+    return move
+
+
+start = _moving("start", "Queue a job that was made with auto_start false", "409 from any state but created.")
+cancel = _moving("cancel", "Cancel a job", "At once where nothing runs; a run is killed first. 409 once it has ended.")
+pause = _moving("pause", "Pause a running job", "It writes a snapshot and leaves its worker; 409 unless it runs.")
+resume = _moving("resume", "Queue a paused job again", "It goes on from its snapshot; 409 unless it is paused.")
+
+
+@router.get("/{job_id}/metrics", response_model=dict[str, list[PointShown]], summary="Read a job's metrics")
+def metrics(
+    request: Request,
+    identity: Viewer,
+    session: Read,
+    job_id: JobId,
+    wanted: Annotated[
+        str | None, Query(alias="names", max_length=1000, description="Names, with commas between; default all.")
+    ] = None,
+    since_step: Annotated[int, Query(ge=0, le=2**53, description="Only points from this step on.")] = 0,
+    max_points: Annotated[int | None, Query(ge=2, le=100_000, description="Most points a metric (LTTB).")] = None,
+) -> Response:
+    """One series a metric; a metric that the run cannot have is absent."""
+    service.find(session, identity.tenant, job_id)
+    series: dict[str, list[tuple[int, float, Any]]] = {}
+    chosen = [name.strip() for name in wanted.split(",") if name.strip()] if wanted is not None else None
+    for name, step, value, at in repository.points(session, job_id, chosen, since_step):
+        series.setdefault(name, []).append((step, value, at))
+    shown = {
+        name: [
+            {"step": step, "value": value, "at": timestamp(at)}
+            for step, value, at in (points if max_points is None else thinned(points, max_points))
+        ]
+        for name, points in series.items()
+    }
+    return answer(request, shown)
+
+
+@router.get("/{job_id}/events", response_model=ListOf[EventShown], responses=STREAM, summary="Read a job's events")
+def events(
+    request: Request,
+    identity: Viewer,
+    session: Read,
+    job_id: JobId,
+    limit: Annotated[int, Query(ge=1, le=200, description="Most events of the page.")] = 100,
+    after: Annotated[int, Query(ge=0, le=2**31 - 1, description="Only events past this id.")] = 0,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", max_length=20, description="Where a stream goes on.")
+    ] = None,
+) -> Response:
+    """Oldest first. With `Accept: text/event-stream` a live stream, which ends with the job."""
+    service.find(session, identity.tenant, job_id)
+    if "text/event-stream" in request.headers.get("accept", ""):
+        last = int(last_event_id) if last_event_id and last_event_id.isascii() and last_event_id.isdigit() else after
+        return StreamingResponse(
+            stream(database(request), watch(request), identity.tenant, job_id, min(last, 2**31 - 1)),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+        )
+    rows = repository.events_after(session, job_id, after, limit + 1)
+    shown = [event_json(row) for row in rows[:limit]]
+    ids = {"first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None}
+    return answer(request, {"object": "list", "data": shown, "has_more": len(rows) > limit, **ids})
+
+
+@router.get("/{job_id}/logs", response_class=PlainTextResponse, summary="Read a job's log")
+def logs(
+    request: Request,
+    identity: Viewer,
+    session: Read,
+    job_id: JobId,
+    tail_bytes: Annotated[int, Query(ge=1, le=LOG_BYTES, description="At most the last so many bytes.")] = LOG_BYTES,
+) -> Response:
+    """The end of the run's log, as text."""
+    job = service.find(session, identity.tenant, job_id)
+    local = service.run_folder(settings(request), job_id) / service.LOG_NAME
+    content = b""
+    if local.exists():
+        content = _tail(local, tail_bytes)
+    elif job.log_key is not None and storage(request).has(job.log_key):
+        content = b"".join(storage(request).open(job.log_key, 0, 64 * LOG_BYTES))[-tail_bytes:]
+    return PlainTextResponse(content.decode("utf-8", "replace"), headers={"Cache-Control": "private, no-cache"})
+
+
+@router.get("/{job_id}/receipt", response_model=dict[str, Any], summary="Read a job's receipt")
+def receipt(request: Request, identity: Viewer, session: Read, job_id: JobId) -> Response:
+    """The very bytes of `receipt.json`; 404 until the job has one."""
+    service.find(session, identity.tenant, job_id)
+    found = [row for row in artifacts.of_job(session, identity.tenant, job_id) if row.kind == "receipt"]
+    if not found or not storage(request).has(found[0].storage_key):
+        raise NotFound("the job has no receipt", remedy="wait until it has succeeded, or failed as limit_missed")
+    headers = {"ETag": f'"{found[0].sha256}"', "Cache-Control": "private, no-cache"}
+    if names(request, "if-none-match", headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    content = b"".join(storage(request).open(found[0].storage_key, 0, found[0].size_bytes))
+    return Response(content, media_type="application/json", headers=headers)
+
+
+@router.get("/{job_id}/artifacts", response_model=ListOf[ArtifactShown], summary="List a job's artifacts")
+def files(request: Request, identity: Viewer, session: Read, job_id: JobId, asked: Page) -> Response:
+    """Its files, in the order they were made unless asked otherwise."""
+    service.find(session, identity.tenant, job_id)
+    rows = artifacts.page_of_job(session, identity.tenant, job_id, asked)
+    return answer(request, paged(rows, asked, artifact_json))
+
+
+def _ring_after_commit(request: Request, session: Any) -> None:
+    event.listen(session, "after_commit", lambda _: queue(request).ring(), once=True)
+
+
+def _metadata_filter(request: Request) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name.startswith("metadata"):
+            match = METADATA.fullmatch(name)
+            if match is None:
+                detail = f"{name[:80]!r} is no filter"
+                raise Invalid(detail, faults=[Fault("", "unknown_filter", detail, "write metadata[key]=value")])
+            pairs[match[1]] = value
+    return pairs
+
+
+def _tail(path: Path, size_bytes: int) -> bytes:
+    with path.open("rb") as text:
+        text.seek(max(0, path.stat().st_size - size_bytes))
+        return text.read(size_bytes)

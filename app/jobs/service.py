@@ -1,0 +1,157 @@
+"""The rules of jobs as their owners meet them: submit, start, pause, resume, cancel, erase. Knows no request."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.artifacts import repository as artifacts
+from app.auth.audit import audit
+from app.datasets.models import Dataset
+from app.erasure import erase_unnamed
+from app.errors import Conflict, Invalid, NotFound, RateLimited
+from app.identity import Identity
+from app.ids import new_id
+from app.jobs import repository
+from app.jobs.checks import Checked
+from app.jobs.models import Job
+from app.jobs.states import MOVES, OPEN, TERMINAL, Mover, State, allowed_from
+from app.settings import Settings
+from app.storage import Storage
+from engine.errors import Fault
+from engine.estimate import estimate
+
+RETRY_SECONDS = 30
+LOG_NAME = "log.txt"
+
+
+def submit(session: Session, identity: Identity, checked: Checked, max_open_jobs: int) -> Job:
+    """Store a checked job, queued unless it is not to start by itself.
+
+    Raises:
+        RateLimited: the tenant has as many open jobs as it may.
+        Invalid: a data set was erased since the check.
+    """
+    if repository.open_jobs(session, identity.tenant) >= max_open_jobs:
+        raise RateLimited(
+            f"{max_open_jobs} jobs of yours have not ended, and no more may be open at a time",
+            code="too_many_open_jobs",
+            remedy="wait for some to end, or cancel them",
+            headers={"Retry-After": str(RETRY_SECONDS)},
+        )
+    _keep_datasets(session, checked)
+    body = checked.body
+    job = Job(
+        id=new_id("job"),
+        tenant=identity.tenant,
+        kind=body.kind,
+        task=body.task,
+        name=body.name,
+        metadata_=body.metadata,
+        spec=checked.spec.resolved(checked.pretrained),
+        plan=checked.plan.describe(),
+        inputs={dataset.id: dataset.storage_key for dataset in checked.datasets.values()},
+        state=State.QUEUED if body.auto_start else State.CREATED,
+        attempt=0,
+        step=0,
+        latest={},
+    )
+    repository.add(session, job)
+    audit(session, identity, "job.create", job.id)
+    return job
+
+
+def dry_run(checked: Checked) -> dict[str, Any]:
+    """What the job would do and cost."""
+    return {
+        "object": "dry_run",
+        **checked.spec.resolved(checked.pretrained),
+        "name": checked.body.name,
+        "metadata": checked.body.metadata,
+        "plan": checked.plan.describe(),
+        "estimate": estimate(checked.spec, checked.rows),
+    }
+
+
+def find(session: Session, tenant: str, job_id: str) -> Job:
+    """The tenant's job, or NotFound."""
+    job = repository.get(session, tenant, job_id)
+    if job is None:
+        raise NotFound(f"no job {job_id}", remedy="GET /v1/jobs lists yours")
+    return job
+
+
+def act(session: Session, identity: Identity, settings: Settings, job_id: str, name: str) -> Job:
+    """Make the owner's move of this name: start, pause, resume or cancel.
+
+    Raises:
+        Conflict: the job's state does not allow it; names those that do.
+    """
+    mine = (Job.tenant == identity.tenant,)
+    for kind in MOVES:
+        if kind.name == name and kind.mover is Mover.OWNER:
+            job = repository.move(session, job_id, kind, conditions=mine)
+            if job is not None:
+                audit(session, identity, f"job.{name}", job_id)
+                if job.state is State.CANCELLED:
+                    erase_run(settings, job_id, keep_log=True)
+                return job
+    job = find(session, identity.tenant, job_id)
+    states = ", ".join(allowed_from(name))
+    raise Conflict(
+        f"{name} is allowed from {states}; the job is {job.state}",
+        code="wrong_state",
+        remedy=f"wait until the job is in one of: {states}" if job.state in OPEN else "submit a new job",
+    )
+
+
+def delete(session: Session, identity: Identity, settings: Settings, storage: Storage, job_id: str) -> None:
+    """Erase a job that has ended, with its artifacts, snapshots, log, metrics and events.
+
+    Raises:
+        Conflict: it has not ended.
+    """
+    job = find(session, identity.tenant, job_id)
+    if not repository.erase(session, identity.tenant, job_id):
+        ended = ", ".join(state for state in State if state in TERMINAL)
+        raise Conflict(
+            f"only a job that is {ended} can be erased; this one is {job.state}",
+            code="wrong_state",
+            remedy="cancel it first, or wait for its end",
+        )
+    rows = artifacts.of_job(session, identity.tenant, job_id)
+    keys = [row.storage_key for row in rows] + [snapshot["key"] for snapshot in job.snapshots]
+    for row in rows:
+        session.delete(row)
+    audit(session, identity, "job.delete", job_id, {"artifacts": len(rows)})
+    erase_unnamed(session, storage, keys + ([job.log_key] if job.log_key is not None else []))
+    erase_run(settings, job_id, keep_log=False)
+
+
+def run_folder(settings: Settings, job_id: str) -> Path:
+    """Where a worker of this machine runs the job."""
+    return settings.data_dir / "runs" / job_id
+
+
+def erase_run(settings: Settings, job_id: str, *, keep_log: bool) -> None:
+    """Erase what a run left on this machine: snapshots, inputs, and the log unless it is to stay."""
+    folder = run_folder(settings, job_id)
+    if not keep_log:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name != LOG_NAME:
+            entry.unlink(missing_ok=True)
+
+
+def _keep_datasets(session: Session, checked: Checked) -> None:
+    """Hold the data sets' rows until the job is stored, so that none is erased between the check and now."""
+    wanted = {dataset.id for dataset in checked.datasets.values()}
+    query = select(Dataset.id).where(Dataset.id.in_(wanted)).with_for_update(read=True)
+    for gone in wanted - set(session.scalars(query)):
+        detail = f"the data set {gone} was erased meanwhile"
+        raise Invalid(detail, faults=[Fault("/dataset", "unknown_dataset", detail, "upload it again")])
