@@ -71,8 +71,16 @@ class Package:
     def batches(self, inputs: Sequence[Input], batch_size: int = 32) -> Iterator[npt.NDArray[np.float32]]:
         """The logits of `inputs`, (rows, labels) a batch, in order."""
         for start in range(0, len(inputs), batch_size):
-            (logits,) = self._session.run(["logits"], self._feeds(inputs[start : start + batch_size]))
-            yield np.asarray(logits, dtype=np.float32)
+            yield self.answer(self.feeds(inputs[start : start + batch_size]))
+
+    def feeds(self, inputs: Sequence[Input]) -> Feeds:
+        """What the file is fed for one batch of inputs, by name."""
+        return self._feeds(inputs)
+
+    def answer(self, feeds: Feeds) -> npt.NDArray[np.float32]:
+        """The logits of one batch, (rows, labels)."""
+        (logits,) = self._session.run(["logits"], feeds)
+        return np.asarray(logits, dtype=np.float32)
 
     def logits(self, inputs: Sequence[Input], batch_size: int = 32) -> npt.NDArray[np.float32]:
         """The logits of every input, (rows, labels).

@@ -7,13 +7,13 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
+from engine.pruning import reshape, shapes_of
 from engine.quantized import plain_state
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -80,46 +80,16 @@ def save_weights(model: nn.Module, folder: Path) -> Path:
 
 
 def save_shapes(model: nn.Module, untouched: nn.Module, folder: Path) -> None:
-    """shapes.json, where any tensor differs in shape from the untouched architecture's."""
-    before = {name: list(value.shape) for name, value in untouched.state_dict().items()}
-    after = {name: list(value.shape) for name, value in plain_state(model).items()}
-    changed = {name: shape for name, shape in sorted(after.items()) if before.get(name) != shape}
-    if changed:
-        (folder / "shapes.json").write_text(json.dumps(changed, indent=1))
+    """shapes.json, where the shapes differ from the untouched architecture's."""
+    shapes = shapes_of(model)
+    if shapes != shapes_of(untouched):
+        (folder / "shapes.json").write_text(json.dumps(shapes, indent=1))
 
 
 def load_checkpoint(folder: Path, untouched: nn.Module) -> nn.Module:
     """Give an untouched architecture the shapes and the weights of a checkpoint's folder."""
     shapes = folder / "shapes.json"
     if shapes.is_file():
-        resize(untouched, json.loads(shapes.read_text()))
+        untouched = reshape(untouched, json.loads(shapes.read_text()))
     untouched.load_state_dict(load_file(folder / "model.safetensors"))
     return untouched
-
-
-# The attributes that repeat what the weight's first two axes say.
-_WIDTHS: Mapping[type[nn.Module], tuple[str, ...]] = {
-    nn.Linear: ("out_features", "in_features"),
-    nn.Conv2d: ("out_channels", "in_channels"),
-    nn.BatchNorm2d: ("num_features",),
-    nn.Embedding: ("num_embeddings", "embedding_dim"),
-}
-
-
-def resize(model: nn.Module, shapes: Mapping[str, list[int]]) -> None:
-    """Replace the tensors named by fresh ones of these shapes, and the widths that modules keep beside them."""
-    for name, shape in shapes.items():
-        owner_name, _, leaf = name.rpartition(".")
-        owner = model.get_submodule(owner_name)
-        old: Tensor = getattr(owner, leaf)
-        new = old.detach().new_zeros(shape)
-        setattr(owner, leaf, nn.Parameter(new) if isinstance(old, nn.Parameter) else new)
-        if leaf == "weight":
-            for kind, widths in _WIDTHS.items():
-                if isinstance(owner, kind):
-                    for attribute, width in zip(widths, shape, strict=False):
-                        setattr(owner, attribute, width)
-    for module in model.modules():
-        size, query = getattr(module, "attention_head_size", None), getattr(module, "query", None)
-        if isinstance(size, int) and isinstance(query, nn.Linear):
-            module.__dict__.update(num_attention_heads=query.out_features // size, all_head_size=query.out_features)

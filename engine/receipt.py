@@ -1,0 +1,260 @@
+"""The receipt: what was measured, as one document. Knows no model and measures nothing itself.
+
+What was not measured is null, never a guess.
+"""
+
+import hashlib
+import importlib.metadata
+import inspect
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import engine
+from engine.archive import Entry
+from engine.data import Source
+from engine.evaluate import Labels, Measured, agreement, loss, macro_f1, measured, median, recalls
+from engine.events import now
+from engine.instruction import Instruction
+from engine.limits import Figures, checks
+from engine.models import Base
+from engine.ports import Logits
+from engine.rows import SPLITS
+from engine.run import Run
+from engine.spec import Spec
+
+COMPRESSING = frozenset(range(43, 53))
+_FLIPPED = 50
+_FEW_ROWS = 100
+_FLAGS = (
+    "fma",
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx_vnni",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "asimddp",
+    "bf16",
+    "i8mm",
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the receipt rests on. `found`: what the fresh process wrote; logits are (n, classes) over the test rows."""
+
+    reference_kind: str
+    reference_logits: Logits
+    exported_logits: Logits
+    found: Mapping[str, Any]
+    reference_bytes: int
+    reference_parameters: int
+    exported_parameters: int
+    files: Sequence[Entry]
+    effects: Mapping[int, Mapping[str, float]]
+
+    @property
+    def exported_bytes(self) -> int:
+        """Bytes of the model's own file, and its data file where it has one."""
+        return sum(one.size_bytes for one in self.files if one.path.startswith("model.onnx"))
+
+
+def build(run: Run, sources: Sequence[Source], base: Base, job: str | None, evidence: Evidence) -> dict[str, Any]:
+    """The receipt as JSON values."""
+    spec, compresses = run.spec, any(one.number in COMPRESSING for one in run.plan.instructions)
+    figures = figures_of(spec, run.data.test.labels, evidence)
+    found = checks(spec.limits, figures, compresses=compresses)
+    quality, latency = _quality(run, figures, evidence), _latency(figures, evidence)
+    warnings = [
+        *run.memory.get("warnings", {}).get("told", []),
+        *_warnings(run, quality, figures, compresses=compresses),
+    ]
+    return {
+        "receipt_version": 1,
+        "job": job,
+        "created_at": now(),
+        "inputs": {"datasets": _datasets(run, sources), "base_model": {"name": base.name, "sha256": base.sha256()}},
+        "plan": [_step(one, evidence.effects.get(one.number, {})) for one in run.plan.instructions],
+        "environment": environment(run),
+        "quality": quality,
+        "size": {
+            "reference_bytes": evidence.reference_bytes,
+            "exported_bytes": evidence.exported_bytes,
+            "package_bytes": sum(one.size_bytes for one in evidence.files),
+            "ratio": round(figures.size_ratio, 6),
+            "parameters": {"reference": evidence.reference_parameters, "exported": evidence.exported_parameters},
+        },
+        "latency": latency,
+        "privacy": None,
+        "robustness": None,
+        "limits": {"passed": all(one["outcome"] == "passed" for one in found), "checks": found},
+        "warnings": warnings,
+        "files": [asdict(one) for one in evidence.files],
+        "signature": None,
+    }
+
+
+def figures_of(spec: Spec, truth: Labels, evidence: Evidence) -> Figures:
+    """The figures that limits are held against, with intervals at the limits' confidence (.95 without one)."""
+    confidence, seed, metric = spec.limits.confidence or 0.95, spec.training.seed, spec.metric
+    was, now_ = answers(evidence.reference_logits), answers(evidence.exported_logits)
+    seconds = evidence.found["seconds"]
+    return Figures(
+        metric=measured(metric, truth, now_, seed, confidence),
+        metric_loss=loss(metric, truth, was, now_, seed, confidence),
+        agreement=agreement(was, now_, confidence),
+        speedup=median(np.array(seconds["reference"]) / np.array(seconds["exported"]), confidence),
+        exported_bytes=evidence.exported_bytes,
+        reference_bytes=evidence.reference_bytes,
+    )
+
+
+def answers(logits: Logits) -> Labels:
+    """The winning class of each row, (n,)."""
+    winners: Labels = logits.argmax(axis=1).astype(np.int64)
+    return winners
+
+
+def _scored(one: Measured) -> dict[str, Any]:
+    return {"value": _rounded(one.value), "n": one.n, "ci95": [_rounded(one.low), _rounded(one.high)]}
+
+
+def _rounded(value: float) -> float:
+    return round(value, 6) + 0.0  # no minus zero
+
+
+def _quality(run: Run, figures: Figures, evidence: Evidence) -> dict[str, Any]:
+    truth, metric, seed, labels = run.data.test.labels, run.spec.metric, run.spec.training.seed, run.task.labels
+    was, now_ = answers(evidence.reference_logits), answers(evidence.exported_logits)
+    lost = loss(metric, truth, was, now_, seed)
+    found = recalls(truth, now_, len(labels))
+    return {
+        "metric": metric,
+        "reference": {"kind": evidence.reference_kind, **_scored(measured(metric, truth, was, seed))},
+        "exported": _scored(measured(metric, truth, now_, seed)),
+        "loss": {"value": _rounded(lost.value), "ci95": [_rounded(lost.low), _rounded(lost.high)]},
+        "accuracy": {
+            "reference": _rounded(float((truth == was).mean())),
+            "exported": _rounded(float((truth == now_).mean())),
+        },
+        "macro_f1": {"reference": _rounded(macro_f1(truth, was)), "exported": _rounded(macro_f1(truth, now_))},
+        "recall": {name: None if one is None else _rounded(one) for name, one in zip(labels, found, strict=True)},
+        "agreement": _rounded(figures.agreement.value),
+        "flipped": [
+            {
+                **_row(run, evidence, i),
+                "label": labels[truth[i]],
+                "reference": labels[was[i]],
+                "exported": labels[now_[i]],
+            }
+            for i in np.flatnonzero(was != now_)[:_FLIPPED].tolist()
+        ],
+        "golden": [
+            {
+                **_row(run, evidence, one["row"]),
+                "label": labels[int(np.argmax(one["logits"]))],
+                "logits": [round(x, 4) + 0.0 for x in one["logits"]],
+            }
+            for one in evidence.found["golden"]
+        ],
+    }
+
+
+def _row(run: Run, evidence: Evidence, number: int) -> dict[str, Any]:
+    about = {"id": str(run.data.test.ids[number]), "sha256": evidence.found["sha256"][number]}
+    texts = evidence.found.get("texts")
+    return {**about, "text": texts[number]} if texts else about
+
+
+def _latency(figures: Figures, evidence: Evidence) -> dict[str, Any]:
+    seconds = evidence.found["seconds"]
+    ratios = median(np.array(seconds["exported"]) / np.array(seconds["reference"]))
+    return {
+        "baseline": "pytorch fp32",
+        "reference_p50_ms": round(float(np.median(seconds["reference"])) * 1e3, 4),
+        "exported_p50_ms": round(float(np.median(seconds["exported"])) * 1e3, 4),
+        "ratio": round(ratios.value, 4),
+        "ratio_ci95": [round(ratios.low, 4), round(ratios.high, 4)],
+        "batch_size": 1,
+        "threads": 1,
+        "runs": ratios.n,
+        "inputs": "test rows at their own length, evenly spread over the lengths",
+    }
+
+
+def _datasets(run: Run, sources: Sequence[Source]) -> list[dict[str, Any]]:
+    whole = {split: len(run.data.rows(split)) for split in SPLITS}
+    roles = [role for role, _ in run.spec.files()]
+    return [
+        {"id": one.id, "sha256": one.sha256, "rows": one.rows, "splits": {role: one.rows} if role else whole}
+        for one, role in zip(sources, roles, strict=True)
+    ]
+
+
+def _step(one: Instruction, effects: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "number": one.number,
+        "name": one.name,
+        "parameters": one.parameters(),
+        "version": _source_hash(inspect.getfile(type(one))),
+        "effects": {name: _rounded(float(value)) for name, value in effects.items()},
+    }
+
+
+@cache
+def _source_hash(path: str) -> str:
+    """What an instruction is, without a number that somebody must remember to raise."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+
+
+def environment(run: Run) -> dict[str, Any]:
+    """Where it ran, by what."""
+    total = hashlib.sha256()
+    for path in sorted(Path(engine.__file__).parent.rglob("*.py")):
+        total.update(path.read_bytes())
+    on_gpu = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "onnxruntime": importlib.metadata.version("onnxruntime"),
+        "transformers": importlib.metadata.version("transformers"),
+        "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "processor_flags": _processor_flags(),
+        "seed": run.spec.training.seed,
+        "code_version": f"{importlib.metadata.version('fiftytwo')}+{total.hexdigest()[:12]}",
+    }
+
+
+def _processor_flags() -> list[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    present = {flag for line in lines if line.lower().startswith(("flags", "features")) for flag in line.split()}
+    return [flag for flag in _FLAGS if flag in present]
+
+
+def _warnings(run: Run, quality: Mapping[str, Any], figures: Figures, *, compresses: bool) -> list[str]:
+    found = []
+    n = len(run.data.test)
+    if n < _FEW_ROWS:
+        found.append(f"the scores rest on {n} test rows: their intervals are wide")
+    low, high = quality["loss"]["ci95"]
+    if quality["loss"]["value"] and low <= 0 <= high:
+        found.append(f"the difference in {quality['metric']} to the reference lies inside its 95 % interval")
+    never = [name for name, one in quality["recall"].items() if one == 0]
+    if never:
+        found.append(f"the exported model finds no row of {', '.join(never[:10])}")
+    if compresses and figures.size_ratio < 1 and figures.speedup.low <= 1:
+        found.append("smaller but not faster on this processor")
+    return found
