@@ -1,1 +1,1 @@
-"""Training, measuring and compressing one model. Knows nothing of HTTP, SQL, queues or object stores: paths in, paths out."""
+"""Training, measuring and compressing one model: paths in, paths out. Knows no HTTP, SQL, queue or object store."""

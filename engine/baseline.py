@@ -63,7 +63,7 @@ class Baseline(Instruction):
     def backward(self, run: Run, closure: Closure, divisor: float) -> Tensor:
         """Sum, divide, go back; nothing to go back for where a chunk is empty."""
         quotient = closure().sum() / divisor
-        run.scaler.scale(quotient).backward()  # type: ignore[no-untyped-call]  # torch types backward loosely
+        run.scaler.scale(quotient).backward()
         return quotient.detach()
 
     def step(self, run: Run) -> bool:

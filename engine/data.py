@@ -72,6 +72,9 @@ class ParquetPayloads(Sequence[Payload]):
         groups = [self._file.metadata.row_group(i) for i in range(self._file.metadata.num_row_groups)]
         counts = [group.num_rows for group in groups]
         self.group_bytes = [int(group.total_byte_size) for group in groups]
+        at = self._file.schema_arrow.names.index(column)
+        self._stored = [int(group.column(at).total_compressed_size) for group in groups]
+        self.stored_bytes = sum(self._stored)
         self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self.kept = kept
         self.bytes_read = 0
@@ -93,8 +96,7 @@ class ParquetPayloads(Sequence[Payload]):
 
     def _group(self, group: int) -> list[Payload]:
         if group not in self._decoded:
-            about = self._file.metadata.row_group(group)
-            self.bytes_read += about.column(self._file.schema_arrow.names.index(self._column)).total_compressed_size
+            self.bytes_read += self._stored[group]
             self._decoded[group] = self._file.read_row_group(group, columns=[self._column])[self._column].to_pylist()
             while len(self._decoded) > self.kept:
                 self._decoded.popitem(last=False)
@@ -125,7 +127,7 @@ class Joined(Sequence[Payload]):
 
 
 def files_under(payloads: Sequence[Payload]) -> list[ParquetPayloads]:
-    """The files that payloads are read from, however often they were joined, mapped and taken; none where they lie in memory."""
+    """The files that payloads are read from, however often they were joined, mapped and taken."""
     if isinstance(payloads, Mapped | Taken):
         return files_under(payloads.payloads)
     if isinstance(payloads, Joined):
@@ -182,8 +184,8 @@ def read_rows(sources: Sequence[tuple[Source, str]], labels: Sequence[str]) -> R
 def split_by_content(rows: Rows) -> Rows:
     """Give each row without a split one by its content hash alone: 80 % train, 10 % valid, 10 % test.
 
-    So no job's test row is another job's training row. Where the data names some splits but lacks valid or test, a tenth
-    of the training rows, by the same hash, stands in for each that is missing.
+    So no job's test row is another job's training row. Where the data names some splits but lacks valid or test, a
+    tenth of the training rows, by the same hash, stands in for each that is missing.
     """
     share = np.array([int(value[:8], 16) / 2**32 for value in rows.ids.tolist()])
     drawn = np.where(share < 0.8, "train", np.where(share < 0.9, "valid", "test"))

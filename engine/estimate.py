@@ -1,7 +1,7 @@
-"""What a job will cost, before it runs: time, memory and bytes, each marked as an estimate. Knows no instruction by name.
+"""What a job will cost before it runs, marked as an estimate. Knows no instruction by name.
 
 Arithmetic on the size of the model (read off its configuration, on the meta device) and the matrix rate of this machine,
-measured once a process by a product of some milliseconds. A worker with another processor will differ.
+measured once a process by products of some milliseconds. A worker with another processor differs.
 """
 
 import time

@@ -1,7 +1,7 @@
 """The three kinds of hook. Knows neither the instructions nor the loop.
 
-A method of `engine.instruction.Instruction` becomes a hook by one of these decorators; which hooks an instruction holds is
-read off the methods that it overrides, so a declaration cannot drift from the code.
+A method of `engine.instruction.Instruction` becomes a hook by one of these decorators; which hooks an instruction
+holds is read off the methods that it overrides, so a declaration cannot drift from the code.
 """
 
 from collections.abc import Callable

@@ -41,7 +41,7 @@ TEXT_TASKS = frozenset({"text_classification", "causal_lm", "text_image_pairs"})
 class Window:
     """The chunks of row numbers that end in one optimizer step.
 
-    `divisor` is fixed where the number of items must not depend on what was drawn; None divides by the window's own items.
+    `divisor` is fixed where the number of items must not depend on what was drawn; None: the window's own items.
     """
 
     chunks: tuple[tuple[int, ...], ...]
@@ -67,7 +67,7 @@ class Closure(Protocol):
 class Instruction(BaseModel):
     """The base of the 52. Frozen: the state of a run lives in `run.state(self.name)`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     number: ClassVar[int]
     band: ClassVar[str]

@@ -105,8 +105,8 @@ def _from_hub(name: str) -> Path:
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise InvalidData(
-            f"{name!r} is neither a base model of this server nor cached, and the hub did not give it: {type(error).__name__}",
-            remedy="GET /v1/models lists the base models; put a folder with safetensors weights under FIFTYTWO_MODELS_DIR",
+            f"{name!r} is no base model of this server and not cached, and no hub gave it ({type(error).__name__})",
+            remedy="GET /v1/models lists the base models; FIFTYTWO_MODELS_DIR takes folders with safetensors weights",
         ) from error
 
 

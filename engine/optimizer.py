@@ -19,7 +19,8 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         if isinstance(module, _UNDECAYED)
         for weight in module.parameters(recurse=False)
     }
-    decayed, undecayed = [], []
+    decayed: list[nn.Parameter] = []
+    undecayed: list[nn.Parameter] = []
     for weight in model.parameters():
         if weight.requires_grad:
             (undecayed if weight.ndim < 2 or id(weight) in spared else decayed).append(weight)

@@ -53,7 +53,7 @@ class Task(Protocol):
         """The untouched model in fp32: pretrained weights, or fresh ones from PyTorch's global generator."""
 
     def encode(self, payloads: Sequence[Payload]) -> list[Example]:
-        """Payloads to examples: token ids (length,) int32 without padding, or pixels (channels, height, width) uint8."""
+        """Payloads to examples: unpadded token ids (length,) int32, or pixels (channels, height, width) uint8."""
 
     def lengths(self, examples: Sequence[Example]) -> npt.NDArray[np.int64]:
         """The cost of each example in tokens; 1 for an image. (n,)."""

@@ -56,9 +56,10 @@ class Taken(Sequence[Payload]):
 
 @dataclass(frozen=True)
 class Rows:
-    """n rows. `ids`: content hashes, `labels`: (n,) int64 class indices, `splits`: (n,) of "train", "valid", "test", or ""
-    where none is given yet, `groups`: (n,) with "" where a row has none, or None, `shards`: (n,) int64, the unit of storage
-    that each payload is read with. `label_names`: by class index, () where nobody said."""
+    """n rows. `ids`: content hashes, `labels`: (n,) int64 class indices, `splits`: (n,) of "train", "valid", "test", or
+    "" where none is given yet, `groups`: (n,) with "" where a row has none, or None, `shards`: (n,) int64, the unit of
+    storage that each payload is read with. `label_names`: by class index, () where nobody said.
+    """
 
     payloads: Sequence[Payload]
     ids: npt.NDArray[np.str_]

@@ -4,17 +4,21 @@ In a request `dataset` names data sets by id; in a job file for `python -m engin
 """
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator
 
 from engine.catalogue import AnyInstruction, resolve_choice
 from engine.tasks import TASKS
 
 TaskName: TypeAlias = Literal["text_classification", "causal_lm", "image_classification", "text_image_pairs"]
 Kind: TypeAlias = Literal["train", "compress", "evaluate", "detect", "aggregate"]
-Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# Strict: true is no number, and "3" is none either.
+Whole = Annotated[int, Field(strict=True)]
+Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Fraction = Annotated[Real, Field(ge=0, le=1)]
+Positive = Annotated[Real, Field(gt=0)]
 Choice = Annotated[AnyInstruction, BeforeValidator(resolve_choice)]
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
@@ -43,14 +47,14 @@ class Training(BaseModel):
 
     model_config = _FROZEN
 
-    epochs: int = Field(default=3, ge=1, le=1000)
-    batch_size: int = Field(default=32, ge=1, le=65536)
-    learning_rate: float | None = Field(default=None, gt=0, le=10, allow_inf_nan=False)
-    weight_decay: float = Field(default=0.01, ge=0, le=1, allow_inf_nan=False)
-    max_length: int = Field(default=128, ge=1, le=131072)
-    seed: int = Field(default=7, ge=0, lt=2**53)
-    max_steps: int | None = Field(default=None, ge=1, le=2**31)
-    max_seconds: float | None = Field(default=None, gt=0, le=30 * 86400, allow_inf_nan=False)
+    epochs: Whole = Field(default=3, ge=1, le=1000)
+    batch_size: Whole = Field(default=32, ge=1, le=65536)
+    learning_rate: Real | None = Field(default=None, gt=0, le=10)
+    weight_decay: Fraction = 0.01
+    max_length: Whole = Field(default=128, ge=1, le=131072)
+    seed: Whole = Field(default=7, ge=0, lt=2**53)
+    max_steps: Whole | None = Field(default=None, ge=1, le=2**31)
+    max_seconds: Real | None = Field(default=None, gt=0, le=30 * 86400)
     optimizer: Literal["adamw"] = "adamw"
     keep: Literal["last", "best"] = "last"
 
@@ -68,11 +72,11 @@ class Limits(BaseModel):
     min_metric: Fraction | None = None
     min_agreement: Fraction | None = None
     min_speedup: Positive | None = None
-    max_size_bytes: int | None = Field(default=None, gt=0)
+    max_size_bytes: Whole | None = Field(default=None, gt=0, lt=2**53)
     max_size_ratio: Positive | None = None
     max_epsilon: Positive | None = None
     min_robust_score: Fraction | None = None
-    confidence: float | None = Field(default=None, gt=0.5, lt=1, allow_inf_nan=False)
+    confidence: Real | None = Field(default=None, gt=0.5, lt=1)
 
 
 class Export(BaseModel):
@@ -81,6 +85,17 @@ class Export(BaseModel):
     model_config = _FROZEN
 
     format: Literal["onnx"] = "onnx"
+
+
+def _one_or_three(dataset: Any) -> str:
+    return "file_a_split" if isinstance(dataset, Splits | Mapping) else "one_file"
+
+
+Dataset: TypeAlias = Annotated[
+    Annotated[Annotated[str, Field(min_length=1, strict=True)], Tag("one_file")]
+    | Annotated[Splits, Tag("file_a_split")],
+    Discriminator(_one_or_three),
+]
 
 
 class Spec(BaseModel):
@@ -93,14 +108,14 @@ class Spec(BaseModel):
     model: str | None = Field(
         default=None, min_length=1, max_length=200, description="None: the task's default base model"
     )
-    dataset: Annotated[str, Field(min_length=1)] | Splits
+    dataset: Dataset
     instructions: tuple[Choice, ...] = Field(default=(), max_length=52)
     metric: Literal["accuracy", "macro_f1"] = "accuracy"
     training: Training = Training()
     limits: Limits = Limits()
     export: Export = Export()
     compare: Literal["trained", "untreated"] = "trained"
-    include_inputs: bool = False
+    include_inputs: bool = Field(default=False, strict=True)
 
     @field_validator("task")
     @classmethod

@@ -11,7 +11,7 @@ from engine.run import Run
 
 
 def validate(run: Run) -> None:
-    """Loss and score on the validation rows, told at the step that was just made; keeps the best weights where asked."""
+    """Tell loss and score on the validation rows at the step that was just made; keep the best weights where asked."""
     if not len(run.data.valid):
         return
     logits = eager_logits(run.task, run.model, run.data.examples["valid"])

@@ -1,4 +1,4 @@
-"""The kinds of problem. The only place that lists them: everything else asks a task by the protocol in `engine.ports`."""
+"""The kinds of problem, and the only list of them: everything else asks a task by the protocol in `engine.ports`."""
 
 from collections.abc import Mapping
 from typing import TypeAlias

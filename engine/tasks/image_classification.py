@@ -39,14 +39,14 @@ class _Exportable(nn.Module):
 
 
 def _config(name: str, channels: int, classes: int) -> ResNetConfig:
-    """The two nets: `resnet-small` for 8 to 64 pixels keeps the resolution at its foot, `resnet-18` is He et al. 2016."""
+    """The two nets: `resnet-small` keeps the resolution of 8 to 64 pixels at its foot, `resnet-18` is He et al. 2016."""
     small: dict[str, Any] = {"embedding_size": 32, "hidden_sizes": [32, 64, 128], "depths": [2, 2, 2]}
     eighteen: dict[str, Any] = {"embedding_size": 64, "hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2]}
     return ResNetConfig(
         num_channels=channels,
         layer_type="basic",
         downsample_in_first_stage=False,
-        num_labels=classes,
+        id2label={index: str(index) for index in range(classes)},
         **(small if name == "resnet-small" else eighteen),
     )
 
@@ -84,7 +84,7 @@ class ImageClassification:
         if not pictures:
             raise InvalidData("there is no training picture", remedy="give the training split at least one row a class")
         (width, height), _ = Counter(picture.size for picture in pictures).most_common(1)[0]
-        if base.name == "resnet-small" and not (8 <= min(width, height) and max(width, height) <= 64):
+        if base.name == "resnet-small" and not (min(width, height) >= 8 and max(width, height) <= 64):
             raise InvalidData(
                 f"resnet-small takes pictures of 8 to 64 pixels; these are {width} x {height}",
                 remedy="choose resnet-18, or resize the pictures",

@@ -40,14 +40,12 @@ class TextClassification:
     default_model: ClassVar[str] = "minilm-l6"
 
     def __init__(self, base: Base, labels: Sequence[str], max_length: int) -> None:
-        if base.folder is None:
-            raise InvalidData(f"{base.name} reads no text", remedy="choose minilm-l6 or a folder with an encoder")
-        self.base = base
+        self.folder = _folder(base)
         self.labels = tuple(labels)
         self.pretrained = base.pretrained
-        self.config = AutoConfig.from_pretrained(base.folder, num_labels=len(labels), trust_remote_code=False)
+        self.config = AutoConfig.from_pretrained(self.folder, num_labels=len(labels), trust_remote_code=False)
         self.max_length = min(max_length, int(self.config.max_position_embeddings))
-        self.tokenizer = Tokenizer.from_file(str(base.folder / "tokenizer.json"))
+        self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         self.tokenizer.enable_truncation(self.max_length)
         self.tokenizer.no_padding()
         self.pad = int(self.config.pad_token_id or 0)
@@ -60,7 +58,7 @@ class TextClassification:
     @classmethod
     def cost(cls, base: Base, max_length: int) -> Cost:
         """For a text of half of `max_length`; weights are counted on the meta device, so none are read."""
-        config = AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(_folder(base), trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModelForSequenceClassification.from_config(config)
         weights = sum(weight.numel() for weight in model.parameters())
@@ -74,7 +72,7 @@ class TextClassification:
     def build(self) -> nn.Module:
         """The pretrained encoder in fp32 with a fresh head."""
         model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
-            self.base.folder,
+            self.folder,
             config=copy.deepcopy(self.config),
             dtype=torch.float32,
             use_safetensors=True,
@@ -142,3 +140,9 @@ class TextClassification:
         (folder / "config.json").write_text(json.dumps({**config, **named, **own}, indent=2))
         (folder / "labels.json").write_text(json.dumps(list(self.labels), ensure_ascii=False, indent=2))
         self.tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def _folder(base: Base) -> Path:
+    if base.folder is None:
+        raise InvalidData(f"{base.name} reads no text", remedy="choose minilm-l6 or a folder with an encoder")
+    return base.folder
