@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, Row, delete, func, select, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
@@ -225,13 +225,13 @@ def events_after(session: Session, job_id: str, sequence: int, limit: int) -> Se
 
 def points(
     session: Session, job_id: str, names: Sequence[str] | None, since_step: int
-) -> Iterable[tuple[str, int, float, datetime]]:
+) -> Sequence[Row[str, int, float, datetime]]:
     """Name, step, value and moment of each point, by name and step."""
     query = select(MetricPoint.name, MetricPoint.step, MetricPoint.value, MetricPoint.at)
     query = query.where(MetricPoint.job_id == job_id, MetricPoint.step >= since_step)
     if names is not None:
         query = query.where(MetricPoint.name.in_(names))
-    return session.execute(query.order_by(MetricPoint.name, MetricPoint.step)).tuples()
+    return session.execute(query.order_by(MetricPoint.name, MetricPoint.step)).all()
 
 
 def erase(session: Session, tenant: str, job_id: str) -> bool:

@@ -42,7 +42,7 @@ def test_the_table_of_moves_is_whole() -> None:
 
 def test_terminal_states_are_those_nobody_leaves() -> None:
     assert frozenset(state for state in State if not any(movers(state, other) for other in State)) == TERMINAL
-    assert OPEN | TERMINAL == set(State)
+    assert set(State) == OPEN | TERMINAL
     assert not OPEN & TERMINAL
 
 

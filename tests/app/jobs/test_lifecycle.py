@@ -1,0 +1,248 @@
+"""A job's life in the database, on SQLite and on Postgres: claims, fences, lapses, and what is written when."""
+
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, update
+
+from app.database import Database, database_now
+from app.jobs import lifecycle, repository
+from app.jobs.lifecycle import Batch, Ending, Happening, Output, Point, Run
+from app.jobs.models import Job, MetricPoint
+from app.jobs.states import CANCEL_IDLE, CANCEL_RUN, PAUSE, RESUME, Move, State
+from app.storage import Stored
+from tests.service import artifacts_of, job_of, put_job, settings_for, states_of, worker_for
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+OUTPUT = Output("model", "model.zip", "application/zip", Stored("sha256/aa/" + "a" * 64, "a" * 64, 3))
+
+
+def claimed(database: Database, owner: str = "one") -> Run:
+    run = lifecycle.claim(database, owner, lease_seconds=60, threads=2)
+    assert run is not None
+    return run
+
+
+def let_lapse(database: Database, job_id: str) -> None:
+    with database.session() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(lease_expires=database_now(plus_seconds=-1)))
+
+
+def owner_moves(database: Database, job_id: str, kind: Move) -> bool:
+    with database.session() as session:
+        return repository.move(session, job_id, kind) is not None
+
+
+def test_nothing_queued_is_nothing_claimed(database: Database) -> None:
+    put_job(database, state=State.CREATED)
+    assert lifecycle.claim(database, "one", 60, 1) is None
+
+
+def test_a_claim_takes_lease_and_attempt(database: Database) -> None:
+    job_id = put_job(database)
+    run = claimed(database)
+    job = job_of(database, job_id)
+    assert (run.job_id, run.attempt, run.threads) == (job_id, 1, 2)
+    assert (job.state, job.lease_owner) == ("running", "one")
+    assert job.lease_expires is not None
+    assert 50 < (job.lease_expires - datetime.now(UTC)).total_seconds() < 70
+    assert lifecycle.claim(database, "two", 60, 1) is None
+
+
+def test_the_fairest_job_is_claimed(database: Database) -> None:
+    first, _, third = (put_job(database, tenant="busy") for _ in range(3))
+    urgent = put_job(database, tenant="busy")
+    other = put_job(database, tenant="calm")
+    with database.session() as session:
+        session.execute(update(Job).where(Job.id == urgent).values(priority=1))
+    order = [claimed(database).job_id for _ in range(4)]
+    assert order[0] == urgent
+    assert order[1] == other
+    assert order[2] == first
+    assert third not in order
+
+
+def test_claims_at_the_same_time_take_each_job_once(database: Database) -> None:
+    jobs = {put_job(database) for _ in range(12)}
+    taken: list[str] = []
+
+    def work() -> None:
+        while (run := lifecycle.claim(database, "any", 60, 1)) is not None:
+            taken.append(run.job_id)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == sorted(jobs)
+
+
+def test_a_heartbeat_renews_and_tells_what_the_owner_wants(database: Database) -> None:
+    job_id = put_job(database)
+    run = claimed(database)
+    let_lapse(database, job_id)
+    assert lifecycle.heartbeat(database, run, 60) is State.RUNNING
+    assert lifecycle.rescue(database, 5) == []
+    assert owner_moves(database, job_id, PAUSE)
+    assert lifecycle.heartbeat(database, run, 60) is State.PAUSING
+    assert lifecycle.look(database, run) is State.PAUSING
+
+
+def test_every_write_of_a_fenced_run_changes_nothing(database: Database) -> None:
+    job_id = put_job(database)
+    old = claimed(database)
+    let_lapse(database, job_id)
+    assert lifecycle.rescue(database, 5) == [(job_id, State.QUEUED)]
+    new = claimed(database, "two")
+    before = job_of(database, job_id)
+    assert lifecycle.heartbeat(database, old, 60) is None
+    assert lifecycle.look(database, old) is None
+    batch = Batch([Point("train_loss", 1, 1.0, NOW)], [Happening("warned", NOW, {})], {"step": 99})
+    assert lifecycle.record(database, old, batch) is None
+    assert lifecycle.finish(database, old, Ending(outputs=[OUTPUT])) is None
+    assert lifecycle.settle(database, old) is None
+    assert lifecycle.lose(database, old, 5, "gone") is None
+    after = job_of(database, job_id)
+    assert (after.revision, after.events, after.lease_owner) == (before.revision, before.events, "two")
+    assert not artifacts_of(database, job_id)
+    assert lifecycle.finish(database, new, Ending(outputs=[OUTPUT])) is State.SUCCEEDED
+
+
+def test_without_the_fence_a_zombie_would_finish_twice(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proof that the fence is what holds: taken out, the run that lost its lease ends the job."""
+    job_id = put_job(database)
+    old = claimed(database)
+    let_lapse(database, job_id)
+    lifecycle.rescue(database, 5)
+    claimed(database, "two")
+    monkeypatch.setattr(repository, "fence", lambda attempt: ())
+    assert lifecycle.finish(database, old, Ending(outputs=[OUTPUT])) is State.SUCCEEDED
+    assert artifacts_of(database, job_id) == {"model": "a" * 64}
+
+
+def test_a_batch_is_written_whole(database: Database) -> None:
+    job_id = put_job(database)
+    run = claimed(database)
+    points = [Point("train_loss", step, 1 / step, NOW) for step in range(1, 4)]
+    happenings = [Happening("phase_started", NOW, {"phase": "train"}), Happening("warned", NOW, {"code": "c"})]
+    assert lifecycle.record(database, run, Batch(points, happenings, {"step": 3})) is State.RUNNING
+    with database.reading() as session:
+        events = repository.events_after(session, job_id, 0, 100)
+        stored = [tuple(row) for row in repository.points(session, job_id, None, 2)]
+    assert [(event.sequence, event.type) for event in events] == [
+        (1, "state_changed"),
+        (2, "state_changed"),
+        (3, "phase_started"),
+        (4, "warned"),
+    ]
+    assert events[2].at == NOW
+    assert stored == [("train_loss", 2, 0.5, NOW), ("train_loss", 3, 1 / 3, NOW)]
+    assert job_of(database, job_id).step == 3
+
+
+def test_repeated_steps_overwrite_their_points(database: Database) -> None:
+    put_job(database)
+    run = claimed(database)
+    for value in (1.0, 2.0):
+        lifecycle.record(database, run, Batch([Point("train_loss", 7, value, NOW)]))
+    with database.reading() as session:
+        assert session.scalars(select(MetricPoint.value)).all() == [2.0]
+
+
+def test_finish_is_one_transaction_and_may_be_repeated(database: Database) -> None:
+    job_id = put_job(database)
+    run = claimed(database)
+    ending = Ending(result={"chain": "c"}, outputs=[OUTPUT])
+    assert lifecycle.finish(database, run, ending) is State.SUCCEEDED
+    events = job_of(database, job_id).events
+    assert lifecycle.finish(database, run, ending) is State.SUCCEEDED
+    assert job_of(database, job_id).events == events
+    assert artifacts_of(database, job_id) == {"model": "a" * 64}
+    assert states_of(database, job_id).count("succeeded") == 1
+
+
+def test_a_finish_that_breaks_leaves_nothing(database: Database) -> None:
+    job_id = put_job(database)
+    run = claimed(database)
+    broken = Output("model", "model.zip", None, OUTPUT.stored)  # type: ignore[arg-type]
+    with pytest.raises(Exception, match="media_type"):
+        lifecycle.finish(database, run, Ending(outputs=[OUTPUT, broken]))
+    assert job_of(database, job_id).state == "running"
+    assert not artifacts_of(database, job_id)
+
+
+@pytest.mark.parametrize(
+    ("asked", "settled"),
+    [(None, "queued"), (PAUSE, "paused"), (CANCEL_RUN, "cancelled")],
+    ids=["deploy", "pause", "cancel"],
+)
+def test_settle_follows_what_was_asked(database: Database, asked: Move | None, settled: str) -> None:
+    job_id = put_job(database)
+    run = claimed(database)
+    if asked is not None:
+        assert owner_moves(database, job_id, asked)
+    assert lifecycle.settle(database, run) == settled
+    job = job_of(database, job_id)
+    assert (job.state, job.lapses, job.lease_owner) == (settled, 0, None)
+
+
+def test_a_cancelled_run_cannot_succeed(database: Database) -> None:
+    job_id = put_job(database)
+    run = claimed(database)
+    assert owner_moves(database, job_id, CANCEL_RUN)
+    assert lifecycle.finish(database, run, Ending(outputs=[OUTPUT])) is State.CANCELLED
+    assert not artifacts_of(database, job_id)
+
+
+def test_a_run_that_ends_while_pausing_has_ended(database: Database) -> None:
+    job_id = put_job(database)
+    run = claimed(database)
+    assert owner_moves(database, job_id, PAUSE)
+    assert lifecycle.finish(database, run, Ending(outputs=[OUTPUT])) is State.SUCCEEDED
+
+
+@pytest.mark.parametrize(("asked", "state"), [(None, "queued"), (PAUSE, "paused"), (CANCEL_RUN, "cancelled")])
+def test_rescue_follows_what_was_asked(database: Database, asked: Move | None, state: str) -> None:
+    job_id = put_job(database)
+    claimed(database)
+    if asked is not None:
+        assert owner_moves(database, job_id, asked)
+    assert lifecycle.rescue(database, 5) == []
+    let_lapse(database, job_id)
+    assert lifecycle.rescue(database, 5) == [(job_id, State(state))]
+    assert lifecycle.rescue(database, 5) == []
+    assert job_of(database, job_id).lapses == (1 if asked is None else 0)
+
+
+def test_the_last_lapse_fails_the_job(database: Database) -> None:
+    job_id = put_job(database)
+    for lapse in range(1, 4):
+        claimed(database)
+        let_lapse(database, job_id)
+        lifecycle.rescue(database, 3)
+        assert job_of(database, job_id).lapses == lapse
+    job = job_of(database, job_id)
+    assert (job.state, (job.error or {})["code"], job.finished_at is None) == ("failed", "worker_lost", False)
+
+
+def test_a_cancelled_job_in_the_queue_never_runs(database: Database) -> None:
+    job_id = put_job(database)
+    assert owner_moves(database, job_id, CANCEL_IDLE)
+    assert lifecycle.claim(database, "one", 60, 1) is None
+    assert not owner_moves(database, job_id, RESUME)
+
+
+def test_two_whole_jobs(database: Database, tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    lost = put_job(database, crash={"at": 4, "how": "kill", "once": True})
+    plain = put_job(database, steps=5)
+    worker_for(settings, database).run_next()
+    assert [job_of(database, job_id).state for job_id in (lost, plain)] == ["succeeded", "succeeded"]
+    assert job_of(database, lost).attempt == 2
+    assert set(artifacts_of(database, lost)) == {"model", "checkpoint", "receipt"}
+    with database.reading() as session:
+        counted = session.scalar(select(func.count()).select_from(MetricPoint).where(MetricPoint.job_id == lost))
+    assert counted == 24
