@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from engine.measure import Request
 from engine.models import Base
 from engine.ports import Logits
 from engine.quantized import in_float
-from engine.receipt import Evidence, answers, build
+from engine.receipt import Evidence, answers, build, figures_of
 from engine.run import Run
 
 # A row speaks against the file where it answers otherwise though the model led by this many logits (odds of 1.6 to 1):
@@ -62,8 +63,10 @@ def deliver(
     expected = _export(run, package)
     evidence = _measure(run, sources, package, untouched, expected, reference, trained_float)
     run.sink.emit(PhaseStarted(phase="receipt"))
-    effects = {one.number: one.report(run) for one in run.plan.on("report")}
-    receipt = build(run, sources, base, job, Evidence(**evidence, effects=effects))
+    figures = figures_of(run.spec, run.data.test.labels, evidence)
+    run.memory["measured"] = {"metric_loss": figures.metric_loss.value, "bytes_ratio": figures.size_ratio}
+    evidence = replace(evidence, effects={one.number: one.report(run) for one in run.plan.on("report")})
+    receipt = build(run, sources, base, job, evidence)
     _hand_over(run, work, outputs, receipt)
     shutil.rmtree(work)
     missed = list(faults(receipt["limits"]["checks"]))
@@ -106,7 +109,7 @@ def _measure(
     expected: Logits,
     reference: Logits | None,
     trained_float: Logits,
-) -> dict[str, Any]:
+) -> Evidence:
     """Let a fresh process measure the package, judge its answers, and let the auditors see it."""
     run.sink.emit(PhaseStarted(phase="measure"))
     fresh = run.task.build()
@@ -126,16 +129,16 @@ def _measure(
     for one in auditors:
         assert exported is not None
         one.audit(run, exported, run.model)
-    return {
-        "reference_kind": "trained_float" if reference is None else "untreated_twin",
-        "reference_logits": trained_float,
-        "exported_logits": logits,
-        "found": found,
-        "reference_bytes": reference_bytes,
-        "reference_parameters": sum(one.numel() for one in fresh.parameters()),
-        "exported_parameters": sum(one.numel() for one in run.model.parameters()),
-        "files": [entry(path) for path in sorted(package.iterdir())],
-    }
+    return Evidence(
+        reference_kind="trained_float" if reference is None else "untreated_twin",
+        reference_logits=trained_float,
+        exported_logits=logits,
+        found=found,
+        reference_bytes=reference_bytes,
+        reference_parameters=sum(one.numel() for one in fresh.parameters()),
+        exported_parameters=sum(one.numel() for one in run.model.parameters()),
+        files=[entry(path) for path in sorted(package.iterdir())],
+    )
 
 
 def _save_untouched(fresh: nn.Module, folder: Path) -> int:

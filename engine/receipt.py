@@ -8,7 +8,7 @@ import importlib.metadata
 import inspect
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Evidence:
     reference_parameters: int
     exported_parameters: int
     files: Sequence[Entry]
-    effects: Mapping[int, Mapping[str, float]]
+    effects: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def exported_bytes(self) -> int:
