@@ -79,7 +79,8 @@ class StructuredPruning(Instruction):
     def model(self, run: Run, model: nn.Module) -> nn.Module:
         """Prune before a training under fake quantisation, or take the shapes of the snapshot."""
         if not _before_training(run):
-            self._fitting(run, model)  # a misfit is told now, not after the training
+            if not run.clock.step:
+                self._fitting(run, model)  # a misfit is told now, not after the training
             return model
         shapes = run.state(self.name).get("shapes")
         if shapes is not None:

@@ -1,0 +1,111 @@
+"""Instruction 26: what is cast and what is not, through the loop; and that a context which is off is an error."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from engine.errors import EngineError, InvalidPlan
+from engine.events import Warned
+from engine.instructions.mixed_precision.i26_autocast import Autocast
+from engine.run import Run
+from tests.engine.tiny_run import begun, text_run, told, trained
+
+
+@contextmanager
+def _recorded(model: nn.Module) -> Iterator[list[torch.dtype]]:
+    """The output formats of all linear layers."""
+    seen: list[torch.dtype] = []
+    hooks = [
+        module.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+        for module in model.modules()
+        if isinstance(module, nn.Linear)
+    ]
+    yield seen
+    for hook in hooks:
+        hook.remove()
+
+
+def _loss(run: Run, cast: Autocast | None) -> Tensor:
+    batch = run.task.collate([run.data.examples["train"][i] for i in range(8)], run.data.train.labels[:8].tolist())
+    run.model.eval()
+    if cast is None:
+        return run.task.losses(run.task.forward(run.model, batch), batch)
+    with cast.context(run):
+        return run.task.losses(run.task.forward(run.model, batch), batch)
+
+
+def test_products_are_cast_and_weights_gradients_and_loss_are_not(tmp_path: Path) -> None:
+    run = begun(text_run(tmp_path))
+    with _recorded(run.model) as seen:
+        losses = _loss(run, Autocast())
+    losses.sum().backward()
+    assert seen
+    assert set(seen) == {torch.bfloat16}
+    assert losses.dtype == torch.float32
+    assert {weight.dtype for weight in run.model.parameters()} == {torch.float32}
+    assert {weight.grad.dtype for weight in run.model.parameters() if weight.grad is not None} == {torch.float32}
+    torch.testing.assert_close(losses, _loss(run, None), rtol=0.01, atol=0.0)
+    assert not torch.equal(losses, _loss(run, None)), "rounded, or nothing was cast"
+
+
+def test_the_loop_enters_the_context_in_every_forward_pass(tmp_path: Path) -> None:
+    run = begun(text_run(tmp_path, ["autocast"]))
+    with _recorded(run.model) as seen:
+        plain = text_run(tmp_path)
+        plain.task.build = lambda: run.model  # type: ignore[method-assign]  # the recorded model trains
+        trained(plain, tmp_path / "plain")
+        assert set(seen) == {torch.float32}
+        seen.clear()
+        run.task.build = lambda: run.model  # type: ignore[method-assign]
+        trained(run, tmp_path / "cast")
+        in_training = [dtype for dtype in seen if dtype == torch.bfloat16]
+    layers = sum(isinstance(module, nn.Linear) for module in run.model.modules())
+    assert len(in_training) == layers * run.clock.total
+    assert told(run, "train_loss") == pytest.approx(told(plain, "train_loss"), rel=0.05)
+
+
+def test_each_forward_pass_sees_the_weights_of_its_moment(tmp_path: Path) -> None:
+    run = begun(text_run(tmp_path))
+    before = _loss(run, Autocast())
+    with torch.no_grad():
+        for weight in run.model.parameters():
+            weight.add_(0.5)
+    assert not torch.equal(_loss(run, Autocast()), before)
+
+
+def test_a_context_that_turned_itself_off_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = begun(text_run(tmp_path))
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
+    with pytest.raises(EngineError, match="cannot cast"):
+        _loss(run, Autocast())
+
+
+def test_half_precision_needs_a_scaler_and_warns_on_a_processor(tmp_path: Path) -> None:
+    with pytest.raises(InvalidPlan, match="underflows without dynamic_loss_scaling"):
+        text_run(tmp_path, [{"name": "autocast", "dtype": "float16"}])
+    run = begun(text_run(tmp_path, [{"name": "autocast", "dtype": "float16"}, 28]))
+    cast = run.plan.instructions[0]
+    assert isinstance(cast, Autocast)
+    with _recorded(run.model) as seen:
+        _loss(run, cast)
+        _loss(run, cast)
+    assert set(seen) == {torch.float16}
+    warned = [event.code for event in run.sink.events if isinstance(event, Warned)]  # type: ignore[attr-defined]
+    assert warned == ["slow_half_precision"], "once a run"
+
+
+def test_the_probe_reports_a_ratio_and_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    run = trained(text_run(tmp_path, ["autocast"]), tmp_path)
+    weights = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    run.model.zero_grad(set_to_none=True)
+    random = torch.get_rng_state()
+    effects = run.plan.instructions[0].report(run)
+    assert set(effects) == {"step_time_ratio"}
+    assert effects["step_time_ratio"] > 0
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in run.model.state_dict().items())
+    assert all(weight.grad is None for weight in run.model.parameters())
+    assert torch.equal(torch.get_rng_state(), random)
