@@ -19,7 +19,7 @@ from types import FrameType
 
 import httpx
 
-from app.auth.service import bootstrap
+from app.auth.bootstrap import bootstrap
 from app.broker import Broker, NoBroker, embedded
 from app.child import Child
 from app.database import Database

@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from app.auth.service import bootstrap
+from app.auth.bootstrap import bootstrap
 from app.database import Base
 from app.main import create_app
 from app.settings import Settings
