@@ -1,6 +1,6 @@
 """What a job will cost before it runs, marked as an estimate. Knows no instruction by name.
 
-Arithmetic on the size of the model (read off its configuration, on the meta device) and the matrix rate of this machine,
+Arithmetic on the size of the model (read off its configuration) and the matrix rate of this machine,
 measured once a process by products of some milliseconds. A worker with another processor differs.
 """
 

@@ -33,9 +33,8 @@ def run_job(spec: Spec, folder: Path, sink: Sink, *, job: str | None, interrupt:
         StopRequested: after a snapshot, where one could be taken.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = (
-        False  # a guard for debugging that costs a pass over each buffer
-    )
+    # A guard for debugging that costs a pass over each new buffer; its module hides the setting from type checkers.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     sink.emit(PhaseStarted(phase="data"))
     sources = [(Source.open(Path(path)), role) for role, path in spec.files()]
     base = _base(spec)
