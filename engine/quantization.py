@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 Activation: TypeAlias = Literal["static", "dynamic"]
+Inputs: TypeAlias = Literal["static", "dynamic", "float"]
 # The smallest step: a constant tensor of zeros has no range to divide.
 _LEAST_STEP = 1e-8
 _SAMPLED = 65_536
@@ -58,17 +59,31 @@ def rounded_weight(weight: Tensor, bits: int) -> Tensor:
     return torch.fake_quantize_per_channel_affine(weight, step, zeros, 0, -top, top)
 
 
+def rounded_blocks(weight: Tensor, block: int) -> Tensor:
+    """A weight (rows, width) rounded to 4 bits, each `block` neighbours of a row with a step of their own.
+
+    The levels are -8 to 7, the largest magnitude of a block is -8: what ONNX Runtime's quantiser stores.
+    """
+    blocks = weight.detach().reshape(weight.shape[0], -1, block)
+    step = blocks.gather(2, blocks.abs().argmax(dim=2, keepdim=True)) / -8.0
+    levels = torch.where(step == 0, 0.0, blocks / step).round().clamp(-8, 7)
+    return (levels * step).view_as(weight)
+
+
 @dataclass
 class Setting:
     """What the quantised modules of one model share.
 
     `padding`: the attention mask of the batch under way, (batch, sequence), or None. `percentile` None: ranges are the
-    extremes. `observing`: while the model trains; `calibrating`: also while it does not.
+    extremes. `observing`: while the model trains; `calibrating`: also while it does not. A block: 4-bit weights with a
+    step for so many neighbours of a row.
     """
 
     weight_bits: int = 8
     activation_bits: int = 8
-    activation: Activation = "static"
+    activation: Inputs = "static"
+    linear_block: int | None = None
+    embedding_block: int | None = None
     percentile: float | None = None
     active: bool = True
     observing: bool = True
@@ -108,7 +123,7 @@ class ActivationRange(nn.Module):
             self._observe(values.detach())
         if setting.counting:
             self._count(values.detach())
-        if not setting.active:
+        if not setting.active or setting.activation == "float":
             return values
         step, zero_point = affine(*self._range(values), setting.activation_bits)
         result = torch.fake_quantize_per_tensor_affine(values, step, zero_point, 0, 2**setting.activation_bits - 1)

@@ -1,5 +1,6 @@
 """Modules that round as the exported file will, and how a model is fitted with them. Knows no task, no instruction."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine.quantization import ActivationRange, Setting, rounded_weight
+from engine.quantization import ActivationRange, Setting, rounded_blocks, rounded_weight
 
 
 class QuantizedLinear(nn.Linear):
@@ -22,8 +23,10 @@ class QuantizedLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:  # torch's own name
         """The rounded product."""
         values = self.inputs(input)
-        setting = self.inputs.setting
-        weight = rounded_weight(self.weight, setting.weight_bits) if setting.active else self.weight
+        setting, weight = self.inputs.setting, self.weight
+        if setting.active:
+            block, bits = setting.linear_block, setting.weight_bits
+            weight = rounded_blocks(weight, block) if block else rounded_weight(weight, bits)
         return functional.linear(values, weight, self.bias)
 
 
@@ -71,7 +74,9 @@ class QuantizedEmbedding(nn.Embedding):
         rows = super().forward(input)
         if not self.setting.active:
             return rows
-        return rounded_weight(rows.reshape(-1, rows.shape[-1]), self.setting.weight_bits).view_as(rows)
+        block, flat = self.setting.embedding_block, rows.reshape(-1, rows.shape[-1])
+        rounded = rounded_blocks(flat, block) if block else rounded_weight(flat, self.setting.weight_bits)
+        return rounded.view_as(rows)
 
 
 def wrap(model: nn.Module, setting: Setting, keep: Sequence[str], probe: Callable[[nn.Module], Any]) -> nn.Module:
@@ -172,6 +177,24 @@ def in_float(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         setting.active = was
+
+
+def plain(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> nn.Module:
+    """A copy with torch's own modules in the place of the rounding ones of these kinds."""
+    model = copy.deepcopy(model)
+    for name, module in list(model.named_modules()):
+        if not isinstance(module, kinds):
+            continue
+        new: nn.Module
+        if isinstance(module, QuantizedEmbedding):
+            new = nn.Embedding(module.num_embeddings, module.embedding_dim, module.padding_idx, _weight=module.weight)
+        elif isinstance(module, QuantizedLinear):
+            new = nn.Linear(module.in_features, module.out_features, module.bias is not None, device="meta")
+            new.weight, new.bias = module.weight, module.bias
+        else:
+            raise TypeError(f"{name} has no plain form here")
+        model.set_submodule(name, new.train(module.training))
+    return model
 
 
 def plain_state(model: nn.Module) -> dict[str, Tensor]:
