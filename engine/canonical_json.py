@@ -10,14 +10,14 @@ from typing import TypeAlias
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
-_EXACT = 2**53  # beyond it, integers and doubles part ways
+_EXACT = 2**53  # beyond it an integer is spelled as its double: every JSON reader may take it for one
 
 
 def encode(value: Json) -> bytes:
     """The canonical UTF-8 bytes.
 
     Raises:
-        ValueError: for a number that JSON or a double cannot hold, or a text that is not Unicode.
+        ValueError: for a number that JSON cannot hold, or a text that is not Unicode.
     """
     return _text(value).encode("utf-8")
 
@@ -26,9 +26,7 @@ def _text(value: Json) -> str:
     if value is None or isinstance(value, bool | str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, int):
-        if abs(value) > _EXACT:
-            raise ValueError(f"{value} has no exact double")
-        return str(value)
+        return str(value) if abs(value) <= _EXACT else _number(float(value))
     if isinstance(value, float):
         return _number(value)
     if isinstance(value, Mapping):

@@ -6,11 +6,14 @@ above, the other below.
 
 import hashlib
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -110,3 +113,17 @@ def _picture(drawn: np.random.Generator, label: int, size: int, mode: str) -> by
     stream = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(stream, format="PNG")
     return stream.getvalue()
+
+
+def write_rows(rows: Rows, path: Path, task: str, labels: Sequence[str] = LABELS) -> Path:
+    """The rows as a canonical data file."""
+    table = pa.table(
+        {
+            "id": rows.ids.tolist(),
+            "image" if task == "image_classification" else "text": list(rows.payloads),
+            "label": pa.array(rows.labels.tolist(), pa.int32()),
+        }
+    )
+    about = {"version": 1, "task": task, "labels": list(labels), "columns": {}}
+    pq.write_table(table.replace_schema_metadata({"fiftytwo": json.dumps(about)}), path)
+    return path

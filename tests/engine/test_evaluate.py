@@ -1,0 +1,90 @@
+"""Scores and intervals against slow oracles: scikit-learn, bisection, and how often an interval covers."""
+
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score, recall_score
+
+from engine.evaluate import (
+    accuracy,
+    agreement,
+    loss,
+    macro_f1,
+    measured,
+    median,
+    paired_difference,
+    recalls,
+    score,
+    wilson,
+)
+
+pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
+
+
+@given(pairs)
+def test_scores_equal_scikit_learn(rows: list[tuple[int, int]]) -> None:
+    truth, answers = np.array(rows, dtype=np.int64).T
+    assert accuracy(truth, answers) == pytest.approx(accuracy_score(truth, answers))
+    assert macro_f1(truth, answers) == pytest.approx(f1_score(truth, answers, average="macro", zero_division=0))
+    assert score("macro_f1", answers, truth, 4) == macro_f1(truth, answers)
+    present = sorted(set(truth.tolist()))
+    expected = recall_score(truth, answers, average=None, labels=present, zero_division=0)
+    found = recalls(truth, answers, 4)
+    assert [found[k] for k in present] == pytest.approx(list(expected))
+    assert all(found[k] is None for k in range(4) if k not in present)
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 5), (5, 5), (3, 7), (880, 1000)])
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_wilson_holds_the_shares_that_the_count_does_not_refute(right: int, n: int, confidence: float) -> None:
+    z, seen = NormalDist().inv_cdf(0.5 + confidence / 2), right / n
+    shares = np.linspace(0, 1, 200_001)
+    kept = shares[np.abs(seen - shares) <= z * np.sqrt(shares * (1 - shares) / n) + 1e-12]
+    assert wilson(right, n, confidence) == pytest.approx((kept.min(), kept.max()), abs=1e-5)
+
+
+def test_a_difference_that_was_not_seen_is_not_certain() -> None:
+    low, high = paired_difference(0, 0, 50)
+    assert low < 0 < high
+    assert paired_difference(12, 0, 100)[0] > 0
+    assert paired_difference(3, 9, 100) == pytest.approx(tuple(-x for x in reversed(paired_difference(9, 3, 100))))
+
+
+def test_the_paired_interval_covers_the_true_difference() -> None:
+    drawn = np.random.default_rng(3)
+    covered = 0
+    for _ in range(400):
+        first, second, _, _ = drawn.multinomial(200, [0.05, 0.02, 0.83, 0.10])
+        low, high = paired_difference(int(first), int(second), 200)
+        covered += low <= 0.03 <= high
+    assert 0.92 <= covered / 400 <= 0.99
+
+
+def test_the_loss_counts_rows_that_one_alone_has_right() -> None:
+    truth = np.array([0, 0, 1, 1, 1, 0, 1, 0], dtype=np.int64)
+    was = np.array([0, 0, 1, 1, 0, 0, 1, 1], dtype=np.int64)
+    now = np.array([0, 1, 1, 1, 1, 1, 1, 1], dtype=np.int64)
+    found = loss("accuracy", truth, was, now, seed=0)
+    assert found.value == pytest.approx(6 / 8 - 5 / 8)
+    assert (found.low, found.high) == pytest.approx(paired_difference(2, 1, 8))
+    assert agreement(was, now).value == pytest.approx(5 / 8)
+
+
+def test_a_bootstrap_interval_is_seeded_and_holds_the_value() -> None:
+    drawn = np.random.default_rng(0)
+    truth = drawn.integers(0, 3, 200)
+    answers = np.where(drawn.random(200) < 0.7, truth, drawn.integers(0, 3, 200))
+    first, again = (measured("macro_f1", truth, answers, seed=5) for _ in range(2))
+    assert first == again
+    assert first.low < first.value < first.high
+    assert loss("macro_f1", truth, truth, answers, seed=5).low > 0
+
+
+def test_the_median_interval_covers_as_promised() -> None:
+    drawn = np.random.default_rng(1)
+    medians = [median(drawn.normal(1, 1, 41)) for _ in range(400)]
+    hits = sum(one.low <= 1.0 <= one.high for one in medians)
+    assert hits / 400 >= 0.93
