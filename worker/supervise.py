@@ -21,9 +21,10 @@ from typing import IO, Any
 
 log = logging.getLogger(__name__)
 
-CHILD = Path(__file__).with_name("child.py")
+WARDEN = Path(__file__).with_name("warden.py")
 TAG = "FIFTYTWO_RUN"
 LISTEN_SECONDS = 0.1
+CLEAR_SECONDS = 5.0
 LOG_NAME = "log.txt"
 STOPPED = 75
 
@@ -37,7 +38,7 @@ class Wish(Enum):
 
 
 class FolderInUse(Exception):
-    """Another process that cannot be ended from here still works in the run's folder."""
+    """Another process, which cannot be ended from here, still works in the run's folder."""
 
 
 @dataclass
@@ -56,8 +57,8 @@ class Engine:
     def __init__(self, command: Sequence[str], folder: Path, environment: Mapping[str, str], memory_bytes: int) -> None:
         self.events: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
         sweep(folder)
-        self._lock = _hold(folder)
-        launch = [sys.executable, "-I", "-S", str(CHILD), str(os.getpid()), str(memory_bytes), *command]
+        lock = _hold(folder)
+        launch = [sys.executable, "-I", "-S", str(WARDEN), str(os.getpid()), str(memory_bytes), *command]
         try:
             with (folder / LOG_NAME).open("ab") as errors:
                 self.process = subprocess.Popen(
@@ -67,18 +68,18 @@ class Engine:
                     stderr=errors,
                     env={**environment, TAG: str(folder)},
                     start_new_session=True,
-                    pass_fds=(self._lock.fileno(),),
+                    pass_fds=(lock.fileno(),),
                     text=True,
                     encoding="utf-8",
                     errors="replace",
                 )
-        except BaseException:
-            self._lock.close()
-            raise
+        finally:
+            # The processes of the run hold the lock from here on, so that it ends with the last of them.
+            lock.close()
         threading.Thread(target=self._listen, name="engine-events", daemon=True).start()
 
     def ask_to_stop(self) -> None:
-        """SIGTERM to the engine itself, which sees to its children."""
+        """SIGTERM to the engine itself, by way of its warden; the engine sees to its children."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
 
@@ -88,9 +89,7 @@ class Engine:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
             log.debug("the group of the run is gone already")
-        code = self.process.wait()
-        self._lock.close()
-        return code
+        return self.process.wait()
 
     def _listen(self) -> None:
         stream = self.process.stdout
@@ -163,7 +162,7 @@ def _note(ending: Exit, event: Mapping[str, Any]) -> None:
 def sweep(folder: Path) -> None:
     """Kill what an earlier attempt left running for this folder, its grandchildren too (Linux; known by a variable)."""
     mark = f"{TAG}={folder}".encode()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + CLEAR_SECONDS
     while (left := _tagged(mark)) and time.monotonic() < deadline:
         for pid in left:
             try:
@@ -187,9 +186,13 @@ def _tagged(mark: bytes) -> list[int]:
 def _hold(folder: Path) -> IO[str]:
     """Take the folder's lock, which the engine inherits: two engines never write one folder."""
     lock = (folder / ".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise FolderInUse(str(folder)) from error
-    return lock
+    deadline = time.monotonic() + CLEAR_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except OSError as error:
+            if time.monotonic() > deadline:
+                lock.close()
+                raise FolderInUse(str(folder)) from error
+            time.sleep(0.02)
