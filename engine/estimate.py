@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from engine.models import find, models_dir
-from engine.plan import Plan
 from engine.spec import Spec, steps_of
 from engine.tasks import TASKS
 
@@ -56,14 +55,3 @@ def _matrix_rate() -> float:
         torch.mm(left, right)
         seconds.append(time.perf_counter() - started)
     return float(2 * _PROBED**3 / min(seconds))
-
-
-def plan_for(spec: Spec, fixed_splits: bool) -> Plan:
-    """The plan as a worker will make it, given whether the data names its splits.
-
-    Raises:
-        InvalidPlan: with every fault.
-    """
-    base = find(spec.base_model, models_dir())
-    facts = {name for name, holds in (("pretrained", base.pretrained), ("fixed_splits", fixed_splits)) if holds}
-    return Plan.of(spec, facts)
