@@ -1,0 +1,76 @@
+"""`python -m benchmarks [--only NAME]... [--quick]`: measure, print the table, write docs/benchmarks.md.
+
+A run of some rows or a quick one only prints: the page holds whole runs alone. Exit code 1: a line was missed.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+from benchmarks import download, inference, pickup, submit, training, whole_jobs
+from benchmarks.benchmark import Benchmark, Result, Setting
+from benchmarks.machine import cores
+from benchmarks.page import figures, page, plot
+from benchmarks.pairs import FEWEST_PAIRS, MOST_PAIRS, Verdict, collect
+from benchmarks.texts import ROOT
+
+BENCHMARKS: dict[str, Benchmark] = {
+    one.name: one for module in (training, whole_jobs, submit, pickup, inference, download) for one in module.BENCHMARKS
+}
+PAGE = ROOT / "docs" / "benchmarks.md"
+PLOT = ROOT / "docs" / "benchmarks.svg"
+_CORES = 2
+_QUICK_PAIRS = 2
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the chosen benchmarks."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure against peers, side by side.")
+    parser.add_argument("--only", action="append", choices=sorted(BENCHMARKS), help="this row; may be repeated")
+    parser.add_argument("--quick", action="store_true", help="two tiny pairs a row: does it run, not how fast")
+    parser.add_argument("--pairs", type=int, default=FEWEST_PAIRS, help="fewest pairs a row")
+    given = parser.parse_args(words)
+    began, load = time.monotonic(), os.getloadavg()
+    chosen = [one for name, one in BENCHMARKS.items() if not given.only or name in given.only]
+    results = []
+    for one in chosen:
+        results.append(measure(one, quick=given.quick, fewest=given.pairs))
+        print(figures(results[-1]), flush=True)
+    if not given.quick and not given.only:
+        PAGE.write_text(page(results, minutes=(time.monotonic() - began) / 60, load=load[0]), encoding="utf-8")
+        PLOT.write_text(plot(results), encoding="utf-8")
+    missed = any(one.verdict(line) is Verdict.MISSED for one in results for line in one.benchmark.lines)
+    return 1 if missed else 0
+
+
+def measure(benchmark: Benchmark, *, quick: bool, fewest: int) -> Result:
+    """Measure one row in a scratch folder of its own."""
+    began = time.monotonic()
+    print(f"{benchmark.name}: setting up", file=sys.stderr, flush=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="fiftytwo-bench-") as folder,
+        benchmark.open(Setting(Path(folder), min(_CORES, cores()), quick)) as pair,
+    ):
+        values = collect(
+            pair,
+            benchmark.lines,
+            fewest=_QUICK_PAIRS if quick else fewest,
+            most=_QUICK_PAIRS if quick else MOST_PAIRS,
+            seconds=benchmark.seconds,
+            told=partial(_tell, benchmark.name),
+        )
+    return Result(benchmark, values, time.monotonic() - began)
+
+
+def _tell(name: str, number: int, values: Mapping[str, float]) -> None:
+    shown = ", ".join(f"{figure} {value:.3g}" for figure, value in values.items())
+    print(f"{name} {number + 1}: {shown}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
