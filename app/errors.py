@@ -33,6 +33,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import compile_path
 
 from app.ids import new_id
 from engine.errors import EngineError, Fault, InvalidData, InvalidPlan
@@ -261,13 +262,30 @@ def _http_error(request: Request, error: HTTPException) -> Response:
     if error.status_code == 404:
         return problem(request, NotFound(f"no route {request.url.path}", remedy="/docs lists every route"))
     if error.status_code == 405:
+        allowed = ", ".join(_methods(request))
         known = ServiceError(
-            f"{request.method} is not allowed here", code="method_not_allowed", headers=error.headers or {}
+            f"{request.method} is not allowed here",
+            code="method_not_allowed",
+            remedy=f"use one of {allowed}",
+            headers={"Allow": allowed},
         )
         return problem(request, known, status=405, title="This route has other methods")
     kind = ROUTING_ERRORS.get(error.status_code, ServiceError)
     known = kind(str(error.detail))
     return problem(request, known, status=error.status_code)
+
+
+def _methods(request: Request) -> list[str]:
+    """Every method of this path: routing itself only knows those of the first route that it tried."""
+    paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    return sorted(
+        {
+            method.upper()
+            for path, operations in paths.items()
+            if compile_path(path)[0].match(request.url.path)
+            for method in operations
+        }
+    )
 
 
 def install(app: FastAPI) -> None:

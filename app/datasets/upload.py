@@ -145,7 +145,7 @@ class _Parts:
             self._fault("repeated_field", f"the form has more than one part {self._name[:80]!r}", "send it once")
         if self._name == "file" and self.form.filename is None:
             # Only a hint at the format: nothing is ever stored under a caller's name.
-            self.form.filename = (message.get_filename() or "file")[-200:]
+            self.form.filename = (message.get_filename() or "file").replace("\x00", "")[-200:]
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == "file":

@@ -17,7 +17,7 @@ BOM = b"\xef\xbb\xbf"
 # The most that JSON's escapes can make of a byte.
 ESCAPE_FACTOR = 6
 BATCH_ROWS = 256
-PEEKED_ROWS = 20
+PEEKED_ROWS = 100
 
 Record = dict[str, Any] | InvalidRow
 """A row by column name, or why it is none."""
@@ -160,9 +160,11 @@ def _delimiter(stream: IO[bytes]) -> str:
 
 def _parquet(path: Path, wanted: Sequence[str], limits: Limits) -> tuple[list[str], Iterator[tuple[int, Record]]]:
     try:
-        file = pq.ParquetFile(path, read_dictionary=list(wanted), memory_map=False)
-        names = list(file.schema_arrow.names)
-    except (pa.ArrowException, OSError, ValueError) as error:
+        with pq.ParquetFile(path) as plain:
+            names = list(plain.schema_arrow.names)
+        # Read as dictionaries, repeated values stay small: that is how a file of a kilobyte comes to gigabytes.
+        file = pq.ParquetFile(path, read_dictionary=[name for name in wanted if name in names])
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise _broken_parquet(error) from error
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         detail = f"the file has {', '.join(map(repr, doubled))} more than once"

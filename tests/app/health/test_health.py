@@ -1,0 +1,92 @@
+"""Alive, ready, figures; the catalogue and the document that describes every route."""
+
+import re
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+
+from app.health import endpoints
+from app.health.checks import Down, check_broker
+from app.health.figures import Figures
+from app.openapi import OPEN_PATHS, SHARED
+from engine.catalogue import CATALOGUE
+
+
+def test_alive_needs_no_key(service: FastAPI) -> None:
+    answer = TestClient(service).get("/healthz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    assert answer.headers["x-request-id"].startswith("req_")
+
+
+def test_ready_names_each_dependency(service: FastAPI, admin: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "check_broker", lambda _url: None)
+    ready = TestClient(service).get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json()["dependencies"].keys() == {"database", "broker", "storage"}
+
+    with service.state.database.session() as session:
+        session.execute(text("DROP TABLE keys"))
+    unready = admin.get("/readyz")
+    assert unready.status_code == 503
+    assert "retry-after" in unready.headers
+    assert unready.json()["dependencies"]["database"]["status"] == "down"
+    assert unready.json()["dependencies"]["storage"]["status"] == "up"
+
+
+@pytest.mark.parametrize("url", [None, "redis://127.0.0.1:1/0", "redis+socket:///nowhere.sock"])
+def test_a_broker_that_is_not_there(url: str | None) -> None:
+    with pytest.raises(Down):
+        check_broker(url)
+
+
+def test_figures_need_a_key_and_count_by_route(service: FastAPI, admin: TestClient) -> None:
+    assert TestClient(service).get("/metrics").status_code == 401
+    admin.get("/v1/keys/key_one")
+    admin.get("/v1/keys/key_two")
+    shown = admin.get("/metrics").text
+
+    assert 'fiftytwo_http_requests_total{method="GET",route="/v1/keys/{key_id}",status="404"} 2' in shown
+    for line in shown.splitlines():
+        assert re.fullmatch(r'# (HELP|TYPE) .+|[a-z_]+(\{([a-z]+="[^"]*",?)+\})? [0-9.e+-]+', line), line
+
+
+def test_buckets_add_up() -> None:
+    figures = Figures()
+    for seconds in (0.001, 0.2, 100.0):
+        figures.count("GET", "/x", 200, seconds)
+    lines = list(figures.lines())
+
+    assert 'fiftytwo_http_request_seconds_bucket{route="/x",le="0.005"} 1' in lines
+    assert 'fiftytwo_http_request_seconds_bucket{route="/x",le="10.0"} 2' in lines
+    assert 'fiftytwo_http_request_seconds_bucket{route="/x",le="+Inf"} 3' in lines
+    assert 'fiftytwo_http_request_seconds_count{route="/x"} 3' in lines
+
+
+def test_the_catalogue_is_served_whole(admin: TestClient) -> None:
+    listed = admin.get("/v1/instructions").json()["data"]
+    assert [one["number"] for one in listed] == sorted(CATALOGUE)
+    for one in listed:
+        assert admin.get(f"/v1/instructions/{one['number']}").json() == one
+        assert admin.get(f"/v1/instructions/{one['name']}").json() == one
+    assert admin.get("/v1/instructions/999").status_code == 404
+    assert admin.get("/v1/instructions/nonsense").status_code == 404
+
+
+def test_base_models_are_listed_with_their_task(admin: TestClient) -> None:
+    listed = {one["id"]: one for one in admin.get("/v1/models").json()["data"]}
+    assert listed["minilm-l6"]["default_for"] == "text_classification"
+    assert admin.get("/v1/models/resnet-small").json() == listed["resnet-small"]
+    assert admin.get("/v1/models/no/such").status_code == 404
+
+
+def test_every_route_documents_its_errors_and_its_key(service: FastAPI) -> None:
+    document = TestClient(service).get("/openapi.json").json()
+
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert operation["summary"]
+            assert {str(status) for status in SHARED} <= operation["responses"].keys()
+            assert ("security" in operation) == (path not in OPEN_PATHS)
