@@ -4,6 +4,7 @@ A run of some rows or a quick one only prints: the page holds whole runs alone. 
 """
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
@@ -11,6 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+
+import transformers
 
 from benchmarks import download, inference, pickup, submit, training, whole_jobs
 from benchmarks.benchmark import Benchmark, Result, Setting
@@ -35,6 +38,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="two tiny pairs a row: does it run, not how fast")
     parser.add_argument("--pairs", type=int, default=FEWEST_PAIRS, help="fewest pairs a row")
     given = parser.parse_args(words)
+    logging.getLogger().setLevel(logging.WARNING)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     began, load = time.monotonic(), os.getloadavg()
     chosen = [one for name, one in BENCHMARKS.items() if not given.only or name in given.only]
     results = []

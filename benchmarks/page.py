@@ -15,8 +15,8 @@ _METHOD = (
     f"The two sides of a row take turns in pairs, at least {FEWEST_PAIRS}, until the {CONFIDENCE:.0%} interval of the"
     " median (order statistics, no assumption on the distribution) lies on one side of the pass line, the row's time is"
     f" up, or {MOST_PAIRS} pairs are spent. The interval is looked at after every pair, so its confidence is nominal. A"
-    " line is missed only where the whole interval lies beyond it. Computations are timed in processor seconds, services"
-    " by the wall clock."
+    " line is missed only where the whole interval lies beyond it. Computations are timed in processor seconds, whole"
+    " jobs and requests by the wall clock."
 )
 _COLUMNS = ("what", "figure", "median", "95 % interval", "pairs", "pass", "goal", "verdict")
 _WORDS = {
