@@ -59,7 +59,7 @@ class PostTrainingQuantization(Instruction):
     )
     block_size: Literal[16, 32, 64, 128, 256] = Field(default=32, description="4-bit weights that share a step")
     keep: tuple[str, ...] = Field(
-        default=(), max_length=1000, description="modules left in fp32, by name or its last part"
+        default=(), max_length=1000, strict=False, description="modules left in fp32, by name or its last part"
     )
 
     @property

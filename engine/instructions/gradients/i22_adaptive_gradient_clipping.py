@@ -51,9 +51,7 @@ class AdaptiveGradientClipping(Instruction):
         default=20, ge=0, le=100_000, description="steps at a threshold of 1.0 before the history counts"
     )
     unit_ratio: float = Field(default=0.01, gt=0, le=1, description="unit: largest gradient norm over weight norm")
-    ceiling: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="the threshold never rises above it"
-    )
+    ceiling: float | None = Field(default=None, gt=0, le=1e6, description="the threshold never rises above it")
 
     @property
     def provides(self) -> frozenset[str]:

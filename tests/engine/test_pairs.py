@@ -1,0 +1,145 @@
+"""Every pair of instructions, and a sample of larger sets, runs two steps of the real loop or is refused with reasons.
+
+Knows no instruction by name but where one cannot stand without another; those come with it.
+"""
+
+import math
+import random
+from collections.abc import Iterable
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.catalogue import CATALOGUE
+from engine.errors import Fault, InvalidPlan
+from engine.events import Listed, StepDone
+from engine.plan import Plan
+from engine.run import Run
+from engine.spec import Spec
+from tests.engine.runs import tiny_image_run, tiny_run, trained
+from tests.engine.tiny import tiny_image_rows, tiny_text_rows
+
+RUNS = {
+    "text_classification": partial(tiny_run, rows=tiny_text_rows(40)),
+    "image_classification": partial(tiny_image_run, rows=tiny_image_rows(40)),
+}
+TASKS = list(RUNS)
+PAIRS = list(combinations(CATALOGUE, 2))
+SAMPLED, LARGEST = 10, 8
+
+# What each needs to stand, by number; the others stand alone.
+COMPANY: dict[int, list[dict[str, Any]]] = {28: [{"number": 26, "dtype": "float16"}], 51: [{"number": 49}]}
+
+
+def _with_company(numbers: Iterable[int]) -> list[dict[str, Any]]:
+    """The choices of these numbers and of what they need; a parameter that somebody needs wins over a default."""
+    chosen: dict[int, dict[str, Any]] = {}
+    for number in numbers:
+        for one in [*COMPANY.get(number, []), {"number": number}]:
+            kept = chosen.get(one["number"], {})
+            chosen[one["number"]] = one if len(one) > len(kept) else kept
+    return list(chosen.values())
+
+
+def _refusals(task: str, choices: list[dict[str, Any]]) -> tuple[Fault, ...]:
+    """Why the plan is refused; nothing where it composes."""
+    facts = {"pretrained"} if task == "text_classification" else set()
+    try:
+        Plan.of(Spec.model_validate({"task": task, "dataset": "none", "instructions": choices}), facts)
+    except InvalidPlan as refused:
+        return refused.faults
+    return ()
+
+
+def _assert_reasons(faults: Iterable[Fault], choices: list[dict[str, Any]]) -> None:
+    for fault in faults:
+        assert fault.code, fault
+        assert len(fault.detail.split()) > 4, fault
+        assert fault.remedy, fault
+        assert fault.pointer.startswith(tuple(f"/instructions/{index}" for index in range(len(choices)))), fault
+
+
+def _assert_two_steps(run: Run, folder: Path) -> None:
+    trained(run, folder)
+    assert isinstance(run.sink, Listed)
+    losses = [
+        event.values["train_loss"]
+        for event in run.sink.events
+        if isinstance(event, StepDone) and "train_loss" in event.values
+    ]
+    assert run.clock.step == len(losses) == 2
+    assert all(math.isfinite(loss) for loss in losses)
+    assert {float(state["step"]) for state in run.optimizer.state.values()} == {2.0}
+    for one in run.plan.on("report"):
+        assert all(math.isfinite(value) for value in one.report(run).values()), one.name
+
+
+def _walk(task: str, numbers: Iterable[int], folder: Path) -> bool:
+    """Whether the set composes; it has run if so, and was refused with reasons if not."""
+    choices = _with_company(numbers)
+    faults = _refusals(task, choices)
+    if faults:
+        _assert_reasons(faults, choices)
+        return False
+    # A first step in half precision may overflow and be skipped, so there is more than one epoch to take two in.
+    _assert_two_steps(RUNS[task](folder, choices, epochs=6, max_steps=2), folder / "run")
+    return True
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("number", CATALOGUE)
+def test_each_alone_runs_or_is_refused(task: str, number: int, tmp_path: Path) -> None:
+    served = task in CATALOGUE[number].tasks
+    assert _walk(task, [number], tmp_path) is served
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("pair", PAIRS, ids=str)
+def test_each_pair_runs_or_is_refused(task: str, pair: tuple[int, int], tmp_path: Path) -> None:
+    alone = [{"number": number} for number in pair]
+    _assert_reasons(_refusals(task, alone), alone)
+    composes = _walk(task, pair, tmp_path)
+    assert composes or not _serves(task, pair) or _declares_a_conflict(pair)
+
+
+def _serves(task: str, numbers: Iterable[int]) -> bool:
+    return all(task in CATALOGUE[one["number"]].tasks for one in _with_company(numbers))
+
+
+def _declares_a_conflict(numbers: Iterable[int]) -> bool:
+    """Whether two of them say by their own declaration that they do not go together: a slot, or an exclusion."""
+    chosen = [CATALOGUE[one["number"]].model_validate(_named(one)) for one in _with_company(numbers)]
+    for one, other in combinations(chosen, 2):
+        excluded = set(one.excludes) & {other.name, *other.provides} | set(other.excludes) & {one.name, *one.provides}
+        slots = {"optimizer", "scaler", "order", "grouping", "backward", "step", "schedule", "exporter"}
+        if excluded or slots & set(one.hooks) & set(other.hooks):
+            return True
+    return False
+
+
+def _named(choice: dict[str, Any]) -> dict[str, Any]:
+    name = CATALOGUE[choice["number"]].model_fields["name"].default
+    return {"name": name, **{key: value for key, value in choice.items() if key != "number"}}
+
+
+def test_most_pairs_compose() -> None:
+    for task in TASKS:
+        served = [pair for pair in PAIRS if _serves(task, pair)]
+        composed = [pair for pair in served if not _refusals(task, _with_company(pair))]
+        assert len(composed) > 0.8 * len(served)
+
+
+def _sample(task: str) -> list[tuple[int, ...]]:
+    drawn = random.Random(f"sets of {task}")
+    served = [number for number in CATALOGUE if _serves(task, [number])]
+    sizes = range(3, min(LARGEST, len(served)) + 1)
+    return [tuple(sorted(drawn.sample(served, drawn.choice(sizes)))) for _ in range(SAMPLED)]
+
+
+@pytest.mark.parametrize(("task", "numbers"), [(task, numbers) for task in TASKS for numbers in _sample(task)], ids=str)
+def test_larger_sets_run_or_are_refused(task: str, numbers: tuple[int, ...], tmp_path: Path) -> None:
+    composes = _walk(task, numbers, tmp_path)
+    assert composes or _declares_a_conflict(numbers)
