@@ -58,8 +58,8 @@ class PostTrainingQuantization(Instruction):
         default=99.99, gt=90, le=100, allow_inf_nan=False, description="upper end in percent; percentile only"
     )
     block_size: Literal[16, 32, 64, 128, 256] = Field(default=32, description="4-bit weights that share a step")
-    keep: tuple[str, ...] = Field(
-        default=(), max_length=1000, strict=False, description="modules left in fp32, by name or its last part"
+    keep: list[str] = Field(
+        default=[], max_length=1000, strict=False, description="modules left in fp32, by name or its last part"
     )
 
     @property

@@ -55,8 +55,8 @@ class QuantizationAwareTraining(Instruction):
         default=0.8, gt=0, le=1, allow_inf_nan=False, description="share of the steps after which ranges rest"
     )
     # Not strict: a request's list arrives as one, which a strict tuple refuses.
-    keep: tuple[str, ...] = Field(
-        default=("classifier", "pooler"),
+    keep: list[str] = Field(
+        default=["classifier", "pooler"],
         max_length=1000,
         strict=False,
         description="modules left in fp32, by name or its last part",
