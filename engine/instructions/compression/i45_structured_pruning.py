@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import nn
 
 from engine.baseline import counted_windows
@@ -12,6 +12,7 @@ from engine.coupling import Forward, Unfit, Width, widths
 from engine.errors import Fault, InvalidPlan
 from engine.instruction import Instruction
 from engine.ports import Batch, device_of
+from engine.prepare import device
 from engine.pruning import check_blocks, drop_blocks, kept, macs, prune, reshape, shapes_of
 from engine.randomness import generator
 from engine.run import Run
@@ -62,6 +63,14 @@ class StructuredPruning(Instruction):
     )
     iterations: int = Field(default=1, ge=1, le=10, description="rounds of scoring and pruning on the way to the ratio")
 
+    @field_validator("round_to", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: object) -> object:
+        # To Python True is 1, which a literal takes for the number.
+        if isinstance(value, bool):
+            raise ValueError("Input should be 1, 4, 8, 16 or 32")
+        return value
+
     @property
     def provides(self) -> frozenset[str]:
         """Other shapes, and perhaps a look at training rows outside the accounted steps."""
@@ -92,8 +101,10 @@ class StructuredPruning(Instruction):
         return model
 
     def compress(self, run: Run, model: nn.Module) -> nn.Module:
-        """Prune the trained model and recover."""
-        return model if _before_training(run) else self._pruned(run, model, recovery_steps=self.recovery_steps)
+        """Prune the trained model and recover, where training is fast."""
+        if _before_training(run):
+            return model
+        return self._pruned(run, model.to(device()), recovery_steps=self.recovery_steps)
 
     def report(self, run: Run) -> Mapping[str, float]:
         """What came out."""
@@ -188,10 +199,10 @@ def _trained_in_float(run: Run, model: nn.Module) -> nn.Module:
     return again(inner, model, steps=min(steps, training.max_steps or steps))
 
 
-def _batch(run: Run, rows: list[int], device: torch.device) -> Batch:
+def _batch(run: Run, rows: list[int], where: torch.device) -> Batch:
     examples = [run.data.examples["train"][i] for i in rows]
     batch = run.task.collate(examples, [int(run.data.train.labels[i]) for i in rows])
-    return {name: value.to(device) for name, value in batch.items()}
+    return {name: value.to(where) for name, value in batch.items()}
 
 
 def _forward(run: Run, model: nn.Module) -> Forward:

@@ -45,6 +45,12 @@ def test_unscaled_gradients_are_those_of_fp32_even_where_fp16_has_none(tmp_path:
     assert float((lost - expected).norm() / expected.norm()) > 0.1, "without scaling the gradient is lost"
 
 
+def test_the_loop_unscales_before_anything_looks_at_a_gradient(tmp_path: Path) -> None:
+    scaled = trained(text_run(tmp_path, [FP16, SCALING, 22]), tmp_path / "scaled")
+    plain = trained(text_run(tmp_path, [22]), tmp_path / "plain")
+    assert told(scaled, "gradient_norm") == pytest.approx(told(plain, "gradient_norm"), rel=0.05)
+
+
 def test_an_overflow_skips_one_step_and_halves_the_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = text_run(tmp_path, [FP16, SCALING], epochs=2)
     states: list[tuple[float, torch.Tensor, float, bool]] = []

@@ -110,7 +110,7 @@ def test_a_pruned_encoder_answers_as_the_masked_one(tmp_path: Path, ratio: float
 
 def test_a_pruned_net_answers_as_the_masked_one(tmp_path: Path) -> None:
     """Inner channels are masked behind their batch norm, those that a residual add joins behind each of its makers."""
-    run = begun(image_run())
+    run = begun(image_run(tmp_path))
     forward = _scored(run)
     pruned, removed, found = _pruned(run, forward, 0.3, 0.0)
     net: Any = pruned
@@ -183,7 +183,7 @@ def test_dropped_blocks_are_the_weakest_and_their_neighbours_meet(tmp_path: Path
 
 @pytest.mark.parametrize("kind", ["text", "image"])
 def test_shapes_and_a_state_dict_rebuild_the_model_bit_for_bit(tmp_path: Path, kind: str) -> None:
-    run = begun(text_run(tmp_path) if kind == "text" else image_run())
+    run = begun(text_run(tmp_path) if kind == "text" else image_run(tmp_path))
     forward = _scored(run)
     pruned, _, _ = _pruned(run, forward, 0.4, 0.5)
     if kind == "text":
@@ -294,7 +294,7 @@ def _rounding(run: Run) -> Rounding:
 
 @pytest.mark.parametrize("kind", ["text", "image"])
 def test_under_fake_quantisation_widths_come_first_and_nothing_is_cut_afterwards(tmp_path: Path, kind: str) -> None:
-    run = text_run(tmp_path, [NAME]) if kind == "text" else image_run([NAME], max_steps=3)
+    run = text_run(tmp_path, [NAME]) if kind == "text" else image_run(tmp_path, [NAME], max_steps=3)
     whole = sum(weight.numel() for weight in run.task.build().parameters())
     rounding = _rounding(run)
     trained(run, tmp_path)
@@ -306,7 +306,7 @@ def test_under_fake_quantisation_widths_come_first_and_nothing_is_cut_afterwards
     assert run.plan.instructions[0].report(run)["parameters_before"] == whole
 
     # A process that comes after finds the shapes in the snapshot and trains on without scoring anew.
-    again = text_run(tmp_path, [NAME]) if kind == "text" else image_run([NAME], max_steps=3)
+    again = text_run(tmp_path, [NAME]) if kind == "text" else image_run(tmp_path, [NAME], max_steps=3)
     _rounding(again)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StructuredPruning, "_score", None)
@@ -316,7 +316,12 @@ def test_under_fake_quantisation_widths_come_first_and_nothing_is_cut_afterwards
 
 def test_misfits_are_told_before_the_training_with_pointer_and_remedy(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], Callable[[list[Any]], Run], str, str]] = [
-        ({"head_ratio": 0.5}, image_run, "/instructions/1/head_ratio", "no attention heads"),
+        (
+            {"head_ratio": 0.5},
+            lambda chosen: image_run(tmp_path, chosen),
+            "/instructions/1/head_ratio",
+            "no attention heads",
+        ),
         (
             {"layers_removed": 2},
             lambda chosen: text_run(tmp_path, chosen),
@@ -347,6 +352,11 @@ class Hidden(nn.Module):
 def test_a_model_that_cannot_be_followed_is_refused_by_the_name_of_the_module() -> None:
     with pytest.raises(Unfit, match="cannot be followed through unseen"):
         widths(Hidden(), lambda model: model(torch.ones(2, 4)))
+
+
+def test_label_outputs_are_never_cut_whatever_layer_makes_them() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 24, 3)).eval()
+    assert set(widths(net, lambda model: model(torch.ones(2, 1, 8, 8)).mean((2, 3)))) == {"0"}  # type: ignore[no-any-return]
 
 
 def test_heads_that_nobody_counts_are_left_alone() -> None:
