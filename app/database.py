@@ -6,15 +6,18 @@ Knows no table; the domains declare theirs on `Base`.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, Engine, create_engine, event, literal, make_url
+from sqlalchemy import ColumnElement, DateTime, Dialect, Engine, create_engine, event, literal, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
+
+from app.durability import SharedSync
 
 BUSY_MILLISECONDS = 5_000
 
@@ -53,9 +56,9 @@ class _Now(FunctionElement[datetime]):
     name = "database_now"
 
 
-def database_now(plus_seconds: float = 0) -> FunctionElement[datetime]:
+def database_now(plus_seconds: float | ColumnElement[float] = 0) -> FunctionElement[datetime]:
     """The database's clock as a SQL expression, `plus_seconds` from now, on both dialects."""
-    return _Now(literal(float(plus_seconds)))
+    return _Now(plus_seconds if isinstance(plus_seconds, ColumnElement) else literal(float(plus_seconds)))
 
 
 @compiles(_Now, "sqlite")
@@ -83,9 +86,11 @@ class Database:
         self.url = make_url(url)
         if self.url.drivername in ("postgres", "postgresql"):
             self.url = self.url.set(drivername="postgresql+psycopg")
+        self._durable: SharedSync | None = None
         if self.url.get_backend_name() == "sqlite":
             self.engine = create_engine(self.url, pool_size=1, max_overflow=0, pool_timeout=30)
             self.readers = create_engine(self.url, pool_size=8, max_overflow=32, pool_timeout=30)
+            self._durable = SharedSync(Path(f"{self.url.database}-wal"))
             _prepare_sqlite(self.engine, "BEGIN IMMEDIATE")
             _prepare_sqlite(self.readers, "BEGIN")
         else:
@@ -101,9 +106,11 @@ class Database:
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """One write transaction: committed at the end, rolled back on an error."""
+        """One write transaction: committed at the end and durable after it, rolled back on an error."""
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
+        if self._durable is not None:
+            self._durable.wait()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -125,7 +132,8 @@ def _prepare_sqlite(engine: Engine, begin: str) -> None:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
         cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = FULL")
+        # Consistent in itself; `SharedSync` makes it durable.
+        cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
 

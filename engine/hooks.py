@@ -6,6 +6,7 @@ holds is read off the methods that it overrides, so a declaration cannot drift f
 
 from collections.abc import Callable
 from enum import StrEnum
+from functools import cache
 from typing import TypeVar
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -38,6 +39,7 @@ def hooks_of(base: type) -> dict[str, Phase]:
     return {name: phase for name, phase in marked.items() if isinstance(phase, Phase)}
 
 
+@cache
 def overridden(kind: type, base: type) -> tuple[str, ...]:
     """The hooks of `base` that `kind` gives a body of its own, in loop order."""
     return tuple(name for name in hooks_of(base) if getattr(kind, name) is not getattr(base, name))

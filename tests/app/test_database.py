@@ -1,5 +1,8 @@
 """Transactions of SQLite: writers wait for each other, nothing is lost, readers write nothing."""
 
+import os
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
@@ -11,6 +14,7 @@ from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.database import Base, Database, UtcDateTime, database_now
+from app.durability import SharedSync
 
 
 class Counter(Base):
@@ -67,10 +71,58 @@ def test_readers_keep_reading_while_a_writer_writes(database: Database) -> None:
         assert reading.scalars(select(Counter.value)).one() == 0
 
 
-def test_what_is_committed_is_synced_to_the_disk(database: Database) -> None:
+def test_what_is_committed_is_synced_before_anybody_is_told(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Path(f"{database.url.database}-wal")
+    synced: list[bytes] = []
+    monkeypatch.setattr(os, "fdatasync", lambda _: synced.append(log.read_bytes()))
     with database.session() as session:
-        assert session.scalar(text("PRAGMA synchronous")) == 2
         assert session.scalar(text("PRAGMA journal_mode")) == "wal"
+        session.execute(update(Counter).values(value=9))
+        assert synced == []
+
+    assert synced == [log.read_bytes()]
+
+
+def test_threads_share_a_sync_that_began_after_their_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "log"
+    file.touch()
+    synced: list[int] = []
+
+    def slow_sync(_: int) -> None:
+        seen = file.stat().st_size
+        time.sleep(0.01)
+        synced.append(seen)
+
+    monkeypatch.setattr(os, "fdatasync", slow_sync)
+    shared, writing = SharedSync(file), threading.Lock()
+
+    def write(_: int) -> None:
+        with writing, file.open("ab") as stream:
+            stream.write(b"x")
+            stream.flush()
+            mine = file.stat().st_size
+        shared.wait()
+        assert max(synced) >= mine
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(write, range(160)))
+    assert len(synced) < 100
+
+
+def test_a_sync_that_fails_is_told_to_somebody_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "log").touch()
+    shared = SharedSync(tmp_path / "log")
+
+    def fail(_: int) -> None:
+        raise OSError("the disk is gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fdatasync", fail)
+        with pytest.raises(OSError, match="gone"):
+            shared.wait()
+    shared.wait()
 
 
 def test_moments_come_back_aware_and_in_utc(database: Database) -> None:

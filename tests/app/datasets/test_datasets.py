@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -25,7 +24,7 @@ ROWS = "".join(json.dumps({"text": f"row {i}", "label": "ab"[i % 2]}) + "\n" for
 Clients = Callable[..., TestClient]
 
 
-def upload(client: TestClient, content: bytes = ROWS, filename: str = "rows.jsonl", **fields: str) -> httpx.Response:
+def upload(client: TestClient, content: bytes = ROWS, filename: str = "rows.jsonl", **fields: Any) -> Any:
     headers = {"Idempotency-Key": fields.pop("idempotency_key")} if "idempotency_key" in fields else {}
     data = {"task": "text_classification", **fields}
     return client.post("/v1/datasets", files={"file": (filename, content)}, data=data, headers=headers)
@@ -89,7 +88,7 @@ def test_invalid_rows_may_be_skipped_and_are_listed(admin: TestClient) -> None:
         ({"label_column": "lable"}, ["/label_column"], "did you mean label_column=label?"),
     ],
 )
-def test_wrong_fields_are_all_told(admin: TestClient, fields: dict[str, str], pointers: list[str], remedy: str) -> None:
+def test_wrong_fields_are_all_told(admin: TestClient, fields: dict[str, Any], pointers: list[str], remedy: str) -> None:
     answer = upload(admin, **fields)
 
     assert answer.status_code == 422
