@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, func, select, update
+from sqlalchemy import ColumnElement, Float, Integer, Row, bindparam, delete, func, select, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from app.database import database_now
-from app.jobs.models import Job, JobEvent, MetricPoint
-from app.jobs.states import CLAIM, LEASED, OPEN, TERMINAL, Move, State
+from app.jobs.models import Document, Job, JobEvent, MetricPoint
+from app.jobs.states import CLAIM, LEASED, OPEN, TERMINAL, Move, Mover, State
+
+_UNSYNCHRONIZED = {"synchronize_session": False, "populate_existing": True}
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def add(session: Session, job: Job) -> None:
     job.events = job.revision = 1
     session.add(job)
     session.flush()
-    session.execute(plain_insert(JobEvent).values(_state_event(job.id, 1, job.state, 0, "owner")))
+    _tell_state(session, job, Mover.OWNER, {})
 
 
 def get(session: Session, tenant: str, job_id: str) -> Job | None:
@@ -110,39 +112,20 @@ def move(
         .where(Job.id == job_id, Job.state.in_(kind.sources), *conditions)
         .values(written | dict(values or {}))
         .returning(Job)
-        .execution_options(synchronize_session=False, populate_existing=True)
     )
-    job = session.scalars(statement).one_or_none()
+    job = session.scalars(statement, execution_options=_UNSYNCHRONIZED).one_or_none()
     if job is not None:
-        event = _state_event(job.id, job.events, kind.target, job.attempt, kind.mover, told)
-        session.execute(plain_insert(JobEvent).values(event))
+        _tell_state(session, job, kind.mover, told or {})
     return job
 
 
 def claim(session: Session, owner: str, lease_seconds: float, threads: int) -> Job | None:
     """Take the fairest queued job: its tenant's fewest running, then priority, then age. None: nothing is queued."""
-    running = (
-        select(Job.tenant, func.count().label("jobs")).where(Job.state.in_(LEASED)).group_by(Job.tenant).subquery()
-    )
-    fairest = (
-        select(Job.id)
-        .outerjoin(running, running.c.tenant == Job.tenant)
-        .where(Job.state == State.QUEUED)
-        .order_by(func.coalesce(running.c.jobs, 0), Job.priority.desc(), Job.id)
-        .limit(1)
-        .with_for_update(of=Job, skip_locked=True)
-    )
-    job_id = session.scalar(fairest)
-    if job_id is None:
-        return None
-    values = {
-        "attempt": Job.attempt + 1,
-        "lease_owner": owner,
-        "lease_expires": database_now(plus_seconds=lease_seconds),
-        "started_at": func.coalesce(Job.started_at, database_now()),
-        "threads": func.coalesce(Job.threads, threads),
-    }
-    return move(session, job_id, CLAIM, values=values)
+    claimed = {"owner": owner, "lease_seconds": lease_seconds, "first_threads": threads}
+    job = session.scalars(_CLAIM, claimed, execution_options=_UNSYNCHRONIZED).one_or_none()
+    if job is not None:
+        _tell_state(session, job, CLAIM.mover, {})
+    return job
 
 
 def fence(attempt: int) -> tuple[ColumnElement[bool], ...]:
@@ -246,11 +229,9 @@ def revisions(session: Session, job_ids: Iterable[str]) -> dict[str, int]:
     return {row.id: row.revision for row in session.execute(query)}
 
 
-def _state_event(
-    job_id: str, sequence: int, state: State, attempt: int, mover: str, told: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    data = {"state": state.value, "attempt": attempt, "by": str(mover), **(told or {})}
-    return {"job_id": job_id, "sequence": sequence, "type": "state_changed", "at": database_now(), "data": data}
+def _tell_state(session: Session, job: Job, mover: Mover, told: Mapping[str, Any]) -> None:
+    data = {"state": job.state.value, "attempt": job.attempt, "by": mover.value, **told}
+    session.execute(_STATE_EVENT, {"of_job": job.id, "number": job.events, "told": data})
 
 
 def _write_points(session: Session, job_id: str, points: Sequence[Point]) -> None:
@@ -263,3 +244,44 @@ def _write_points(session: Session, job_id: str, points: Sequence[Point]) -> Non
     )
     rows = [{"job_id": job_id, "name": one.name, "step": one.step, "value": one.value, "at": one.at} for one in points]
     session.execute(statement, rows)
+
+
+def _claim_statement() -> Any:
+    running = (
+        select(Job.tenant, func.count().label("jobs")).where(Job.state.in_(LEASED)).group_by(Job.tenant).subquery()
+    )
+    queued = aliased(Job)
+    fairest = (
+        select(queued.id)
+        .outerjoin(running, running.c.tenant == queued.tenant)
+        .where(queued.state == State.QUEUED)
+        .order_by(func.coalesce(running.c.jobs, 0), queued.priority.desc(), queued.id)
+        .limit(1)
+        .with_for_update(of=queued, skip_locked=True)
+    )
+    return (
+        update(Job)
+        .where(Job.id == fairest.scalar_subquery(), Job.state.in_(CLAIM.sources))
+        .values(
+            state=CLAIM.target,
+            attempt=Job.attempt + 1,
+            revision=Job.revision + 1,
+            events=Job.events + 1,
+            lease_owner=bindparam("owner"),
+            lease_expires=database_now(bindparam("lease_seconds", type_=Float)),
+            started_at=func.coalesce(Job.started_at, database_now()),
+            threads=func.coalesce(Job.threads, bindparam("first_threads", type_=Integer)),
+        )
+        .returning(Job)
+    )
+
+
+# Built once: building a statement of this size costs more than running it.
+_CLAIM = _claim_statement()
+_STATE_EVENT = plain_insert(JobEvent).values(
+    job_id=bindparam("of_job"),
+    sequence=bindparam("number"),
+    type="state_changed",
+    at=database_now(),
+    data=bindparam("told", type_=Document),
+)
