@@ -11,19 +11,21 @@ from app.auth.models import AuditEntry
 from app.identity import Identity
 from app.ids import new_id
 
+# Built once and run on the connection: building it anew, as an object of the session, costs ten times the insert.
+_ENTRY = insert(AuditEntry.__table__)  # type: ignore[arg-type]  # declared as a FromClause, and a Table
+
 
 def audit(
     session: Session, identity: Identity, action: str, subject_id: str, detail: Mapping[str, Any] | None = None
 ) -> None:
     """Write down that `identity` did `action` (such as `dataset.create`) to `subject_id`."""
-    session.execute(
-        insert(AuditEntry).values(
-            id=new_id("aud"),
-            tenant=identity.tenant,
-            key=identity.key,
-            action=action,
-            subject_id=subject_id,
-            detail=dict(detail or {}),
-            created_at=datetime.now(UTC),
-        )
-    )
+    entry = {
+        "id": new_id("aud"),
+        "tenant": identity.tenant,
+        "key": identity.key,
+        "action": action,
+        "subject_id": subject_id,
+        "detail": dict(detail or {}),
+        "created_at": datetime.now(UTC),
+    }
+    session.connection().execute(_ENTRY, entry)
