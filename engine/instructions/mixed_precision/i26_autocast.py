@@ -2,13 +2,14 @@
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from engine.errors import EngineError
 from engine.instruction import Instruction
@@ -24,7 +25,8 @@ class Autocast(Instruction):
 
     Sound: forward and loss lie inside, backward and step outside; the context is entered anew for each forward pass,
     since it keeps cast copies of the weights. PyTorch only warns where it cannot cast, so the context checks that it is
-    on. The figures of the receipt are taken outside of it.
+    on. The figures of the receipt are taken outside of it. On a processor convolutions stay in fp32, since their bf16
+    weight gradients are unsound there.
 
     Refuses: fp16 without 28, since its small gradients become zero; fp16 with 27, whose weights may overflow it. On a
     processor fp16 runs with a warning: it is many times slower than fp32 there.
@@ -70,7 +72,7 @@ class Autocast(Instruction):
             run.warn(
                 "slow_half_precision", "fp16 products are many times slower than fp32 on a processor; use bfloat16"
             )
-        return _casting(device, self._torch_dtype)
+        return _casting(device, self._torch_dtype, _convolves(run.model))
 
     def report(self, run: Run) -> Mapping[str, float]:
         """Probe both precisions on the trained model."""
@@ -93,7 +95,7 @@ class Autocast(Instruction):
         run.model.eval()  # no dropout draws, no batch statistics moved
         ratios = []
         for round_number in range(1 + _PROBED_PAIRS):
-            cast = _pass_seconds(run, batch, _casting(device.type, self._torch_dtype))
+            cast = _pass_seconds(run, batch, _casting(device.type, self._torch_dtype, _convolves(run.model)))
             plain = _pass_seconds(run, batch, nullcontext())
             if round_number:  # the first one warms up
                 ratios.append(cast / plain)
@@ -101,14 +103,35 @@ class Autocast(Instruction):
         return statistics.median(ratios)
 
 
+class _ConvolutionsInFp32(TorchFunctionMode):
+    """Runs convolutions in fp32 inside an autocast context of a processor."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Uncast the inputs of a convolution; leave everything else alone."""
+        if func is not nn.functional.conv2d:
+            return func(*args, **(kwargs or {}))
+        with torch.autocast("cpu", enabled=False):
+            return func(*(one.float() if isinstance(one, Tensor) else one for one in args), **(kwargs or {}))
+
+
+def _convolves(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv2d) for module in model.modules())
+
+
 @contextmanager
-def _casting(device: str, dtype: torch.dtype) -> Iterator[None]:
+def _casting(device: str, dtype: torch.dtype, convolves: bool) -> Iterator[None]:
     """Autocast that is on, or an error.
+
+    On a processor convolutions stay in fp32: the bf16 weight gradient of small ones (torch 2.13 with oneDNN) holds
+    memory that nobody wrote, now and then huge or not a number. `tests` reproduce it.
 
     Raises:
         EngineError: where PyTorch turned itself off.
     """
-    with torch.autocast(device, dtype=dtype, cache_enabled=True):
+    apart = _ConvolutionsInFp32() if convolves and device == "cpu" else nullcontext()
+    with torch.autocast(device, dtype=dtype, cache_enabled=True), apart:
         if not torch.is_autocast_enabled(device) or torch.get_autocast_dtype(device) != dtype:
             raise EngineError(f"this {device} device cannot cast to {dtype}", remedy="leave autocast (26) out")
         yield

@@ -13,6 +13,8 @@ from engine.events import Warned
 from engine.instructions.mixed_precision.i26_autocast import Autocast
 from engine.randomness import reseed
 from engine.run import Run
+from tests.engine.runs import tiny_image_run
+from tests.engine.tiny import tiny_image_rows
 from tests.engine.tiny_run import begun, text_run, told, trained
 
 
@@ -109,3 +111,22 @@ def test_the_probe_reports_a_ratio_and_leaves_the_model_as_it_was(tmp_path: Path
     assert all(torch.equal(tensor, weights[name]) for name, tensor in run.model.state_dict().items())
     assert all(weight.grad is None for weight in run.model.parameters())
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_convolutions_stay_in_fp32_on_a_processor(tmp_path: Path) -> None:
+    # Their bf16 weight gradients came out huge or not a number on pictures of 8 pixels, in about one run of two.
+    run = begun(tiny_image_run(tmp_path, ["autocast"], tiny_image_rows(80, size=8)))
+    seen: list[torch.dtype] = []
+    for module in run.model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    batch = run.task.collate([run.data.examples["train"][i] for i in range(8)], [0, 1] * 4)
+    with Autocast().context(run):
+        logits = run.task.forward(run.model, batch)
+    assert logits.dtype == torch.bfloat16
+    assert seen
+    assert set(seen) == {torch.float32}
+    run.task.losses(logits, batch).sum().backward()
+    gradients = [weight.grad for weight in run.model.parameters() if weight.grad is not None]
+    assert len(gradients) == len(list(run.model.parameters()))
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
