@@ -5,6 +5,7 @@ answers, all in one visit to the thread pool; a session that were opened and com
 the database while every thread waits for it. Knows no domain.
 """
 
+import difflib
 import functools
 import inspect
 from collections.abc import Callable
@@ -13,15 +14,17 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Depends
+from fastapi.dependencies.models import Dependant
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from app.database import Database
-from app.errors import Forbidden, RateLimited, Unauthorized
+from app.errors import Forbidden, Invalid, RateLimited, Unauthorized
 from app.identity import Identity, Keys, Rate, Role
 from app.settings import Settings
 from app.storage import Storage
+from engine.errors import Fault
 
 RANKS: dict[Role, int] = {"viewer": 0, "member": 1, "admin": 2}
 
@@ -89,7 +92,7 @@ Read = Annotated[Session, Depends(_read)]
 
 
 async def identify(request: Request) -> Identity:
-    """The caller, by its key; 401 without a valid one, 429 beyond its rate."""
+    """The caller, by its key; 401 without a valid one, 429 beyond its rate, 422 for unknown query parameters."""
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
         raise Unauthorized("the request carries no key")
@@ -106,7 +109,27 @@ async def identify(request: Request) -> Identity:
             remedy="wait as long as Retry-After says",
             headers={"Retry-After": str(max(1, round(wait)))},
         )
+    if request.scope["query_string"]:
+        _refuse_unknown_query(request)
     return identity
+
+
+def _refuse_unknown_query(request: Request) -> None:
+    """Refuse names that the route does not know; those with brackets, such as `metadata[team]`, it reads itself."""
+    known = _query_names(request.scope["route"].dependant)
+    faults = []
+    for name in dict.fromkeys(request.query_params.keys()):
+        if name not in known and "[" not in name:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            remedy = f"did you mean {near[0]}?" if near else f"known are: {', '.join(known) or 'none'}"
+            faults.append(Fault("", "unknown_parameter", f"there is no query parameter {name[:80]!r} here", remedy))
+    if faults:
+        raise Invalid("; ".join(fault.detail for fault in faults), remedy="mend the address", faults=faults)
+
+
+def _query_names(dependant: Dependant) -> tuple[str, ...]:
+    own = [field.alias for field in dependant.query_params]
+    return (*own, *(name for part in dependant.dependencies for name in _query_names(part)))
 
 
 Caller = Annotated[Identity, Depends(identify)]

@@ -2,7 +2,7 @@
 
 A sync of the disk takes milliseconds. Were it part of each commit, as with `synchronous = FULL`, writers would queue
 for it one by one. So a commit only writes to the write-ahead log (`NORMAL`: consistent, whatever happens), and before
-anybody is told, its thread waits for a sync of the log that began after it. Threads that wait at the same time share one.
+anybody is told, its thread waits for a sync of the log that began after it. Threads that wait together share one.
 """
 
 import os

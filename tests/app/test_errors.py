@@ -60,6 +60,7 @@ def test_every_error_says_what_it_is() -> None:
         ("GET", "/v1/keys?limit=0", {}, 422),
         ("GET", "/v1/keys?limit=201", {}, 422),
         ("GET", "/v1/keys?order=up", {}, 422),
+        ("GET", "/v1/keys?ordre=asc", {}, 422),
         ("GET", "/v1/keys?after=%00", {}, 400),
         ("GET", "/v1/keys/%00", {}, 400),
         ("GET", "/v1/keys/key_unknown", {}, 404),
