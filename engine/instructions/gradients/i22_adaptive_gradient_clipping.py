@@ -86,7 +86,8 @@ class AdaptiveGradientClipping(Instruction):
         if not state.get("steps"):
             return {}
         share = state["clipped"] / state["steps"]
-        if share > 0.5:
+        settled = self.kind != "percentile" or state["steps"] > self.settle
+        if settled and share > 0.5:
             detail = f"{share:.0%} of the steps were clipped: that is a lower learning rate under another name"
             run.warn("mostly_clipped", detail)
         return {"clipped_share": share, "threshold": self.unit_ratio if self.kind == "unit" else state["threshold"]}
