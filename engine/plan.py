@@ -147,7 +147,7 @@ def _own_faults(chosen: Sequence[Instruction], spec: "Spec", facts: frozenset[st
 def _ordered(chosen: Sequence[Instruction]) -> tuple[Instruction, ...]:
     """Kahn's algorithm over `after`, always taking the lowest number that is free.
 
-    Two that wait for each other (a mutual need is a pairing, not an order) go by number.
+    Two that wait for each other are a pairing and not an order: these too go by number.
     """
     left = sorted(chosen, key=lambda one: one.number)
     done: list[Instruction] = []
@@ -160,4 +160,8 @@ def _ordered(chosen: Sequence[Instruction]) -> tuple[Instruction, ...]:
 
 
 def _precedes(first: Instruction, second: Instruction) -> bool:
-    return bool(second.after & {first.name, *first.provides})
+    return _waits(second, first) and not _waits(first, second)
+
+
+def _waits(one: Instruction, other: Instruction) -> bool:
+    return bool(one.after & {other.name, *other.provides})
