@@ -271,8 +271,7 @@ def _http_error(request: Request, error: HTTPException) -> Response:
         )
         return problem(request, known, status=405, title="This route has other methods")
     kind = ROUTING_ERRORS.get(error.status_code, ServiceError)
-    known = kind(str(error.detail))
-    return problem(request, known, status=error.status_code)
+    return problem(request, kind(str(error.detail)), status=error.status_code)
 
 
 def _methods(request: Request) -> list[str]:
