@@ -79,6 +79,13 @@ class Third(Made):
     name: Literal["third"] = "third"
 
 
+class Between(Made):
+    """Holds nothing, and stands between two by its number."""
+
+    number = 2
+    name: Literal["between"] = "between"
+
+
 class Pictures(Made):
     """Serves pictures alone."""
 
@@ -144,7 +151,7 @@ def test_order_follows_after_then_number_whatever_the_request_said() -> None:
 
 def test_a_mutual_need_is_a_pairing_and_goes_by_number() -> None:
     one, other = First(wants={"b": "pair"}, gives=frozenset({"a"})), Third(wants={"a": "pair"}, gives=frozenset({"b"}))
-    assert [made.number for made in plan(other, Second(), one).instructions] == [1, 2, 3]
+    assert [made.number for made in plan(other, Between(), one).instructions] == [1, 2, 3]
 
 
 def test_hooks_are_read_off_the_methods() -> None:
