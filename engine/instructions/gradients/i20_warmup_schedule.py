@@ -49,13 +49,13 @@ class WarmupSchedule(Instruction):
     floor: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False, description="factor at the last step")
     decay_shape: Literal["linear", "sqrt"] = Field(default="sqrt", description="how wsd falls: a line, or 1 - sqrt")
 
-    def check(self, spec: "Spec", facts: frozenset[str]) -> Iterable[Fault]:  # noqa: ARG002
+    def check(self, spec: "Spec", facts: frozenset[str]) -> Iterable[Fault]:
         """The two ends of wsd must not overlap."""
         if self.shape == "wsd" and self.warmup + self.decay > 1:
             detail = f"warmup {self.warmup:g} and decay {self.decay:g} are more than the whole run"
             yield Fault("/decay", "overlapping_shares", detail, f"send a decay of at most {1 - self.warmup:g}")
 
-    def schedule(self, run: Run, step: int, total: int) -> float:  # noqa: ARG002
+    def schedule(self, run: Run, step: int, total: int) -> float:
         """The factor at `step` of `total`."""
         rising = round(self.warmup * total)
         if self.shape == "wsd":

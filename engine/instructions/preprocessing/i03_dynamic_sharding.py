@@ -192,8 +192,8 @@ def read_range(path: Path, start: int, end: int) -> Iterator[bytes]:
     """The lines that begin in [start, end), each with its ending."""
     with path.open("rb") as stream:
         stream.seek(start)
-        while stream.tell() < end:
-            yield stream.readline()
+        while stream.tell() < end and (line := stream.readline()):
+            yield line
 
 
 def ranges(path: Path, target_bytes: int, least: int = 0) -> list[tuple[int, int]]:

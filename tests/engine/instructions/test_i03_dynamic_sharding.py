@@ -57,6 +57,7 @@ def test_a_cut_that_stands_at_a_record_stays(tmp_path: Path) -> None:
     path.write_bytes(b"".join(b"%07d\n" % number for number in range(12)))
     assert cut_points(path, 4) == [0, 24, 48, 72, 96]
     assert cut_points(path, 12) == list(range(0, 97, 8))
+    assert list(read_range(path, 24, 48)) == [b"0000003\n", b"0000004\n", b"0000005\n"]
 
 
 def test_offsets_count_bytes_and_the_number_follows_the_target(tmp_path: Path) -> None:
