@@ -39,7 +39,7 @@ class _Exportable(nn.Module):
 
 
 def _config(name: str, channels: int, classes: int) -> ResNetConfig:
-    """`resnet-small` keeps the resolution of 8 to 64 pixels at its foot; `resnet-18` is the net of He et al. 2016."""
+    """`resnet-18` is the net of He et al. 2016; `resnet-small` has half of its widths and three of its stages."""
     small: dict[str, Any] = {"embedding_size": 32, "hidden_sizes": [32, 64, 128], "depths": [2, 2, 2]}
     eighteen: dict[str, Any] = {"embedding_size": 64, "hidden_sizes": [64, 128, 256, 512], "depths": [2, 2, 2, 2]}
     return ResNetConfig(
