@@ -16,6 +16,7 @@ from engine.instruction import Instruction
 from engine.ports import Batch, device_of
 from engine.run import Run
 
+_CONVOLUTION: Callable[..., Any] = nn.functional.conv2d
 _PROBED_ROWS = 16
 _PROBED_PAIRS = 3
 
@@ -110,7 +111,7 @@ class _ConvolutionsInFp32(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Uncast the inputs of a convolution; leave everything else alone."""
-        if func is not nn.functional.conv2d:
+        if func is not _CONVOLUTION:
             return func(*args, **(kwargs or {}))
         with torch.autocast("cpu", enabled=False):
             return func(*(one.float() if isinstance(one, Tensor) else one for one in args), **(kwargs or {}))
