@@ -26,14 +26,15 @@ def load(module: str) -> Any:
 def main(words: Sequence[str]) -> int:
     """Run one operators' command and give its exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # Every single request and every plug-in that is set up are nobody's news.
+    for chatty in ("httpx", "alembic.runtime.plugins"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     parsed = parser().parse_args(words)
     return int(parsed.run(parsed))
 
 
 def serve(words: argparse.Namespace) -> int:
     """Run the whole service on this machine until Ctrl-C."""
-    # The pings and probes of a starting service are nobody's news.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     load("app.serve").serve(_settings(words), as_json=words.json)
     return ExitCode.OK
 

@@ -61,6 +61,7 @@ class StandIn(ThreadingHTTPServer):
         job: dict[str, Any] = {"id": "job_1", "object": "job", "state": state, "phase": "train", "error": None}
         job["progress"] = {"step": self.looks, "total_steps": 3, "eta_seconds": 1.0}
         job["latest"] = {"train_loss": 0.5}
+        job["plan"] = RECEIPT["plan"]
         job["artifacts"] = []
         if state in ("succeeded", "failed"):
             job["artifacts"] = [self.artifact(), {"id": "art_2", "kind": "receipt"}]
