@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 from client.errors import BadPackage
@@ -39,7 +40,7 @@ def unpack(archive: Path, folder: Path, *, max_bytes: int = MAX_BYTES) -> list[P
                         sink.write(block)
                 os.replace(part, target)
                 written.append(target)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise BadPackage(f"{archive} is not a whole ZIP file: {error}", remedy=_AGAIN) from error
     finally:
         for part in folder.glob(".*.part"):

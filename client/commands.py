@@ -17,6 +17,7 @@ from client.artifact import Package
 from client.errors import BadUsage, ExitCode, fault_lines
 from client.http import TERMINAL, Client, Json
 from client.progress import Download, follow
+from client.spec import spec_of
 
 UPLOAD_FIELDS = (
     "task",
@@ -37,7 +38,8 @@ class Session:
     def __init__(self, words: argparse.Namespace) -> None:
         self.words = words
         self.json: bool = words.json
-        self.out = Console(highlight=False)
+        # Into a file or a pipe there is no width to keep to, and broken lines are hard to search.
+        self.out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
         self.progress = Console(stderr=True, quiet=self.json)
 
     def client(self) -> Client:
@@ -110,7 +112,7 @@ def _upload(session: Session, client: Client, path: Path) -> Json:
 def submit(session: Session) -> ExitCode:
     """Upload the data if it is a file, submit a job, and with --wait see it through."""
     words = session.words
-    spec = _spec(words)
+    spec = spec_of(words)
     with session.client() as client:
         if words.data and not words.data.startswith("ds_"):
             dataset = _upload(session, client, Path(words.data))
@@ -126,31 +128,6 @@ def submit(session: Session) -> ExitCode:
         session.print_json(job)
     session.say(f"submitted {job['id']} ({job['state']})\n  next: fiftytwo watch {job['id']}")
     return ExitCode.OK
-
-
-def _spec(words: argparse.Namespace) -> Json:
-    """The job spec: the file if one is given, then the flags over it."""
-    spec: Json = {"kind": "train"}
-    if words.spec:
-        try:
-            spec |= json.loads(Path(words.spec).read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError) as error:
-            raise BadUsage(f"cannot read the job spec {words.spec}: {error}", remedy="give a JSON object") from error
-    if words.data and words.data.startswith("ds_"):
-        spec["dataset"] = words.data
-    given = {"task": words.task, "instructions": words.instructions, "model": words.model, "name": words.name}
-    spec |= {name: value for name, value in given.items() if value is not None}
-    for path, value in words.set:
-        place = spec
-        *parents, last = path.split(".")
-        for name in parents:
-            place = place.setdefault(name, {})
-            if not isinstance(place, dict):
-                raise BadUsage(f"--set {path}: {name} is no object in this spec", remedy="name a field of an object")
-        place[last] = value
-    if not (words.data or spec.get("dataset")) and spec["kind"] == "train":
-        raise BadUsage("no data given", remedy="--data FILE, or --data ds_... of an uploaded data set")
-    return spec
 
 
 def _dry_run(session: Session, answer: Json) -> ExitCode:

@@ -13,8 +13,9 @@ from client.http import Json
 def rows(console: Console, objects: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """A plain table, one object a row; lists are joined, what is missing stays blank."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+    for place, column in enumerate(columns):
+        # An id or a name that is broken over two lines cannot be copied.
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=place < 2)
     for one in objects:
         table.add_row(*(_cell(one.get(column)) for column in columns))
     console.print(table)
