@@ -122,6 +122,7 @@ def test_kill_9_leaves_nothing_running_and_a_restart_goes_on(serve: Callable[[],
     assert "key" not in second.facts
     until(lambda: job_of(database, job).state == "succeeded")
     assert states_of(database, job) == ["queued", "running", "queued", "running", "succeeded"]
+    assert job_of(database, job).lapses == 0  # it was released at the start, it did not wait for its lease to lapse
     assert artifacts_of(database, job)["model"] == artifacts_of(database, undisturbed)["model"]
 
 
