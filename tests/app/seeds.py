@@ -1,0 +1,126 @@
+"""What one tenant has, put straight into the database and the store: a data set, a job in each state, its artifacts."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fastapi import FastAPI
+
+from app.artifacts.models import Artifact
+from app.auth.bootstrap import add_key, new_secret
+from app.datasets.models import Dataset
+from app.ids import new_id
+from app.jobs import repository
+from app.jobs.models import Job
+from app.jobs.states import State
+from engine.spec import Spec
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The ids of what the tenant has, one or more a kind."""
+
+    dataset: tuple[str, ...]
+    job: tuple[str, ...]
+    artifact: tuple[str, ...]
+    key: tuple[str, ...]
+
+
+def seed(service: FastAPI, folder: Path, tenant: str = "default") -> Seeds:
+    """Give the tenant one of everything."""
+    dataset = seed_dataset(service, folder, tenant)
+    jobs = {state: seed_job(service, dataset, tenant, state) for state in State}
+    artifacts = [
+        seed_artifact(service, folder, tenant, jobs[State.SUCCEEDED], kind, name, media_type)
+        for kind, name, media_type in (
+            ("model", "model.zip", "application/zip"),
+            ("receipt", "receipt.json", "application/json"),
+        )
+    ]
+    return Seeds((dataset,), tuple(jobs.values()), tuple(artifacts), (seed_key(service, tenant),))
+
+
+def seed_dataset(service: FastAPI, folder: Path, tenant: str = "default") -> str:
+    """A ready data set of four texts."""
+    file = folder / f"{new_id('rows')}.parquet"
+    rows = {"id": [f"{i:016x}" for i in range(4)], "text": list("abcd"), "label": pa.array([0, 1, 0, 1], pa.int32())}
+    pq.write_table(pa.table(rows), file)
+    stored = service.state.storage.save(file)
+    dataset = Dataset(
+        id=new_id("ds"),
+        tenant=tenant,
+        name=f"texts of {tenant}",
+        task="text_classification",
+        status="ready",
+        rows=4,
+        nominal_rows=None,
+        size_bytes=stored.size_bytes,
+        sha256=stored.sha256,
+        splits={},
+        columns={"text": "string", "label": "int32"},
+        labels=["ham", "spam"],
+        label_counts={"ham": 2, "spam": 2},
+        problems=[],
+        storage_key=stored.key,
+        created_at=datetime.now(UTC),
+    )
+    with service.state.database.session() as session:
+        session.add(dataset)
+    return dataset.id
+
+
+def seed_job(service: FastAPI, dataset: str, tenant: str = "default", state: State = State.QUEUED) -> str:
+    """A job on the data set, in this state."""
+    spec = Spec.model_validate({"task": "text_classification", "dataset": dataset})
+    job = Job(
+        id=new_id("job"),
+        tenant=tenant,
+        kind=spec.kind,
+        task=spec.task,
+        name=f"job of {tenant}",
+        metadata_={"team": tenant},
+        spec=spec.resolved(pretrained=True),
+        plan=[],
+        inputs={},
+        state=state,
+        attempt=0,
+        step=0,
+        latest={},
+    )
+    with service.state.database.session() as session:
+        repository.add(session, job)
+    return job.id
+
+
+def seed_artifact(
+    service: FastAPI, folder: Path, tenant: str, job: str, kind: str, filename: str, media_type: str
+) -> str:
+    """A stored artifact of the job."""
+    file = folder / new_id("file")
+    file.write_text(json.dumps({"of": tenant, "kind": kind}))
+    stored = service.state.storage.save(file)
+    artifact = Artifact(
+        id=new_id("art"),
+        tenant=tenant,
+        job_id=job,
+        attempt=1,
+        kind=kind,
+        filename=filename,
+        media_type=media_type,
+        sha256=stored.sha256,
+        size_bytes=stored.size_bytes,
+        storage_key=stored.key,
+        created_at=datetime.now(UTC),
+    )
+    with service.state.database.session() as session:
+        session.add(artifact)
+    return artifact.id
+
+
+def seed_key(service: FastAPI, tenant: str = "default") -> str:
+    """A viewer's key."""
+    with service.state.database.session() as session:
+        return add_key(session, "seed", "viewer", tenant, new_secret(), made_by=None).id

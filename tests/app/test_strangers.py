@@ -1,0 +1,154 @@
+"""No route answers another tenant's rows, changes them, or tells that they are there; none answers without a key.
+
+The routes come from the API's own document: one that is new here, or hidden from the document, fails these tests until
+somebody has said what its parameters name.
+"""
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import select
+from starlette.routing import Route
+
+from app.database import Base
+from app.main import ROUTERS
+from app.openapi import METHODS, OPEN_PATHS
+from tests.app.seeds import Seeds, seed
+
+Clients = Callable[..., TestClient]
+# Which of the tenant's things each path parameter names.
+OWNED = {"dataset_id": "dataset", "job_id": "job", "artifact_id": "artifact", "model_id": "artifact", "key_id": "key"}
+# Routes whose parameters name what everybody may see.
+PUBLIC = {"/v1/instructions/{choice}": "/v1/instructions/1"}
+# A body a POST without a path parameter that reaches for `dataset`, or for the tenant itself, and what it gets.
+BODIES: dict[str, tuple[int, Callable[[str], dict[str, Any]]]] = {
+    "/v1/datasets": (422, lambda _: {"data": {"task": "text_classification"}, "files": {"other": ("a", b"a")}}),
+    "/v1/jobs": (422, lambda dataset: {"json": {"task": "text_classification", "dataset": dataset}}),
+    "/v1/keys": (403, lambda _: {"json": {"name": "mine", "tenant": "default"}}),
+}
+UNDOCUMENTED = {"/openapi.json", "/docs", "/docs/oauth2-redirect"}
+ADMINS_ONLY = {"/v1/keys", "/v1/keys/{key_id}", "/v1/audit"}
+
+
+def operations(service: FastAPI) -> list[tuple[str, str]]:
+    """Method and path template of everything the document tells of."""
+    paths: dict[str, dict[str, Any]] = service.openapi()["paths"]
+    return [(method.upper(), path) for path, item in paths.items() for method in item if method in METHODS]
+
+
+def parameters(path: str) -> list[str]:
+    return re.findall(r"\{(\w+)", path)
+
+
+def addresses(path: str, seeds: Seeds) -> Iterator[tuple[str, str]]:
+    """The path with each of the tenant's ids, and with ids that never were."""
+    names = parameters(path)
+    for ids in itertools.product(*(getattr(seeds, OWNED[name]) for name in names)):
+        real = path
+        for name, one in zip(names, ids, strict=True):
+            real = real.replace(f"{{{name}}}", one)
+        yield real, as_unknown(real)
+
+
+def as_unknown(text: str) -> str:
+    """The text with every id in it changed to one that never was."""
+    return re.sub(r"\b([a-z]+_[0-9A-Z]{20})[0-9A-Z]{6}\b", r"\1NEVER0", text)
+
+
+def rows_but_of(service: FastAPI, tenant: str) -> dict[str, list[Any]]:
+    """Every row of the database that is not of this tenant, by table."""
+    found = {}
+    with service.state.database.reading() as session:
+        for table in Base.metadata.sorted_tables:
+            query = select(table)
+            found[table.name] = session.execute(
+                query.where(table.c.tenant != tenant) if "tenant" in table.c else query
+            ).all()
+    return found
+
+
+def telling(answer: Any) -> str:
+    """What an answer says, less what differs between any two requests."""
+    lines = [line for line in answer.text.splitlines() if "fiftytwo_http" not in line]
+    return "\n".join(lines).replace(answer.headers["x-request-id"], "REQUEST")
+
+
+@pytest.fixture
+def stranger(client_for: Clients) -> TestClient:
+    """An admin of another tenant."""
+    return client_for("other", "admin")
+
+
+def test_the_document_has_every_route(service: FastAPI) -> None:
+    documented = {path for _, path in operations(service)}
+    routes = [*service.routes, *(route for router in ROUTERS for route in router.routes)]
+    served = {route.path_format for route in routes if isinstance(route, Route)}
+    assert documented <= served
+    assert served - documented == UNDOCUMENTED
+    unmapped = {name for path in documented - set(PUBLIC) for name in parameters(path)} - set(OWNED)
+    assert not unmapped, f"say in OWNED or PUBLIC what {unmapped} name"
+
+
+def test_a_stranger_meets_nothing_of_another_tenant(service: FastAPI, stranger: TestClient, tmp_path: Path) -> None:
+    lists = [path for method, path in operations(service) if method == "GET" and not parameters(path)]
+    empty = {path: telling(stranger.get(path)) for path in lists}
+    seeds = seed(service, tmp_path)
+    before = rows_but_of(service, "other")
+
+    for method, path in operations(service):
+        if path in PUBLIC:
+            assert stranger.request(method, PUBLIC[path]).status_code == 200
+        elif parameters(path):
+            for real, never in addresses(path, seeds):
+                answer = stranger.request(method, real)
+                assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), (method, real)
+                assert as_unknown(telling(answer)) == telling(stranger.request(method, never)), (method, real)
+        elif method == "GET":
+            assert telling(stranger.get(path)) == empty[path], path
+        else:
+            status, body = BODIES[path]
+            answer = stranger.request(method, path, **body(seeds.dataset[0]))
+            assert answer.status_code == status, (path, answer.text)
+            unknown = stranger.request(method, path, **body(as_unknown(seeds.dataset[0])))
+            assert as_unknown(telling(answer)) == telling(unknown), path
+    assert rows_but_of(service, "other") == before
+
+
+def test_without_a_key_there_is_no_answer(service: FastAPI, admin: TestClient, tmp_path: Path) -> None:
+    seeds = seed(service, tmp_path)
+    before = rows_but_of(service, "")
+    nobody = TestClient(service)
+    for method, path in operations(service):
+        real = PUBLIC.get(path) or next(addresses(path, seeds))[0]
+        for headers in ({}, {"Authorization": "Bearer ftw_nobodys"}, {"Authorization": "Basic YTpi"}):
+            answer = nobody.request(method, real, headers=headers)
+            if path in OPEN_PATHS:
+                assert answer.status_code != 401, path
+            else:
+                assert answer.status_code == 401, (method, path)
+                assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert rows_but_of(service, "") == before
+
+
+def test_a_viewer_reads_and_writes_nothing(
+    service: FastAPI, admin: TestClient, client_for: Clients, tmp_path: Path
+) -> None:
+    seeds = seed(service, tmp_path)
+    viewer, member = client_for(role="viewer"), client_for(role="member")
+    before = rows_but_of(service, "")
+    for method, path in operations(service):
+        for real in [PUBLIC[path]] if path in PUBLIC else [real for real, _ in addresses(path, seeds)]:
+            answer = viewer.request(method, real)
+            if method == "GET" and path not in ADMINS_ONLY:
+                assert answer.status_code != 403, path
+            else:
+                assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), (method, path)
+            if path in ADMINS_ONLY:
+                assert member.request(method, real).status_code == 403, (method, path)
+    assert rows_but_of(service, "") == before
