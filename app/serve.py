@@ -93,9 +93,6 @@ class Service:
         self.settings = settings
         self.as_json = as_json
         self.environment = {
-            # A job's threads share the machine with everything else here. Spinning while they wait for each other, as
-            # OpenMP does by default, made a job on busy cores up to twenty times slower; sleeping did not.
-            "OMP_WAIT_POLICY": "PASSIVE",
             **os.environ,
             "FIFTYTWO_DATA_DIR": str(settings.data_dir),
             "FIFTYTWO_HOST": settings.host,
