@@ -63,8 +63,10 @@ class Once:
 
     def replay(self, session: Session) -> Response | None:
         """The first answer, if there is one; Invalid where the first request was another one."""
+        if self.key is None:
+            return None
         mine = (IdempotencyKey.tenant == self.tenant) & (IdempotencyKey.key == self.key)
-        first = session.scalar(select(IdempotencyKey).where(mine)) if self.key is not None else None
+        first = session.scalar(select(IdempotencyKey).where(mine))
         if first is None or first.created_at < datetime.now(UTC) - self.keep:
             return None
         if first.request_hash != self.request_hash:

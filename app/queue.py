@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 QUEUE = "jobs"
 TASK = "worker.run_next"
+# A message costs more than a submit. A worker that was woken rings on while jobs wait, so a burst needs but a few.
+REST_SECONDS = 0.05
 
 
 def celery_app(redis_url: str) -> Celery:
@@ -43,14 +45,14 @@ def celery_app(redis_url: str) -> Celery:
 
 
 class Bell:
-    """Rings from a thread of its own; rings that come while one is under way become one."""
+    """Rings from a thread of its own, the first time at once; rings that come until it has rested become one."""
 
     def __init__(self, redis_url: str) -> None:
         self._celery = celery_app(redis_url)
         # A broker that is frozen may hold up this thread only for so long.
         self._celery.conf.broker_transport_options |= {"socket_timeout": 2}
         self._asked = threading.Event()
-        self._closed = False
+        self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
@@ -65,19 +67,20 @@ class Bell:
 
     def close(self) -> None:
         """End the thread; the workers look by themselves for what was not rung."""
-        self._closed = True
+        self._closing.set()
         self._asked.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
         self._celery.close()
 
     def _ring_when_asked(self) -> None:
-        while not self._closed:
+        while not self._closing.is_set():
             self._asked.wait()
             self._asked.clear()
-            if self._closed:
+            if self._closing.is_set():
                 return
             try:
                 self._celery.send_task(TASK, queue=QUEUE, retry=False, ignore_result=True)
             except (KombuError, RedisError, OSError) as error:
                 log.warning("the bell was not heard, the workers will look by themselves: %s", error)
+            self._closing.wait(REST_SECONDS)

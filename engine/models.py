@@ -78,14 +78,19 @@ def find(name: str, local: Path | None) -> Base:
     if name in FROM_SCRATCH:
         return Base(name, None)
     if name in PACKAGED:
-        package, inside = PACKAGED[name]
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            raise InvalidData(f"{name} needs the package {package}", remedy=f"pip install {package.replace('_', '-')}")
-        return Base(name, Path(spec.origin).parent / inside)
+        return Base(name, _packaged(name))
     if local is not None and _plain(name) and (local / name / "config.json").is_file():
         return Base(name, _checked(local / name))
     return Base(name, _checked(_from_hub(name)))
+
+
+@cache
+def _packaged(name: str) -> Path:
+    package, inside = PACKAGED[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise InvalidData(f"{name} needs the package {package}", remedy=f"pip install {package.replace('_', '-')}")
+    return Path(spec.origin).parent / inside
 
 
 def _plain(name: str) -> bool:

@@ -124,14 +124,16 @@ def _excluded(chosen: Sequence[Instruction], facts: frozenset[str]) -> Iterator[
 
 
 def _contested(chosen: Sequence[Instruction]) -> Iterator[Fault]:
+    holders: dict[str, dict[int, int]] = {}
+    for index, one in enumerate(chosen):
+        for hook in one.hooks:
+            # The same instruction twice is told once, as a repetition.
+            holders.setdefault(hook, {}).setdefault(one.number, index)
     for hook, phase in HOOKS.items():
-        holders = [(index, one) for index, one in enumerate(chosen) if hook in one.hooks]
-        # The same instruction twice is told once, as a repetition.
-        distinct = {one.number: (index, one) for index, one in reversed(holders)}
-        if phase is Phase.SLOT and len(distinct) > 1:
-            names = ", ".join(one.name for _, one in sorted(distinct.values(), key=lambda pair: pair[0]))
-            index = max(index for index, _ in distinct.values())
-            yield _fault(index, "slot_conflict", f"{names} each decide `{hook}` alone", f"keep one of {names}")
+        indices = [*holders.get(hook, {}).values()]
+        if phase is Phase.SLOT and len(indices) > 1:
+            names = ", ".join(chosen[index].name for index in indices)
+            yield _fault(indices[-1], "slot_conflict", f"{names} each decide `{hook}` alone", f"keep one of {names}")
 
 
 def _own_faults(chosen: Sequence[Instruction], spec: "Spec", facts: frozenset[str]) -> Iterator[Fault]:

@@ -14,9 +14,6 @@ from app.ids import new_id
 # Built once and run on the connection: building it anew, as an object of the session, costs ten times the insert.
 _ENTRY = insert(AuditEntry.__table__)  # type: ignore[arg-type]  # declared as a FromClause, and a Table
 
-# Built once: every write of the service runs it.
-_ADD = insert(AuditEntry.__table__)  # type: ignore[arg-type]  # SQLAlchemy types it as any FromClause
-
 
 def audit(
     session: Session, identity: Identity, action: str, subject_id: str, detail: Mapping[str, Any] | None = None

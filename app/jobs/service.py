@@ -4,12 +4,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.artifacts import repository as artifacts
 from app.auth.audit import audit
-from app.datasets.models import Dataset
+from app.datasets import repository as datasets
 from app.erasure import erase_unnamed
 from app.errors import Conflict, Invalid, NotFound, RateLimited
 from app.identity import Identity
@@ -151,7 +150,6 @@ def erase_run(settings: Settings, job_id: str, *, keep_log: bool) -> None:
 def _keep_datasets(session: Session, checked: Checked) -> None:
     """Hold the data sets' rows until the job is stored, so that none is erased between the check and now."""
     wanted = {dataset.id for dataset in checked.datasets.values()}
-    query = select(Dataset.id).where(Dataset.id.in_(wanted)).with_for_update(read=True)
-    for gone in wanted - set(session.scalars(query)):
+    for gone in wanted - datasets.held(session, wanted):
         detail = f"the data set {gone} was erased meanwhile"
         raise Invalid(detail, faults=[Fault("/dataset", "unknown_dataset", detail, "upload it again")])
