@@ -1,15 +1,23 @@
-"""transformers' Trainer as its documentation has it: dynamic padding by its collator, fused AdamW, clipping at 1."""
+"""transformers' Trainer as its documentation has it: dynamic padding by its collator, fused AdamW, clipping at 1.
 
+It runs in a process of its own, as its users run it: what the engine does to its process must not reach it.
+"""
+
+import multiprocessing
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
+import transformers
 from torch.utils.data import Dataset
 from transformers import (
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
+    PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -18,18 +26,46 @@ from transformers import (
 )
 
 from engine.data import Data
-from engine.ports import Task
+from engine.models import find
+
+Row = Mapping[str, Any]
+CLASSES = 4
+_WARM_SHARE = 0.06
 
 
-class _Rows(Dataset[dict[str, Any]]):
-    def __init__(self, data: Data, numbers: Sequence[int]) -> None:
+class Peer:
+    """A Trainer in a process of its own, around one model."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, far_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(far_end, folder, threads), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.send(None)
+        self._process.join()
+
+    def rate(self, data: Data, batches: Sequence[Sequence[int]]) -> float:
+        """Examples a processor second over these batches of training rows, in this order."""
         examples, labels = data.examples["train"], data.train.labels
-        self._rows = [{"input_ids": examples[i].tolist(), "label": int(labels[i])} for i in numbers]
+        rows = [{"input_ids": examples[i].tolist(), "label": int(labels[i])} for batch in batches for i in batch]
+        self._pipe.send((rows, len(batches[0])))
+        seconds: float = self._pipe.recv()
+        return len(rows) / seconds
+
+
+class _Rows(Dataset[Row]):
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Row:
         return self._rows[index]
 
 
@@ -45,26 +81,24 @@ class _Clock(TrainerCallback):
         self.seconds += time.process_time()
 
 
-class Peer:
-    """A Trainer around a model of its own."""
-
-    def __init__(self, task: Task, folder: Path) -> None:
-        self._model = task.build()
-        self._folder = folder
-        tokenizer = AutoTokenizer.from_pretrained(task.folder)  # type: ignore[attr-defined]  # of the text task
-        self._collator = DataCollatorWithPadding(tokenizer)
-
-    def rate(self, data: Data, batches: Sequence[Sequence[int]]) -> float:
-        """Examples a processor second over these batches of training rows, in this order."""
-        numbers = [row for batch in batches for row in batch]
+def _serve(pipe: Connection, folder: Path, threads: int) -> None:
+    """Train on each list of rows that comes, until None does."""
+    torch.set_num_threads(threads)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    base = str(find("minilm-l6", None).folder)
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=CLASSES)
+    collator = DataCollatorWithPadding(AutoTokenizer.from_pretrained(base))
+    while (asked := pipe.recv()) is not None:
+        rows, batch_size = asked
         clock = _Clock()
         arguments = TrainingArguments(
-            output_dir=str(self._folder),
-            per_device_train_batch_size=len(batches[0]),
+            output_dir=str(folder),
+            per_device_train_batch_size=batch_size,
             num_train_epochs=1,
             learning_rate=1e-4,
             weight_decay=0.01,
-            warmup_steps=max(1, round(0.06 * len(batches))),
+            warmup_steps=max(1, round(_WARM_SHARE * len(rows) / batch_size)),
             train_sampling_strategy="sequential",
             use_cpu=not torch.cuda.is_available(),
             save_strategy="no",
@@ -72,6 +106,7 @@ class Peer:
             disable_tqdm=True,
             dataloader_pin_memory=torch.cuda.is_available(),
         )
-        trainer = Trainer(self._model, arguments, self._collator, train_dataset=_Rows(data, numbers), callbacks=[clock])
+        trainer = Trainer(model, arguments, collator, train_dataset=_Rows(rows), callbacks=[clock])
+        trainer.remove_callback(PrinterCallback)  # which a Trainer without a progress bar gets by itself
         trainer.train()
-        return len(numbers) / clock.seconds
+        pipe.send(clock.seconds)

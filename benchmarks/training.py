@@ -23,6 +23,7 @@ from benchmarks.machine import has_bf16
 from benchmarks.pairs import Line, Pair, in_turn
 from benchmarks.peer import Peer
 from benchmarks.texts import prepared
+from engine.allocator import keep_freed_memory
 from engine.baseline import counted_windows
 from engine.data import Source, read_rows
 from engine.events import Listed
@@ -103,6 +104,8 @@ def rate_of_ours(run: Run, steps: int) -> float:
 
 
 def _prepare(setting: Setting, name: str) -> Path:
+    """The data file, and this process as the engine's own is set up."""
+    keep_freed_memory()
     torch.set_num_threads(setting.cores)
     return prepared(setting.scratch(name))
 
@@ -111,8 +114,8 @@ def _prepare(setting: Setting, name: str) -> Path:
 def against_trainer(setting: Setting) -> Iterator[Pair]:
     """Nothing chosen, on the very batches that the Trainer gets."""
     ours = Ours.on(_prepare(setting, "training"), [])
-    peer = Peer(ours.run.task, setting.scratch("trainer"))
     steps = 2 if setting.quick else 8
+    peer = Peer(setting.scratch("trainer"), setting.cores)
 
     def pair(number: int) -> dict[str, float]:
         run = ours.shuffled(number)
@@ -120,8 +123,9 @@ def against_trainer(setting: Setting) -> Iterator[Pair]:
         mine, theirs = in_turn(number, lambda: rate_of_ours(run, steps), lambda: peer.rate(run.data, rows))
         return {"ratio": mine / theirs, "ours": mine, "trainer": theirs}
 
-    pair(0)  # warms both sides up
-    yield pair
+    with peer:
+        pair(0)  # warms both sides up
+        yield pair
 
 
 @contextmanager
@@ -129,7 +133,7 @@ def bucketed_against_trainer(setting: Setting) -> Iterator[Pair]:
     """11 and 26 over whole epochs, since their batches differ in width, against some batches of the Trainer."""
     file = _prepare(setting, "bucketed")
     plain, fast = Ours.on(file, []), Ours.on(file, [11, 26])
-    peer = Peer(plain.run.task, setting.scratch("bucketed-trainer"))
+    peer = Peer(setting.scratch("bucketed-trainer"), setting.cores)
     ours_steps, peer_steps = (6, 2) if setting.quick else (EPOCH_BATCHES, 8)
     dtype = torch.bfloat16 if has_bf16() else torch.float32
 
@@ -142,9 +146,10 @@ def bucketed_against_trainer(setting: Setting) -> Iterator[Pair]:
         share = flops * mine / sum(map(len, batches)) / product_rate(dtype)
         return {"ratio": mine / theirs, "ours": mine, "trainer": theirs, "share of torch.mm": share}
 
-    again(fast.shuffled(1), fast.run.model, steps=2)
-    peer.rate(plain.run.data, batches_of(plain.run, 2))
-    yield pair
+    with peer:
+        again(fast.shuffled(1), fast.run.model, steps=2)
+        peer.rate(plain.run.data, batches_of(plain.run, 2))
+        yield pair
 
 
 @contextmanager

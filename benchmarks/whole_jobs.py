@@ -1,6 +1,7 @@
 """Whole jobs by the wall clock: what the service adds to the engine, and two workers against one."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -89,8 +90,9 @@ def _seconds_alone(spec: dict[str, Any], out: Path, threads: int) -> float:
     job = out.with_suffix(".json")
     job.write_text(json.dumps(spec))
     command = [sys.executable, "-m", "engine", str(job), "--out", str(out), "--threads", str(threads)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}  # as a worker sets them
     started = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     return time.perf_counter() - started
 
 

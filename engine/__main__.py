@@ -17,6 +17,7 @@ import torch
 import transformers
 from pydantic import ValidationError
 
+from engine.allocator import keep_freed_memory
 from engine.errors import DiskFull, EngineError, InvalidPlan, OutOfMemory
 from engine.events import Failed, JsonLines, Stopped
 from engine.faults import from_validation
@@ -54,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    keep_freed_memory()
     if given.threads:
         torch.set_num_threads(given.threads)
     given.out.mkdir(parents=True, exist_ok=True)
