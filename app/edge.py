@@ -81,10 +81,21 @@ class Edge:
                     break
         if size > self.max_bytes:
             raise TooLarge(f"the body has more than {self.max_bytes} bytes", remedy="send less, or upload a data set")
+        if b"\0" in body or not _is_utf8(body):
+            # Python's parser would guess at other encodings, and so get round the checks of text.
+            raise Unparsable("the body is not text in UTF-8", remedy="send one JSON object in UTF-8")
         if b"\\u0000" in body and ESCAPED_NUL.search(body):
             detail = "the body holds the character NUL, which cannot be stored"
             raise Invalid(detail, faults=[Fault("", "nul_character", detail, "leave it out")])
         return _once({"type": "http.request", "body": bytes(body), "more_body": False}, receive)
+
+
+def _is_utf8(body: bytearray) -> bool:
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _once(message: Message, receive: Receive) -> Receive:

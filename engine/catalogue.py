@@ -39,9 +39,13 @@ else:
     AnyInstruction = Annotated[Union[tuple(CATALOGUE.values())], Field(discriminator="name")]  # noqa: UP007
 
 
+# Python refuses to read a number of thousands of digits, and no number of an instruction has more than two.
+_MOST_DIGITS = 9
+
+
 def named(choice: int | str) -> type[Instruction] | None:
     """The instruction of a number or a name, None where there is none; digits in a string count as a number."""
-    if isinstance(choice, str) and not choice.isdecimal():
+    if isinstance(choice, str) and not (choice.isdecimal() and len(choice) <= _MOST_DIGITS):
         return NAMES.get(choice)
     return CATALOGUE.get(int(choice))
 

@@ -80,6 +80,9 @@ def _place(
     owner: type[BaseModel] | None = model
     for position, part in enumerate(loc):
         last = position == len(loc) - 1
+        if last and part == "[key]" and not whole:
+            # pydantic's word for "the key itself is wrong": the pointer names the member.
+            continue
         if part in _TAGS and not (last and whole):
             owner = _TAGS[str(part)]
             continue

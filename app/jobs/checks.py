@@ -1,6 +1,6 @@
 """Everything that can be wrong with a job before it runs, told at once. Knows no request and changes nothing."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from app.jobs.schemas import JobCreate, Unfit
 from engine import models
 from engine.errors import Fault, InvalidPlan
 from engine.plan import Plan
-from engine.spec import Spec
+from engine.spec import Spec, Splits
 
 # The content hash deals the rows out where a data set names no splits.
 SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}
@@ -50,18 +50,18 @@ def check(session: Session, tenant: str, body: JobCreate | Unfit, models_dir: Pa
         raise _invalid(faults)
     spec = body.spec()
     found, faults = _datasets(session, tenant, spec)
+    faults += _limit_faults(spec)
+    facts = {"fixed_splits"} if isinstance(spec.dataset, Splits) or ("" in found and found[""].splits) else set()
     model_fault = models.fault(spec.base_model, spec.task, models_dir)
+    pretrained = model_fault is None and models.find(spec.base_model, models_dir).pretrained
     if model_fault is not None:
-        raise _invalid([*faults, model_fault, *_plan_faults(spec, ())])
-    pretrained = models.find(spec.base_model, models_dir).pretrained
-    facts = {"pretrained"} if pretrained else set()
-    if "" not in found or found[""].splits:
-        facts.add("fixed_splits")
+        faults.append(model_fault)
+    elif pretrained:
+        facts.add("pretrained")
     try:
         plan = Plan.of(spec, facts)
     except InvalidPlan as error:
         raise _invalid([*faults, *error.faults]) from error
-    faults += _limit_faults(spec, plan)
     if faults:
         raise _invalid(faults)
     return Checked(body, spec, plan, found, pretrained)
@@ -129,23 +129,15 @@ def _label_faults(found: Mapping[str, Dataset]) -> list[Fault]:
     ]
 
 
-def _plan_faults(spec: Spec, facts: Iterable[str]) -> tuple[Fault, ...]:
-    try:
-        Plan.of(spec, facts)
-    except InvalidPlan as error:
-        return error.faults
-    return ()
-
-
-def _limit_faults(spec: Spec, plan: Plan) -> list[Fault]:
-    """Limits on figures that this plan does not bring about."""
+def _limit_faults(spec: Spec) -> list[Fault]:
+    """Limits on figures that the chosen instructions do not bring about."""
     limits = spec.limits
     faults = []
-    if limits.max_epsilon is not None and "differential_privacy" not in plan.facts:
+    if limits.max_epsilon is not None and all("differential_privacy" not in one.provides for one in spec.instructions):
         detail = "no instruction of the plan spends privacy, so there is no epsilon to hold against this limit"
         remedy = "leave it out, or add an instruction of the band privacy"
         faults.append(Fault("/limits/max_epsilon", "not_applicable", detail, remedy))
-    if limits.min_robust_score is not None and all(one.band != "adversarial_defence" for one in plan.instructions):
+    if limits.min_robust_score is not None and all(one.band != "adversarial_defence" for one in spec.instructions):
         detail = "no instruction of the plan attacks the model, so there is no robust score to hold against this limit"
         remedy = "leave it out, or add an instruction of the band adversarial_defence"
         faults.append(Fault("/limits/min_robust_score", "not_applicable", detail, remedy))

@@ -80,6 +80,9 @@ class Unfit:
 
 
 def _fitting(body: Any, validate: Any) -> Any:
+    if isinstance(body, bytes):
+        # It came under another content type than JSON's: that is the one fault to tell.
+        return validate(body)
     try:
         return validate(body)
     except ValidationError as error:
