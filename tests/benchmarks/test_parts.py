@@ -35,12 +35,19 @@ class Answering(socketserver.StreamRequestHandler):
     status, pieces = "202 Accepted", 1
 
     def handle(self) -> None:
-        while head := b"".join(iter(self.rfile.readline, b"\r\n")):
-            self.rfile.read(content_length(head.removesuffix(b"\r\n")))
+        while head := self._head():
+            self.rfile.read(content_length(head))
             answer = f"HTTP/1.1 {self.status}\r\nContent-Length: 6\r\n\r\nanswer".encode()
             step = -(-len(answer) // self.pieces)
             for start in range(0, len(answer), step):
                 self.wfile.write(answer[start : start + step])
+
+    def _head(self) -> bytes:
+        """The lines up to the empty one; nothing where the client has left."""
+        lines = []
+        while (line := self.rfile.readline()) not in (b"", b"\r\n"):
+            lines.append(line)
+        return b"".join(lines)
 
 
 @contextlib.contextmanager
