@@ -33,9 +33,3 @@ def page_of_job(session: Session, tenant: str, job_id: str, asked: Asked) -> Seq
     """One page of a job's artifacts and one more."""
     query = select(Artifact).where(Artifact.job_id == job_id, Artifact.tenant == tenant)
     return session.scalars(asked.cut(query, Artifact.id)).all()
-
-
-def of_kind(session: Session, tenant: str, kind: str, limit: int = 200) -> Sequence[Artifact]:
-    """The tenant's newest artifacts of one kind."""
-    query = select(Artifact).where(Artifact.tenant == tenant, Artifact.kind == kind)
-    return session.scalars(query.order_by(Artifact.id.desc()).limit(limit)).all()

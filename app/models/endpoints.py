@@ -1,20 +1,17 @@
 """The routes of models: the base models of this server, and the trained ones of the caller, in OpenAI's shape."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import Path
 from pydantic import BaseModel
-from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.answers import answer
-from app.artifacts import repository
 from app.artifacts.models import Artifact
 from app.dependencies import Read, Router, Viewer, settings
 from app.errors import NotFound
-from app.identity import Identity
+from app.models import repository
 from app.schemas import ListOf
 from engine import models
 
@@ -36,7 +33,8 @@ class ModelShown(BaseModel):
 @router.get("", response_model=ListOf[ModelShown], summary="List models")
 def page(request: Request, identity: Viewer, session: Read) -> Response:
     """Base models first, then the caller's trained models, the newest first."""
-    data = [*_base(request), *_trained(session, identity)]
+    trained = repository.trained(session, identity.tenant)
+    data = [*_base(request), *(_shown(artifact, task) for artifact, task in trained)]
     ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
     return answer(request, {"object": "list", "data": data, "has_more": False, **ends})
 
@@ -50,8 +48,8 @@ def find(
 ) -> Response:
     """One model."""
     trained = repository.find(session, identity.tenant, model_id)
-    if trained is not None and trained.kind == "model":
-        return answer(request, _shown(trained))
+    if trained is not None:
+        return answer(request, _shown(*trained))
     base = next((one for one in _base(request) if one["id"] == model_id), None)
     if base is None:
         raise NotFound(f"no model {model_id!r}", remedy="GET /v1/models lists them")
@@ -73,18 +71,13 @@ def _base(request: Request) -> list[dict[str, Any]]:
     ]
 
 
-def _trained(session: Session, identity: Identity) -> list[dict[str, Any]]:
-    found: Sequence[Artifact] = repository.of_kind(session, identity.tenant, "model")
-    return [_shown(one) for one in found]
-
-
-def _shown(artifact: Artifact) -> dict[str, Any]:
+def _shown(artifact: Artifact, task: str | None) -> dict[str, Any]:
     return {
         "id": artifact.id,
         "object": "model",
         "created": int(artifact.created_at.timestamp()),
         "owned_by": artifact.tenant,
-        "task": None,
+        "task": task,
         "default_for": None,
         "job": artifact.job_id,
     }

@@ -1,0 +1,114 @@
+"""What only Postgres can get wrong: its locks, its own dialect of a statement, and the whole service on it."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+
+from app.auth.bootstrap import bootstrap
+from app.erasure import hold
+from app.jobs.states import State
+from app.main import create_app
+from app.settings import Settings
+from tests import postgres
+from tests.app.seeds import seed, seed_dataset
+from tests.service import tables
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[postgres.Server]:
+    """One Postgres server for this module."""
+    with postgres.running() as server:
+        yield server
+
+
+@pytest.fixture
+def settings(server: postgres.Server, tmp_path: Path) -> Settings:
+    """Settings for a fresh database on it."""
+    return Settings(data_dir=tmp_path / "data", database_url=server.fresh(), requests_per_second=10_000)
+
+
+@pytest.fixture
+def service(settings: Settings) -> Iterator[FastAPI]:
+    """A service on that database."""
+    with tables(settings.database):
+        made = create_app(settings)
+        yield made
+        made.state.database.close()
+
+
+@pytest.fixture
+def admin(service: FastAPI) -> Iterator[TestClient]:
+    """A client with the first admin key."""
+    secret = bootstrap(service.state.database, service.state.settings)
+    with TestClient(service, headers={"Authorization": f"Bearer {secret}"}) as client:
+        yield client
+
+
+def test_fifty_posts_at_once_with_one_key_make_one_job(service: FastAPI, admin: TestClient, tmp_path: Path) -> None:
+    body = {"task": "text_classification", "dataset": seed_dataset(service, tmp_path)}
+
+    def post(_: int) -> Any:
+        return admin.post("/v1/jobs", json=body, headers={"Idempotency-Key": "k"})
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(post, range(50)))
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.content for answer in answers}) == 1
+    assert sum("idempotent-replayed" not in answer.headers for answer in answers) == 1
+    assert len(admin.get("/v1/jobs").json()["data"]) == 1
+
+
+def test_a_refused_post_leaves_its_key_to_the_next(service: FastAPI, admin: TestClient, tmp_path: Path) -> None:
+    headers = {"Idempotency-Key": "k"}
+    body = {"task": "text_classification", "dataset": "ds_none"}
+    assert admin.post("/v1/jobs", json=body, headers=headers).status_code == 422
+    body["dataset"] = seed_dataset(service, tmp_path)
+    assert admin.post("/v1/jobs", json=body, headers=headers).status_code == 202
+
+
+def test_a_held_file_is_held_until_the_transaction_ends(service: FastAPI) -> None:
+    database, entered, order = service.state.database, threading.Event(), []
+
+    def second() -> None:
+        with database.session() as session:
+            entered.set()
+            hold(session, "sha256/ab/cd")
+            order.append("second")
+
+    with database.session() as session:
+        hold(session, "sha256/ab/cd")
+        thread = threading.Thread(target=second)
+        thread.start()
+        entered.wait(10)
+        with database.session() as other:
+            hold(other, "sha256/another")
+            waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+            while thread.is_alive() and not other.scalar(waiting):
+                thread.join(0.01)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
+
+
+def test_lists_moves_and_erasure(service: FastAPI, admin: TestClient, tmp_path: Path) -> None:
+    seeds = seed(service, tmp_path)
+    listed = admin.get("/v1/jobs", params={"metadata[team]": "default", "state": "queued", "order": "asc"}).json()
+    assert [job["state"] for job in listed["data"]] == ["queued"]
+    jobs = dict(zip(State, seeds.job, strict=True))
+    assert admin.post(f"/v1/jobs/{jobs[State.QUEUED]}/cancel").json()["state"] == "cancelled"
+    assert admin.delete(f"/v1/jobs/{jobs[State.RUNNING]}").status_code == 409
+    assert admin.delete(f"/v1/jobs/{jobs[State.SUCCEEDED]}").status_code == 204
+    assert admin.get(f"/v1/artifacts/{seeds.artifact[0]}").status_code == 404
+    assert [model["job"] for model in admin.get("/v1/models").json()["data"] if model["job"]] == []
+
+
+def test_what_cannot_be_stored_is_refused(admin: TestClient) -> None:
+    assert admin.post("/v1/keys", json={"name": "a\0b"}).status_code == 422
+    assert admin.get("/v1/jobs", params={"metadata[a]": "x'\"\\"}).json()["data"] == []
