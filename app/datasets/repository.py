@@ -1,6 +1,6 @@
 """Every query on data sets; each one names the tenant. Knows no HTTP."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
@@ -10,7 +10,7 @@ from app.paging import Asked
 
 # Built once: building a statement costs more than running it.
 _FIND = select(Dataset).where(Dataset.id == bindparam("of_id"), Dataset.tenant == bindparam("of_tenant"))
-_HOLD = select(Dataset.id).where(Dataset.id.in_(bindparam("ids", expanding=True))).with_for_update(read=True)
+_HOLD = _FIND.with_for_update(read=True)
 
 
 def find(session: Session, tenant: str, dataset_id: str) -> Dataset | None:
@@ -18,16 +18,16 @@ def find(session: Session, tenant: str, dataset_id: str) -> Dataset | None:
     return session.scalar(_FIND, {"of_id": dataset_id, "of_tenant": tenant})
 
 
+def hold(session: Session, tenant: str, dataset_id: str) -> Dataset | None:
+    """The same in a write transaction, until whose end the data set is not erased."""
+    return session.scalar(_HOLD, {"of_id": dataset_id, "of_tenant": tenant})
+
+
 def ready(session: Session, tenant: str, dataset_id: str) -> Dataset | None:
     """The tenant's data set with this id, if it can be trained on."""
     return session.scalar(
         select(Dataset).where(Dataset.id == dataset_id, Dataset.tenant == tenant, Dataset.status == "ready")
     )
-
-
-def held(session: Session, dataset_ids: Iterable[str]) -> set[str]:
-    """Those of these data sets that are there; none of them is erased before the transaction ends."""
-    return {row[0] for row in session.connection().execute(_HOLD, {"ids": [*dataset_ids]})}
 
 
 def page(session: Session, tenant: str, asked: Asked, task: str | None) -> Sequence[Dataset]:

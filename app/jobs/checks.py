@@ -1,6 +1,6 @@
 """Everything that can be wrong with a job before it runs, told at once. Knows no request and changes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,10 @@ class Checked:
         return whole.splits or {split: round(whole.rows * share) for split, share in SHARES.items()}
 
 
-def check(session: Session, tenant: str, body: JobCreate | Unfit, models_dir: Path | None) -> Checked:
-    """The job with what it needs.
+def check(
+    session: Session, tenant: str, body: JobCreate | Unfit, models_dir: Path | None, *, hold: bool = False
+) -> Checked:
+    """The job with what it needs; `hold` keeps its data sets from being erased before the write transaction ends.
 
     Raises:
         Invalid: with every fault found.
@@ -49,11 +51,12 @@ def check(session: Session, tenant: str, body: JobCreate | Unfit, models_dir: Pa
         faults = body.faults + _further_faults(session, tenant, body, models_dir)
         raise _invalid(faults)
     spec = body.spec()
-    found, faults = _datasets(session, tenant, spec)
-    faults += _limit_faults(spec)
-    facts = {"fixed_splits"} if isinstance(spec.dataset, Splits) or ("" in found and found[""].splits) else set()
+    # A hub may be slow to answer, so it is asked before the session holds anything.
     model_fault = models.fault(spec.base_model, spec.task, models_dir)
     pretrained = model_fault is None and models.find(spec.base_model, models_dir).pretrained
+    found, faults = _datasets(session, tenant, spec, datasets.hold if hold else datasets.find)
+    faults += _limit_faults(spec)
+    facts = {"fixed_splits"} if isinstance(spec.dataset, Splits) or ("" in found and found[""].splits) else set()
     if model_fault is not None:
         faults.append(model_fault)
     elif pretrained:
@@ -91,12 +94,14 @@ def _further_faults(session: Session, tenant: str, body: Unfit, models_dir: Path
     return []
 
 
-def _datasets(session: Session, tenant: str, spec: Spec) -> tuple[dict[str, Dataset], list[Fault]]:
+def _datasets(
+    session: Session, tenant: str, spec: Spec, find: Callable[[Session, str, str], Dataset | None]
+) -> tuple[dict[str, Dataset], list[Fault]]:
     found: dict[str, Dataset] = {}
     faults = []
     for role, dataset_id in spec.files():
         pointer = f"/dataset/{role}" if role else "/dataset"
-        dataset = datasets.find(session, tenant, dataset_id)
+        dataset = find(session, tenant, dataset_id)
         if dataset is None:
             known = "GET /v1/datasets lists yours"
             faults.append(Fault(pointer, "unknown_dataset", f"there is no data set {dataset_id[:80]!r}", known))

@@ -22,7 +22,7 @@ from app.idempotency import Idempotent
 from app.identity import Identity
 from app.jobs import repository, service
 from app.jobs.checks import check
-from app.jobs.schemas import DryRun, EventShown, JobShown, PointShown, Submission, event_json, job_json
+from app.jobs.schemas import DryRun, EventShown, JobShown, PointShown, Submission, Unfit, event_json, job_json
 from app.jobs.series import thinned
 from app.jobs.states import TERMINAL, State
 from app.jobs.streaming import stream
@@ -76,11 +76,12 @@ def create(
     """Every fault is told at once. The job is stored and queued before the answer; `Location` is where to look."""
     if first := once.replay(reading):
         return first
-    checked = check(reading, identity.tenant, body, settings(request).models_dir)
-    if dry_run:
-        return answer(request, service.dry_run(checked))
+    models_dir = settings(request).models_dir
+    if dry_run or isinstance(body, Unfit):
+        return answer(request, service.dry_run(check(reading, identity.tenant, body, models_dir)))
     # A request that held one connection while it waits for another could starve its like.
     reading.close()
+    checked = check(session, identity.tenant, body, models_dir, hold=True)
     if first := once.begin(session):
         return first
     job = service.submit(session, identity, checked, settings(request).max_open_jobs)

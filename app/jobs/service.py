@@ -8,9 +8,8 @@ from sqlalchemy.orm import Session
 
 from app.artifacts import repository as artifacts
 from app.auth.audit import audit
-from app.datasets import repository as datasets
 from app.erasure import erase_unnamed
-from app.errors import Conflict, Invalid, NotFound, RateLimited
+from app.errors import Conflict, NotFound, RateLimited
 from app.identity import Identity
 from app.ids import new_id
 from app.jobs import repository
@@ -19,7 +18,6 @@ from app.jobs.models import Job
 from app.jobs.states import MOVES, OPEN, TERMINAL, Mover, State, allowed_from
 from app.settings import Settings
 from app.storage import Storage
-from engine.errors import Fault
 from engine.estimate import estimate
 
 RETRY_SECONDS = 30
@@ -27,11 +25,10 @@ LOG_NAME = "log.txt"
 
 
 def submit(session: Session, identity: Identity, checked: Checked, max_open_jobs: int) -> Job:
-    """Store a checked job, queued unless it is not to start by itself.
+    """Store a job checked in this transaction, queued unless it is not to start by itself.
 
     Raises:
         RateLimited: the tenant has as many open jobs as it may.
-        Invalid: a data set was erased since the check.
     """
     if repository.open_jobs(session, identity.tenant) >= max_open_jobs:
         raise RateLimited(
@@ -40,7 +37,6 @@ def submit(session: Session, identity: Identity, checked: Checked, max_open_jobs
             remedy="wait for some to end, or cancel them",
             headers={"Retry-After": str(RETRY_SECONDS)},
         )
-    _keep_datasets(session, checked)
     body = checked.body
     job = Job(
         id=new_id("job"),
@@ -145,11 +141,3 @@ def erase_run(settings: Settings, job_id: str, *, keep_log: bool) -> None:
             shutil.rmtree(entry, ignore_errors=True)
         elif entry.name != LOG_NAME:
             entry.unlink(missing_ok=True)
-
-
-def _keep_datasets(session: Session, checked: Checked) -> None:
-    """Hold the data sets' rows until the job is stored, so that none is erased between the check and now."""
-    wanted = {dataset.id for dataset in checked.datasets.values()}
-    for gone in wanted - datasets.held(session, wanted):
-        detail = f"the data set {gone} was erased meanwhile"
-        raise Invalid(detail, faults=[Fault("/dataset", "unknown_dataset", detail, "upload it again")])
