@@ -19,7 +19,7 @@ demo: $(STAMP) ## train, compress and prove one model over HTTP; ends with its r
 	@$(BIN)/fiftytwo demo
 
 test: $(STAMP) ## run every test
-	@$(BIN)/python -m pytest --durations=10
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
 
 check: $(STAMP) ## lint, format, types, import contracts, fresh docs
 	@$(BIN)/ruff check $(CHECKED)
