@@ -145,7 +145,11 @@ def _picture(content: bytes, limits: Limits) -> dict[str, Any]:
                 mode = image.mode
     except UnidentifiedImageError as error:
         raise InvalidRow("not_an_image", "it is no picture", f"send one of {', '.join(FORMATS)}") from error
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, zlib.error) as error:
+    except Image.DecompressionBombError as error:
+        # Pillow's own cap, which it holds before the size can be asked for.
+        detail = f"it says that it has far more than {limits.max_pixels} pixels"
+        raise InvalidRow("image_too_large", detail, "scale it down") from error
+    except (OSError, SyntaxError, ValueError, EOFError, zlib.error) as error:
         raise InvalidRow("broken_image", f"the picture cannot be decoded: {error}", "save it again") from error
     return {
         "id": hashlib.sha256(content).hexdigest()[:16],
