@@ -122,4 +122,5 @@ def test_every_answer_is_within_the_document(
     if _fits(case):
         for name in case.path_parameters:
             case.path_parameters[name] = things(name, case.operation.label)
-    case.call_and_validate(app=service, headers={"Authorization": f"Bearer {secret}"}, checks=checks)
+    answer = case.call_and_validate(app=service, headers={"Authorization": f"Bearer {secret}"}, checks=checks)
+    assert answer.headers["x-request-id"][0].startswith("req_")
