@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class StopRequested(Exception):
-    """Somebody asked this run to stop."""
+class StopRequested(BaseException):
+    """Somebody asked this run to stop. No `Exception`: a tracer or an exporter that catches those must not eat it."""
 
 
 class Interrupt:

@@ -41,6 +41,8 @@ def train(run: Run, snapshots: Snapshots, interrupt: Interrupt) -> None:
             _fit(run, snapshots, interrupt)
         run.clock.trained = True
         snapshots.write(run)
+        if interrupt.requested:  # heard after the last boundary
+            raise StopRequested
     for one in reversed(run.plan.on("trained")):
         run.model = one.trained(run, run.model)
 
@@ -66,9 +68,11 @@ def _fit(run: Run, snapshots: Snapshots, interrupt: Interrupt) -> None:
     clock = run.clock
     while clock.epoch < run.spec.training.epochs and clock.step < clock.total:
         _epoch(run, snapshots, interrupt)
+        started = time.monotonic()
         validate(run)
         for one in run.plan.on("after_epoch"):
             one.after_epoch(run, clock.epoch)
+        clock.seconds += time.monotonic() - started
         clock.epoch, clock.window = clock.epoch + 1, 0
     best = run.memory.pop("keep", None)
     if best is not None:
@@ -79,15 +83,16 @@ def _epoch(run: Run, snapshots: Snapshots | None, interrupt: Interrupt) -> None:
     """One epoch, or what is left of it; snapshots None where none are taken."""
     clock, panel = run.clock, Panel(run)
     run.model.train()
+    mark = time.monotonic()
     # Only row numbers are walked to skip what was done before: cheap, and the order needs no state.
     for window in fed(run, islice(counted_windows(run, clock.epoch), clock.window, None)):
-        started = time.monotonic()
         values = _window(run, window)
         clock.window += 1
         if values is not None:
             clock.step += 1
             panel.add(values, sum(len(chunk.rows) for chunk in window.chunks))
-        clock.seconds += time.monotonic() - started
+        mark, before = time.monotonic(), mark
+        clock.seconds += mark - before  # the wait for the window too
         if clock.step >= clock.total:
             break
         if snapshots is not None:

@@ -1,20 +1,24 @@
 """The loop against one written by hand, and a run that is stopped against one that is not."""
 
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from engine.checkpoint import Snapshots
+from engine.coupling import widths
 from engine.errors import Diverged, TimeLimit
-from engine.events import Listed, StepDone
+from engine.events import Listed, StepDone, Warned
 from engine.interrupt import Interrupt, StopRequested
 from engine.optimizer import decay_groups
 from engine.randomness import generator, reseed
 from engine.run import Run
 from engine.train import again, train
 from tests.engine.runs import tiny_image_run, tiny_run, trained
+from tests.engine.tiny import tiny_text_rows
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -161,6 +165,51 @@ def test_a_loss_that_is_not_finite_ends_the_run_without_a_snapshot_of_it(tmp_pat
     with pytest.raises(Diverged, match="step 1"):
         trained(run, tmp_path)
     assert not list((tmp_path / "checkpoints").glob("*.pt"))
+
+
+def test_weights_that_give_no_numbers_after_the_last_step_end_the_run_as_diverged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_run(tmp_path)
+    nothing = np.full((len(run.data.valid), 2), np.nan, np.float32)
+    monkeypatch.setattr("engine.validate.eager_logits", lambda *_: nothing)
+    with pytest.raises(Diverged, match="validation rows is nan after step 8"):
+        trained(run, tmp_path)
+
+
+def test_a_wish_that_comes_during_the_last_step_is_heeded_after_the_last_snapshot(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path)
+    with pytest.raises(StopRequested):
+        train(run, Snapshots(tmp_path, run.sink), StopAt(run, 8))
+    assert [path.name for path in (tmp_path / "checkpoints").glob("*.pt")] == ["step-000000008-1.pt"]
+
+
+def test_a_wish_to_stop_is_no_error_that_a_tracer_may_swallow(tmp_path: Path) -> None:
+    def stopped(_: torch.nn.Module) -> torch.Tensor:
+        raise StopRequested
+
+    with pytest.raises(StopRequested):
+        widths(tiny_run(tmp_path).task.build(), stopped)
+
+
+def test_the_best_of_no_validation_rows_is_told_to_be_the_last(tmp_path: Path) -> None:
+    rows = tiny_text_rows(80)
+    rows = rows.assigned(np.where(rows.splits == "valid", "train", rows.splits))
+    run = trained(tiny_run(tmp_path, rows=rows, keep="best", epochs=2), tmp_path)
+    assert [event.code for event in run.sink.events if isinstance(event, Warned)] == ["nothing_to_choose_by"]  # type: ignore[attr-defined]
+
+
+def test_the_time_limit_counts_the_wait_for_batches(tmp_path: Path) -> None:
+    run = tiny_run(tmp_path, max_seconds=0.5)
+    collate = run.task.collate
+
+    def slow(*given: Any) -> dict[str, torch.Tensor]:
+        time.sleep(0.3)
+        return collate(*given)
+
+    run.task.collate = slow  # type: ignore[method-assign, assignment]
+    with pytest.raises(TimeLimit):
+        trained(run, tmp_path)
 
 
 def test_the_time_limit_ends_the_run_after_a_snapshot(tmp_path: Path) -> None:
