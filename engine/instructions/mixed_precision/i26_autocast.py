@@ -32,8 +32,8 @@ class Autocast(Instruction):
     Refuses: fp16 without 28, since its small gradients become zero; fp16 with 27, whose weights may overflow it. On a
     processor fp16 runs with a warning: it is many times slower than fp32 there.
 
-    Effect: none on accuracy. `step_time_ratio` is the time of forward and backward over that in fp32, alternating in
-    the same run on some training rows.
+    Effect: none on accuracy. `step_time_ratio` is the time of forward and backward over that in fp32, alternating after
+    the first epoch on some training rows.
     """
 
     number = 26
@@ -75,11 +75,15 @@ class Autocast(Instruction):
             )
         return _casting(device, self._torch_dtype, _convolves(run.model))
 
+    def after_epoch(self, run: Run, epoch: int) -> None:
+        """Probe both precisions once, on the model and the device that train: the delivery changes both."""
+        if not epoch and any(weight.requires_grad for weight in run.model.parameters()):
+            run.state(self.name)["step_time_ratio"] = self._step_time_ratio(run)
+
     def report(self, run: Run) -> Mapping[str, float]:
-        """Probe both precisions on the trained model."""
-        if not any(weight.requires_grad for weight in run.model.parameters()):
-            return {}
-        return {"step_time_ratio": self._step_time_ratio(run)}
+        """What the probe found."""
+        state = run.state(self.name)
+        return {"step_time_ratio": state["step_time_ratio"]} if "step_time_ratio" in state else {}
 
     @property
     def _torch_dtype(self) -> torch.dtype:

@@ -144,8 +144,12 @@ class LengthBucketing(Instruction):
         return batches
 
     def _multiple(self, run: Run) -> int:
+        """Of the device that the run began on: another one that goes on with it, or delivers it, keeps the batches."""
         on_gpu = device_of(run.model).type == "cuda"
-        return self.multiple_of or (_TENSOR_CORE_MULTIPLE if on_gpu else 1)
+        found: int = run.state(self.name).setdefault(
+            "multiple", self.multiple_of or (_TENSOR_CORE_MULTIPLE if on_gpu else 1)
+        )
+        return found
 
 
 def bucketed(

@@ -171,6 +171,19 @@ def test_the_report_agrees_with_the_batches(task: TextClassification) -> None:
     assert reported["padding_fraction"] < reported["padding_fraction_before"]
 
 
+def test_the_device_that_the_run_began_on_decides_the_multiple(
+    task: TextClassification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, where = _run(task), "engine.instructions.preprocessing.i11_length_bucketing.device_of"
+    monkeypatch.setattr(where, lambda _: torch.device("cuda"))
+    began = _batches(run, 0)
+    reported = run.plan.on("report")[0].report(run)
+    monkeypatch.setattr(where, lambda _: torch.device("cpu"))  # the delivery moves the model to the processor
+    assert _batches(run, 0) == began
+    assert run.plan.on("report")[0].report(run) == reported
+    assert _run(task).plan.on("report")[0].report(_run(task)) != reported
+
+
 def test_a_length_that_predicts_the_label_is_told(task: TextClassification) -> None:
     run = _run(task)
     run.data.train.labels[:] = run.data.lengths("train") > np.median(run.data.lengths("train"))

@@ -55,7 +55,8 @@ def test_products_are_cast_and_weights_gradients_and_loss_are_not(tmp_path: Path
     assert not torch.equal(losses, _loss(run, None)), "rounded, or nothing was cast"
 
 
-def test_the_loop_enters_the_context_in_every_forward_pass(tmp_path: Path) -> None:
+def test_the_loop_enters_the_context_in_every_forward_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Autocast, "_step_time_ratio", lambda *_: 1.0)  # the probe has passes of its own
     plain = trained(text_run(tmp_path), tmp_path / "plain")
     run = text_run(tmp_path, ["autocast"])
     model = run.task.build()
@@ -100,11 +101,20 @@ def test_half_precision_needs_a_scaler_and_warns_on_a_processor(tmp_path: Path) 
     assert warned == ["slow_half_precision"], "once a run"
 
 
+def test_the_probe_runs_where_the_model_trains_and_not_on_what_is_delivered(tmp_path: Path) -> None:
+    run = trained(text_run(tmp_path, ["autocast"]), tmp_path)
+    ratio = run.state("autocast")["step_time_ratio"]
+    run.model = nn.Identity()  # what compression and the move to the processor make of it is nothing to time
+    assert run.plan.instructions[0].report(run) == {"step_time_ratio": ratio}
+
+
 def test_the_probe_reports_a_ratio_and_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     run = trained(text_run(tmp_path, ["autocast"]), tmp_path)
+    run.state("autocast").clear()
     weights = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
     run.model.zero_grad(set_to_none=True)
     random = torch.get_rng_state()
+    run.plan.instructions[0].after_epoch(run, 0)
     effects = run.plan.instructions[0].report(run)
     assert set(effects) == {"step_time_ratio"}
     assert effects["step_time_ratio"] > 0
