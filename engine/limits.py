@@ -78,7 +78,10 @@ def _check(
     interval = [round(measured.low, 6), round(measured.high, 6)]
     about = {"name": name, "limit": limit, "measured": round(measured.value, 6), "outcome": outcome}
     about |= {"confidence": confidence, "interval": interval}
-    return {**about, "rows_needed": _rows_needed(measured, limit, bad, good)} if outcome == "undecided" else about
+    if outcome != "undecided":
+        return about
+    # A speedup rests on rounds of a race: no number of rows narrows it.
+    return {**about, "rows_needed": None if name == "min_speedup" else _rows_needed(measured, limit, bad, good)}
 
 
 def _holds(value: float, limit: float, ceiling: bool) -> bool:
@@ -110,10 +113,10 @@ def faults(found: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:
         figure, ceiling, remedy = _RULES[name]
         if measured is None:
             yield Fault(
-                f"/limits/{name}", "limit_undecided", f"{figure} was not measured; the limit is {limit:g}", remedy
+                f"/limits/{name}", "limit_undecided", f"{figure} was not measured; the limit is {_said(limit)}", remedy
             )
             continue
-        bound = f"{figure} is {measured:g}; the limit is {'at most' if ceiling else 'at least'} {limit:g}"
+        bound = f"{figure} is {_said(measured)}; the limit is {'at most' if ceiling else 'at least'} {_said(limit)}"
         if check["outcome"] == "missed":
             yield Fault(f"/limits/{name}", "limit_missed", bound, remedy)
         else:
@@ -121,3 +124,8 @@ def faults(found: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:
             bound += f", which lies inside the interval {check['interval']} at {check['confidence']:g}"
             give = f"give about {rows:,} test rows, or drop limits.confidence" if rows else "drop limits.confidence"
             yield Fault(f"/limits/{name}", "limit_undecided", bound, give)
+
+
+def _said(number: float) -> str:
+    """Bytes to the last one; what has a fraction to six digits."""
+    return f"{number:,.0f}" if float(number).is_integer() else f"{number:g}"

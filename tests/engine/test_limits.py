@@ -71,6 +71,20 @@ def test_no_number_of_rows_decides_a_figure_on_its_limit() -> None:
     assert (check["outcome"], check["rows_needed"]) == ("undecided", None)
 
 
+def test_no_number_of_rows_decides_a_speedup() -> None:
+    raced = Measured(1.6, 1.4, 1.8, 60)
+    (check,) = checks(Limits(min_speedup=1.5, confidence=0.95), figures(speedup=raced), compresses=False)
+    assert (check["outcome"], check["rows_needed"]) == ("undecided", None)
+    (fault,) = faults([check])
+    assert "rows" not in fault.remedy
+
+
+def test_bytes_are_told_to_the_last_one() -> None:
+    found = checks(Limits(max_size_bytes=15_000_000), figures(exported_bytes=15_000_001), compresses=False)
+    (fault,) = faults(found)
+    assert fault.detail == "exported_bytes is 15,000,001; the limit is at most 15,000,000"
+
+
 def test_a_plan_that_compresses_must_make_the_file_smaller() -> None:
     assert outcomes({}, compresses=True) == {"smaller_file": "passed"}
     assert outcomes({}, compresses=True, exported_bytes=1000) == {"smaller_file": "missed"}
