@@ -71,7 +71,7 @@ class Snapshots:
             _sync_folder(self._folder)
         except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.errno != errno.ENOSPC:
+            if not _no_room(error):
                 raise
             raise DiskFull(
                 f"a snapshot could not be written: {error}", remedy="free some space and resume the job"
@@ -96,6 +96,11 @@ class Snapshots:
                     content["scaler"],
                 )
         return None
+
+
+def _no_room(error: OSError | RuntimeError) -> bool:
+    """Whether a write failed for want of space: PyTorch's own writer says so by a check of its, without a number."""
+    return error.errno == errno.ENOSPC if isinstance(error, OSError) else "inline_container" in str(error)
 
 
 def _hash(path: Path) -> str:

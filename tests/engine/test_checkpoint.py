@@ -93,6 +93,26 @@ def test_a_full_disk_is_told_and_leaves_the_one_before(tmp_path: Path, monkeypat
     assert not list((tmp_path / "checkpoints").glob("*.tmp"))
 
 
+def test_what_is_no_want_of_space_is_not_told_as_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = begun(tmp_path)
+
+    def lost(*_: object) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(torch, "save", lost)
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        written(tmp_path, run, 1)
+
+
+def test_the_word_of_pytorchs_own_writer_is_told_as_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, save = begun(tmp_path), torch.save
+    monkeypatch.setattr(torch, "save", lambda content, _: save(content, "/dev/full"))
+    with pytest.raises(DiskFull):
+        written(tmp_path, run, 1)
+
+
 def test_each_one_is_announced_with_its_hash(tmp_path: Path) -> None:
     sink = Listed()
     run = begun(tmp_path)
