@@ -28,8 +28,8 @@ from engine.ports import Logits
 from engine.rows import SPLITS
 from engine.run import Run
 from engine.spec import Spec
+from engine.twin import COMPRESSING
 
-COMPRESSING = frozenset(range(43, 53))
 _FLIPPED = 50
 _FEW_ROWS = 100
 _FLAGS = (
