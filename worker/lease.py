@@ -88,3 +88,6 @@ class Lease:
                     self.observe(lifecycle.look(self._database, self.run))
             except DATABASE_AWAY as error:
                 log.warning("the lease of %s could not be renewed: %s", self.run.job_id, error)
+            except Exception:
+                # Were this thread to end, nobody would hear of a pause, a cancel or the fence any more.
+                log.exception("the lease of %s could not be renewed", self.run.job_id)

@@ -11,8 +11,6 @@ import secrets
 import socket
 
 from celery.signals import setup_logging, worker_ready, worker_shutdown, worker_shutting_down
-from sqlalchemy import event
-from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from app.database import Database
 from app.queue import TASK, Bell, celery_app
@@ -43,18 +41,6 @@ def ring_if_idle() -> None:
         bell.ring()
 
 
-def leave_syncing_to_the_api(connection: DBAPIConnection, _record: object) -> None:
-    """On SQLite a commit waits for the disk in the API, where it is a promise to somebody, and not here.
-
-    What a loss of power takes of a worker's writes is done again: the file stays consistent either way.
-    """
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.close()
-
-
-if database.engine.dialect.name == "sqlite":
-    event.listen(database.engine, "connect", leave_syncing_to_the_api)
 rescue = Rescue(database, settings.max_lapses, settings.rescue_seconds, ring_if_idle)
 
 
