@@ -165,6 +165,17 @@ def test_a_bomb_is_stopped_while_it_unpacks(tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_zip_with_damaged_bytes_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "model.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as package:
+        package.writestr("a", b"many words " * 1000)
+    content = bytearray(archive.read_bytes())
+    content[36] ^= 0xFF  # inside the deflated stream: zlib says so before any checksum can
+    archive.write_bytes(content)
+    with pytest.raises(BadPackage, match="not a whole ZIP"):
+        unpack(archive, tmp_path / "out")
+
+
 def test_a_cut_zip_is_refused(text_folder: Path, tmp_path: Path) -> None:
     archive = zipped(text_folder, tmp_path / "model.zip")
     archive.write_bytes(archive.read_bytes()[:-40])
