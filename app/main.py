@@ -22,6 +22,7 @@ from app.dependencies import NoQueue, Queue
 from app.edge import Edge
 from app.errors import install
 from app.health.figures import Figures
+from app.jobs.intake import Intake
 from app.jobs.repository import open_jobs_reading
 from app.jobs.watching import Watch
 from app.openapi import document
@@ -62,6 +63,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     state.database = database
     state.storage = storage_for(settings)
     state.queue = queue
+    state.intake = Intake(database, lambda: state.queue.ring(), settings.max_open_jobs)
     state.watch = Watch(database)
     state.keys = KeyRing(database)
     state.rate = RateLimit(settings.requests_per_second)

@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+import httpx
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from engine.errors import Fault, InvalidData
@@ -26,15 +27,15 @@ PACKAGED_TASKS: Mapping[str, str] = {"minilm-l6": "text_classification"}
 DEFAULTS: Mapping[str, str] = {"text_classification": "minilm-l6", "image_classification": "resnet-small"}
 
 # The files that a base may bring: weights as safetensors alone, since other formats can run code when they are read.
-_WANTED = [
+_ABOUT = [
     "config.json",
-    "*.safetensors",
     "*.safetensors.index.json",
     "tokenizer.json",
     "tokenizer_config.json",
-    "vocab.txt",
     "special_tokens_map.json",
 ]
+_WEIGHTS = "*.safetensors"
+_HUB_SECONDS = 5.0  # who submits a job waits no longer for a hub
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,16 @@ def models_dir() -> Path | None:
     return Path(folder) if folder else None
 
 
-def find(name: str, local: Path | None) -> Base:
+def built_in(name: str) -> bool:
+    """Whether a base needs neither a local folder nor a hub, so that a look at it takes no time."""
+    return name in FROM_SCRATCH or name in PACKAGED
+
+
+def find(name: str, local: Path | None, *, weights: bool = True) -> Base:
     """The base of a name: built in, packaged, a folder under `local`, or a hub id that is cached or can be reached.
+
+    Args:
+        weights: False looks, and fetches no more than the small files that say what the base is.
 
     Raises:
         InvalidData: where there is none, with the reason.
@@ -81,7 +90,8 @@ def find(name: str, local: Path | None) -> Base:
         return Base(name, _packaged(name))
     if local is not None and _plain(name) and (local / name / "config.json").is_file():
         return Base(name, _checked(local / name))
-    return Base(name, _checked(_from_hub(name)))
+    folder = _from_hub(name, weights)
+    return Base(name, _checked(folder) if weights else _without_code(folder))
 
 
 @cache
@@ -98,31 +108,49 @@ def _plain(name: str) -> bool:
     return name not in {"", ".", ".."} and "/" not in name and "\\" not in name and "\0" not in name
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, weights: bool) -> Path:
+    offline = bool(os.environ.get("HF_HUB_OFFLINE"))
+    patterns = [*_ABOUT, _WEIGHTS] if weights else _ABOUT
     try:
-        return Path(
-            snapshot_download(name, allow_patterns=_WANTED, local_files_only=bool(os.environ.get("HF_HUB_OFFLINE")))
-        )
+        if not weights and not offline:
+            _see_safetensors(name)
+        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=offline))
     except (HFValidationError, ValueError) as error:
         raise InvalidData(
             f"{name!r} is neither a base model of this server nor a hub id",
             remedy="GET /v1/models lists the base models",
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
         raise InvalidData(
             f"{name!r} is no base model of this server and not cached, and no hub gave it ({type(error).__name__})",
             remedy="GET /v1/models lists the base models; FIFTYTWO_MODELS_DIR takes folders with safetensors weights",
         ) from error
 
 
+def _see_safetensors(name: str) -> None:
+    """Ask the hub whether a base has weights that can be read without running code; cached ones need no asking."""
+    try:
+        snapshot_download(name, allow_patterns=[_WEIGHTS], local_files_only=True)
+    except LocalEntryNotFoundError:
+        files = [one.rfilename for one in HfApi().model_info(name, timeout=_HUB_SECONDS).siblings or ()]
+        if not any(file.endswith(".safetensors") for file in files):
+            raise _unsafe(name) from None
+
+
+def _unsafe(name: str) -> InvalidData:
+    return InvalidData(
+        f"{name} has no safetensors weights", remedy="convert the weights to safetensors: other formats can run code"
+    )
+
+
 def _checked(folder: Path) -> Path:
-    if not any(folder.glob("*.safetensors")):
-        raise InvalidData(
-            f"{folder.name} has no safetensors weights",
-            remedy="convert the weights to safetensors: other formats can run code",
-        )
-    config = json.loads((folder / "config.json").read_text())
-    if "auto_map" in config:
+    if not any(folder.glob(_WEIGHTS)):
+        raise _unsafe(folder.name)
+    return _without_code(folder)
+
+
+def _without_code(folder: Path) -> Path:
+    if "auto_map" in json.loads((folder / "config.json").read_text()):
         raise InvalidData(
             f"{folder.name} brings code of its own", remedy="choose a model whose architecture transformers knows"
         )
@@ -140,7 +168,7 @@ def fault(name: str, task: str, local: Path | None) -> Fault | None:
                 f"choose {DEFAULTS.get(task)} or another model for {task}",
             )
     try:
-        base = find(name, local)
+        base = find(name, local, weights=False)
     except InvalidData as error:
         return Fault("/model", "unknown_model", error.detail, error.remedy)
     if base.folder is not None and task == "image_classification":

@@ -3,11 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from sqlalchemy.orm import Session
-
-from app.datasets import repository as datasets
 from app.datasets.models import Dataset
 from app.errors import Invalid
 from app.jobs.schemas import JobCreate, Unfit
@@ -16,6 +13,8 @@ from engine.errors import Fault, InvalidPlan
 from engine.plan import Plan
 from engine.spec import Spec, Splits
 
+# From a tenant and an id to the tenant's data set.
+FindDataset: TypeAlias = Callable[[str, str], Dataset | None]
 # The content hash deals the rows out where a data set names no splits.
 SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}
 
@@ -39,27 +38,33 @@ class Checked:
         return whole.splits or {split: round(whole.rows * share) for split, share in SHARES.items()}
 
 
-def check(
-    session: Session, tenant: str, body: JobCreate | Unfit, models_dir: Path | None, *, hold: bool = False
-) -> Checked:
-    """The job with what it needs; `hold` keeps its data sets from being erased before the write transaction ends.
+@dataclass(frozen=True)
+class BaseLook:
+    """What a look at the base model of a job told."""
+
+    fault: Fault | None
+    pretrained: bool
+
+
+def look_at_base(body: JobCreate, models_dir: Path | None) -> BaseLook:
+    """Look at the base model; it may be on a hub that is slow to answer, so no transaction should wait for this."""
+    fault = models.fault(body.base_model, body.task, models_dir)
+    return BaseLook(fault, fault is None and models.find(body.base_model, models_dir, weights=False).pretrained)
+
+
+def check(find: FindDataset, tenant: str, body: JobCreate, base: BaseLook) -> Checked:
+    """The job with what it needs.
 
     Raises:
         Invalid: with every fault found.
     """
-    if isinstance(body, Unfit):
-        faults = body.faults + _further_faults(session, tenant, body, models_dir)
-        raise _invalid(faults)
     spec = body.spec()
-    # A hub may be slow to answer, so it is asked before the session holds anything.
-    model_fault = models.fault(spec.base_model, spec.task, models_dir)
-    pretrained = model_fault is None and models.find(spec.base_model, models_dir).pretrained
-    found, faults = _datasets(session, tenant, spec, datasets.hold if hold else datasets.find)
+    found, faults = _datasets(find, tenant, spec)
     faults += _limit_faults(spec)
     facts = {"fixed_splits"} if isinstance(spec.dataset, Splits) or ("" in found and found[""].splits) else set()
-    if model_fault is not None:
-        faults.append(model_fault)
-    elif pretrained:
+    if base.fault is not None:
+        faults.append(base.fault)
+    elif base.pretrained:
         facts.add("pretrained")
     try:
         plan = Plan.of(spec, facts)
@@ -67,7 +72,12 @@ def check(
         raise _invalid([*faults, *error.faults]) from error
     if faults:
         raise _invalid(faults)
-    return Checked(body, spec, plan, found, pretrained)
+    return Checked(body, spec, plan, found, base.pretrained)
+
+
+def refusal(find: FindDataset, tenant: str, body: Unfit, models_dir: Path | None) -> Invalid:
+    """Everything that is wrong with a body that is no job."""
+    return _invalid(body.faults + _further_faults(find, tenant, body, models_dir))
 
 
 def _invalid(faults: list[Fault]) -> Invalid:
@@ -77,7 +87,7 @@ def _invalid(faults: list[Fault]) -> Invalid:
     )
 
 
-def _further_faults(session: Session, tenant: str, body: Unfit, models_dir: Path | None) -> list[Fault]:
+def _further_faults(find: FindDataset, tenant: str, body: Unfit, models_dir: Path | None) -> list[Fault]:
     """What else is wrong with a body that is no job: its sound fields are checked as if it held no others."""
     if not isinstance(body.body, Mapping):
         return []
@@ -88,20 +98,18 @@ def _further_faults(session: Session, tenant: str, body: Unfit, models_dir: Path
     except ValueError:
         return []
     try:
-        check(session, tenant, job, models_dir)
+        check(find, tenant, job, look_at_base(job, models_dir))
     except Invalid as error:
         return [fault for fault in error.faults if "dataset" in sound or not fault.pointer.startswith("/dataset")]
     return []
 
 
-def _datasets(
-    session: Session, tenant: str, spec: Spec, find: Callable[[Session, str, str], Dataset | None]
-) -> tuple[dict[str, Dataset], list[Fault]]:
+def _datasets(find: FindDataset, tenant: str, spec: Spec) -> tuple[dict[str, Dataset], list[Fault]]:
     found: dict[str, Dataset] = {}
     faults = []
     for role, dataset_id in spec.files():
         pointer = f"/dataset/{role}" if role else "/dataset"
-        dataset = find(session, tenant, dataset_id)
+        dataset = find(tenant, dataset_id)
         if dataset is None:
             known = "GET /v1/datasets lists yours"
             faults.append(Fault(pointer, "unknown_dataset", f"there is no data set {dataset_id[:80]!r}", known))

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,19 +17,33 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from app.answers import answer, names, timestamp
 from app.artifacts import repository as artifacts
 from app.artifacts.schemas import ArtifactShown, artifact_json
+from app.datasets import repository as datasets
 from app.dependencies import Member, Read, Router, Viewer, Write, database, queue, settings, storage
 from app.errors import Invalid, NotFound
-from app.idempotency import Idempotent
+from app.idempotency import Idempotent, Once
 from app.identity import Identity
 from app.jobs import repository, service
-from app.jobs.checks import check
-from app.jobs.schemas import DryRun, EventShown, JobShown, PointShown, Submission, Unfit, event_json, job_json
+from app.jobs.checks import check, look_at_base, refusal
+from app.jobs.intake import Intake, Submit
+from app.jobs.models import Job
+from app.jobs.schemas import (
+    DryRun,
+    EventShown,
+    JobCreate,
+    JobShown,
+    PointShown,
+    Submission,
+    Unfit,
+    event_json,
+    job_json,
+)
 from app.jobs.series import thinned
 from app.jobs.states import TERMINAL, State
 from app.jobs.streaming import stream
 from app.jobs.watching import Watch
 from app.paging import Page, paged
 from app.schemas import ListOf
+from engine import models
 from engine.errors import Fault
 from engine.spec import Kind, TaskName
 
@@ -64,31 +79,39 @@ def watch(request: Request) -> Watch:
 
 
 @router.post("", status_code=202, response_model=JobShown, responses=DRY, summary="Submit a job")
-def create(
+async def create(
     request: Request,
     identity: Member,
     once: Idempotent,
-    reading: Read,
-    session: Write,
     body: Submission,
     dry_run: Annotated[bool, Query(description="Check and estimate only; nothing is stored.")] = False,
 ) -> Response:
     """Every fault is told at once. The job is stored and queued before the answer; `Location` is where to look."""
-    if first := once.replay(reading):
-        return first
-    models_dir = settings(request).models_dir
     if dry_run or isinstance(body, Unfit):
-        return answer(request, service.dry_run(check(reading, identity.tenant, body, models_dir)))
-    # A request that held one connection while it waits for another could starve its like.
-    reading.close()
-    checked = check(session, identity.tenant, body, models_dir, hold=True)
-    if first := once.begin(session):
-        return first
-    job = service.submit(session, identity, checked, settings(request).max_open_jobs)
+        return await run_in_threadpool(_dry_run, request, identity, once, body)
+    models_dir = settings(request).models_dir
+    if models.built_in(body.base_model):
+        base = look_at_base(body, models_dir)
+    else:
+        base = await run_in_threadpool(look_at_base, body, models_dir)
+    intake: Intake = request.app.state.intake
+    return await intake.take(Submit(identity, once, body, base, partial(_accepted, request)))
+
+
+def _dry_run(request: Request, identity: Identity, once: Once, body: JobCreate | Unfit) -> Response:
+    with database(request).reading() as session:
+        if first := once.replay(session):
+            return first
+        find, models_dir = partial(datasets.find, session), settings(request).models_dir
+        if isinstance(body, Unfit):
+            raise refusal(find, identity.tenant, body, models_dir)
+        checked = check(find, identity.tenant, body, look_at_base(body, models_dir))
+    return answer(request, service.dry_run(checked))
+
+
+def _accepted(request: Request, job: Job) -> Response:
     headers = {"Location": f"/v1/jobs/{job.id}", "Retry-After": RETRY_AFTER}
-    if job.state is State.QUEUED:
-        _ring_after_commit(request, session)
-    return once.finish(session, answer(request, job_json(job, ()), 202, headers))
+    return answer(request, job_json(job, ()), 202, headers)
 
 
 @router.get("", response_model=ListOf[JobShown], summary="List jobs", openapi_extra=METADATA_FILTER)

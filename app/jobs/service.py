@@ -1,6 +1,7 @@
 """The rules of jobs as their owners meet them: submit, start, pause, resume, cancel, erase. Knows no request."""
 
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +25,25 @@ RETRY_SECONDS = 30
 LOG_NAME = "log.txt"
 
 
-def submit(session: Session, identity: Identity, checked: Checked, max_open_jobs: int) -> Job:
-    """Store a job checked in this transaction, queued unless it is not to start by itself.
+def refuse_beyond(max_open_jobs: int, open_jobs: int) -> None:
+    """Refuse another job of a tenant with so many open ones.
 
     Raises:
-        RateLimited: the tenant has as many open jobs as it may.
+        RateLimited: they are as many as it may have.
     """
-    if repository.open_jobs(session, identity.tenant) >= max_open_jobs:
+    if open_jobs >= max_open_jobs:
         raise RateLimited(
             f"{max_open_jobs} jobs of yours have not ended, and no more may be open at a time",
             code="too_many_open_jobs",
             remedy="wait for some to end, or cancel them",
             headers={"Retry-After": str(RETRY_SECONDS)},
         )
+
+
+def made(identity: Identity, checked: Checked) -> Job:
+    """The job to be stored, queued unless it is not to start by itself."""
     body = checked.body
-    job = Job(
+    return Job(
         id=new_id("job"),
         tenant=identity.tenant,
         kind=body.kind,
@@ -52,10 +57,8 @@ def submit(session: Session, identity: Identity, checked: Checked, max_open_jobs
         attempt=0,
         step=0,
         latest={},
+        created_at=datetime.now(UTC),
     )
-    repository.add(session, job)
-    audit(session, identity, "job.create", job.id)
-    return job
 
 
 def dry_run(checked: Checked) -> dict[str, Any]:
