@@ -18,7 +18,7 @@ import transformers
 from pydantic import ValidationError
 
 from engine.allocator import keep_freed_memory
-from engine.errors import DiskFull, EngineError, InvalidPlan, OutOfMemory
+from engine.errors import DiskFull, EngineError, InvalidData, InvalidPlan, OutOfMemory
 from engine.events import Failed, JsonLines, Stopped
 from engine.faults import from_validation
 from engine.interrupt import Interrupt, StopRequested
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         interrupt.listen()
         run_job(_read(given.job), given.out, sink, job=given.id, interrupt=interrupt)
     except StopRequested:
-        sink.emit(Stopped(step=-1))
+        sink.emit(Stopped())
         return STOPPED
     except Exception as error:  # the border: whatever it was, the listener hears of it as a problem
         traceback.print_exc()
@@ -87,6 +87,8 @@ def _read(path: Path) -> Spec:
 
 
 def _as_engine_error(error: Exception) -> EngineError:
+    if isinstance(error, InvalidPlan):  # a plan that only the rows or the model could show to be wrong
+        return InvalidData(error.detail, remedy=error.remedy, faults=error.faults)
     if isinstance(error, EngineError):
         return error
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from engine.errors import DiskFull
+from engine.errors import DiskFull, InvalidData
 from engine.events import CheckpointWritten, Sink
 from engine.run import Clock, Run
 
@@ -36,9 +36,11 @@ class Snapshot:
 class Snapshots:
     """The snapshots of one run's folder."""
 
-    def __init__(self, folder: Path, sink: Sink, every_seconds: float = 30.0) -> None:
+    def __init__(self, folder: Path, sink: Sink, fingerprint: str = "", every_seconds: float = 30.0) -> None:
+        """`fingerprint` says which job they are of: those of another are not gone on from."""
         self._folder = folder / "checkpoints"
         self._sink = sink
+        self._fingerprint = fingerprint
         self._every = every_seconds
         self._last = time.monotonic()
 
@@ -56,6 +58,7 @@ class Snapshots:
         path = self._folder / f"step-{run.clock.step:09d}-{int(run.clock.trained)}.pt"
         temporary = path.with_suffix(".tmp")
         content = {
+            "fingerprint": self._fingerprint,
             "memory": run.memory,
             "clock": asdict(run.clock),
             "model": run.model.state_dict(),
@@ -83,11 +86,20 @@ class Snapshots:
         self._sink.emit(CheckpointWritten(step=run.clock.step, path=f"checkpoints/{path.name}", sha256=digest))
 
     def latest(self) -> Snapshot | None:
-        """The newest snapshot whose bytes are those that were written; None where there is none."""
+        """The newest snapshot whose bytes are those that were written; None where there is none.
+
+        Raises:
+            InvalidData: where it is of another job.
+        """
         for path in sorted(self._folder.glob("step-*.pt"), reverse=True):
             recorded = path.with_suffix(".sha256")
             if recorded.is_file() and recorded.read_text() == _hash(path):
                 content = torch.load(path, weights_only=True, map_location="cpu")
+                if content["fingerprint"] != self._fingerprint:
+                    raise InvalidData(
+                        f"{self._folder.parent.name} holds snapshots of a job with another spec or other data",
+                        remedy="run it into a folder of its own",
+                    )
                 return Snapshot(
                     content["memory"],
                     Clock(**content["clock"]),

@@ -25,7 +25,7 @@ _GRAPH_BYTES = 800_000
 
 def estimate(spec: Spec, splits: dict[str, int]) -> dict[str, Any]:
     """Time in seconds, memory and file size in bytes for `splits` rows a split, with what they rest on."""
-    base = find(spec.base_model, models_dir())
+    base = find(spec.base_model, models_dir(), weights=False)
     cost = TASKS[spec.task].cost(base, spec.training.max_length)
     rows = splits.get("train", 0)
     epochs = spec.training.epochs

@@ -2,7 +2,7 @@
 
 The stream of a run, in order: `PhaseStarted` (data, train, compress, export, measure, receipt), many `StepDone`,
 a `CheckpointWritten` now and then, `Warned` where something deserves a look, `FileWritten` for each output, and last
-exactly one of `Finished`, `Stopped` (a snapshot was taken; run the same command again to go on) or `Failed`.
+exactly one of `Finished`, `Stopped` (run the same command again to go on) or `Failed`.
 """
 
 import json
@@ -89,10 +89,9 @@ class Finished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Stopped(Event):
-    """The run was asked to stop, wrote a snapshot and left; the same command goes on from it."""
+    """The run was asked to stop and left; the same command goes on from its newest snapshot."""
 
     event = "stopped"
-    step: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,15 +130,3 @@ class Listed:
     def emit(self, event: Event) -> None:
         """Append the event."""
         self.events.append(event)
-
-
-class WarningsOnly:
-    """A sink that lets warnings through: for training that is not the job's own, whose steps nobody waits for."""
-
-    def __init__(self, sink: Sink) -> None:
-        self.sink = sink
-
-    def emit(self, event: Event) -> None:
-        """Pass a warning on."""
-        if isinstance(event, Warned):
-            self.sink.emit(event)

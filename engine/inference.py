@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from engine.ports import Example, Logits, Task, device_of
 
-
 _SORTED_BATCHES = 64  # batches sorted together: rows that lie on disk are encoded once and read in their order
 
 

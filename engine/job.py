@@ -1,5 +1,6 @@
 """One job from its spec to its outputs, one direction: data, plan, training, delivery. Knows no server."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,10 +42,19 @@ def run_job(spec: Spec, folder: Path, sink: Sink, *, job: str | None, interrupt:
     rows = read_rows(sources, _labels(spec, sources))
     run = Run(spec, Plan.of(spec, facts_of(rows, base)), sink)
     run.task, run.data = load(run, rows, base, sources[0][0].labels)
-    train(run, Snapshots(folder, sink), interrupt)
-    twin: Logits | None = untreated_logits(run, folder, interrupt) if spec.compare == "untreated" else None
+    fingerprint = _fingerprint(spec, sources)
+    train(run, Snapshots(folder, sink, fingerprint), interrupt)
+    twin: Logits | None = None
+    if spec.compare == "untreated":
+        twin = untreated_logits(run, folder, fingerprint, interrupt)
     receipt = deliver(run, folder, [source for source, _ in sources], base, job, twin)
     sink.emit(Finished(result={"limits": receipt["limits"]}))
+
+
+def _fingerprint(spec: Spec, sources: Sequence[tuple[Source, str]]) -> str:
+    """What a snapshot belongs to: the spec and the bytes of the data, wherever these lie."""
+    parts = [spec.model_dump_json(exclude={"dataset"}), *(f"{role}:{source.sha256}" for source, role in sources)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def facts_of(rows: Rows, base: Base) -> frozenset[str]:

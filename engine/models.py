@@ -27,13 +27,7 @@ PACKAGED_TASKS: Mapping[str, str] = {"minilm-l6": "text_classification"}
 DEFAULTS: Mapping[str, str] = {"text_classification": "minilm-l6", "image_classification": "resnet-small"}
 
 # The files that a base may bring: weights as safetensors alone, since other formats can run code when they are read.
-_ABOUT = [
-    "config.json",
-    "*.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-]
+_ABOUT = ["config.json", "*.index.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
 _WEIGHTS = "*.safetensors"
 _HUB_SECONDS = 5.0  # who submits a job waits no longer for a hub
 

@@ -28,7 +28,7 @@ def begin(run: Run, snapshot: Snapshot | None) -> None:
         run.optimizer.load_state_dict(snapshot.optimizer)
         run.scaler.load_state_dict(snapshot.scaler)
     else:
-        run.clock.total = _count_steps(run)
+        run.clock.total = count_steps(run)
 
 
 def device() -> torch.device:
@@ -44,7 +44,7 @@ def arm(run: Run) -> None:
     run.scaler = run.plan.slot("scaler").scaler(run)
 
 
-def _count_steps(run: Run) -> int:
+def count_steps(run: Run) -> int:
     """The optimizer steps of the run, by walking its windows: row numbers only.
 
     Raises:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from engine.data import Data
-from engine.events import Sink, Warned
+from engine.events import Event, Sink, Warned
 from engine.ports import Task
 
 if TYPE_CHECKING:  # the plan and the spec hold instructions, which are handed a run: a circle of types only
@@ -60,3 +60,15 @@ class Run:
     def metric(self, name: str, value: float | torch.Tensor) -> None:
         """Set one of the panel's metrics for the step under way; the loop takes it up."""
         self.state("panel")[name] = value
+
+
+class WarningsOnly:
+    """The sink of a run inside another: its warnings are the outer one's, its steps nobody's."""
+
+    def __init__(self, outer: Run) -> None:
+        self._outer = outer
+
+    def emit(self, event: Event) -> None:
+        """Pass a warning on."""
+        if isinstance(event, Warned):
+            self._outer.warn(event.code, event.detail)

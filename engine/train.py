@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from engine.baseline import counted_windows
 from engine.checkpoint import Snapshots
 from engine.errors import TimeLimit
-from engine.events import PhaseStarted, WarningsOnly
+from engine.events import PhaseStarted
 from engine.feed import Fed, fed
 from engine.interrupt import Interrupt, StopRequested
 from engine.panel import Panel
 from engine.ports import Batch
 from engine.prepare import arm, begin
 from engine.randomness import reseed
-from engine.run import Clock, Run
+from engine.run import Clock, Run, WarningsOnly
 from engine.validate import validate
 
 
@@ -50,9 +50,10 @@ def train(run: Run, snapshots: Snapshots, interrupt: Interrupt) -> None:
 def again(run: Run, model: nn.Module, *, steps: int) -> nn.Module:
     """Train `model` for `steps` further steps by the same plan, with memory, clock and optimizer of its own.
 
-    The `model` folds are not applied: they have been. No snapshot is taken, so a run that is killed repeats it.
+    The `model` folds are not applied: they have been. No snapshot is taken, so a run that is killed repeats it. Its
+    time counts towards the limit of the run.
     """
-    inner = Run(run.spec, run.plan, WarningsOnly(run.sink), clock=Clock(total=steps))
+    inner = Run(run.spec, run.plan, WarningsOnly(run), clock=Clock(total=steps, seconds=run.clock.seconds))
     inner.task, inner.data, inner.model = run.task, run.data, model
     arm(inner)
     while inner.clock.step < steps:
@@ -61,6 +62,7 @@ def again(run: Run, model: nn.Module, *, steps: int) -> nn.Module:
         inner.clock.epoch, inner.clock.window = inner.clock.epoch + 1, 0
         if inner.clock.step == taken:  # every step of a whole epoch was skipped
             break
+    run.clock.seconds = inner.clock.seconds
     return inner.model
 
 
@@ -95,8 +97,7 @@ def _epoch(run: Run, snapshots: Snapshots | None, interrupt: Interrupt) -> None:
         clock.seconds += mark - before  # the wait for the window too
         if clock.step >= clock.total:
             break
-        if snapshots is not None:
-            _boundary(run, snapshots, interrupt, panel)
+        _boundary(run, snapshots, interrupt, panel)
     panel.tell()
 
 
@@ -174,11 +175,11 @@ def _tokens(batch: Batch) -> tuple[int, int]:
     return (int(mask.sum()), mask.numel()) if mask is not None else (0, 0)
 
 
-def _boundary(run: Run, snapshots: Snapshots, interrupt: Interrupt, panel: Panel) -> None:
+def _boundary(run: Run, snapshots: Snapshots | None, interrupt: Interrupt, panel: Panel) -> None:
     """Between two steps: heed a wish to stop, the time limit, and the clock of the snapshots."""
     limit = run.spec.training.max_seconds
     late = limit is not None and run.clock.seconds > limit
-    if interrupt.requested or late or snapshots.due():
+    if snapshots is not None and (interrupt.requested or late or snapshots.due()):
         panel.tell()  # first, so that no snapshot holds a run that has diverged
         snapshots.write(run)
     if interrupt.requested:

@@ -3,20 +3,19 @@
 from pathlib import Path
 
 from engine.checkpoint import Snapshots
-from engine.events import WarningsOnly
 from engine.inference import eager_logits
 from engine.interrupt import Interrupt
 from engine.ports import Logits
-from engine.run import Run
+from engine.run import Run, WarningsOnly
 from engine.train import train
 
 COMPRESSING = frozenset(range(43, 53))
 
 
-def untreated_logits(run: Run, folder: Path, interrupt: Interrupt) -> Logits:
+def untreated_logits(run: Run, folder: Path, fingerprint: str, interrupt: Interrupt) -> Logits:
     """Train with the same seed and none of 43 to 52; the answers on the test rows, (n, classes)."""
-    sink = WarningsOnly(run.sink)
+    sink = WarningsOnly(run)
     twin = Run(run.spec, run.plan.without(COMPRESSING), sink)
     twin.task, twin.data = run.task, run.data
-    train(twin, Snapshots(folder / "twin", sink), interrupt)
+    train(twin, Snapshots(folder / "twin", sink, fingerprint), interrupt)
     return eager_logits(twin.task, twin.model, twin.data.examples["test"])

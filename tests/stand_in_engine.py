@@ -118,7 +118,7 @@ def main() -> int:
     while step < ways["steps"]:
         if stop:
             snapshot(folder, step, chain)
-            tell("stopped", step=step)
+            tell("stopped")
             return 75
         if crashing and crashing["at"] == step and not (crashing.get("once") and (folder / "crashed").exists()):
             (folder / "crashed").touch()

@@ -26,8 +26,27 @@ from worker.supervise import STOPPED, Engine, Exit, Wish, supervise
 
 log = logging.getLogger(__name__)
 
-# What the engine's process has no business to know: keys, and where the database, the broker and the store are.
-SECRET_PREFIXES = ("FIFTYTWO_", "AWS_")
+# What the engine's process may see of the worker's environment: where programs, libraries and devices are. Keys, and
+# where the database, the broker and the store are, it has no business to know.
+PASSED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "LOGNAME", "VIRTUAL_ENV")
+PASSED_PREFIXES = (
+    "LC_",
+    "PYTHON",
+    "LD_",
+    "CUDA_",
+    "NVIDIA_",
+    "OMP_",
+    "MKL_",
+    "KMP_",
+    "GOMP_",
+    "OPENBLAS_",
+    "MALLOC_",
+    "TORCH_",
+    "XDG_",
+    "SSL_",
+    "HF_HUB_",
+    "HF_HOME",
+)
 
 
 class Rings(Protocol):
@@ -169,11 +188,11 @@ class Worker:
         return state
 
     def _environment(self, run: Run) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(SECRET_PREFIXES)}
+        kept = {name: value for name, value in os.environ.items() if name in PASSED or name.startswith(PASSED_PREFIXES)}
         if self.settings.models_dir is not None:
             kept["FIFTYTWO_MODELS_DIR"] = str(self.settings.models_dir)
-        # A run shares the machine with everything else here: its threads sleep while they wait for each other. Spinning,
-        # as OpenMP does by default, costs a busy machine a multiple of the work.
+        # A run shares the machine with everything else here: its threads sleep while they wait for each other.
+        # Spinning, as OpenMP does by default, costs a busy machine a multiple of the work.
         sharing = {"OMP_WAIT_POLICY": "PASSIVE", **kept}
         return sharing | {"OMP_NUM_THREADS": str(run.threads), "PYTHONUNBUFFERED": "1"}
 

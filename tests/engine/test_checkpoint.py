@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engine.checkpoint import Snapshots
-from engine.errors import DiskFull
+from engine.errors import DiskFull, InvalidData
 from engine.events import CheckpointWritten, Listed
 from engine.prepare import begin
 from engine.run import Run
@@ -120,3 +120,11 @@ def test_each_one_is_announced_with_its_hash(tmp_path: Path) -> None:
     (event,) = sink.events
     assert isinstance(event, CheckpointWritten)
     assert (tmp_path / event.path).with_suffix(".sha256").read_text() == event.sha256
+
+
+def test_those_of_another_job_are_not_gone_on_from(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    Snapshots(tmp_path, Listed(), "one job").write(run)
+    assert Snapshots(tmp_path, Listed(), "one job").latest() is not None
+    with pytest.raises(InvalidData, match="another spec"):
+        Snapshots(tmp_path, Listed(), "another job").latest()

@@ -7,15 +7,14 @@ import torch
 from pydantic import Field, field_validator
 from torch import nn
 
-from engine.baseline import counted_windows
 from engine.coupling import Forward, Unfit, Width, widths
 from engine.errors import Fault, InvalidPlan
 from engine.instruction import Instruction
 from engine.ports import Batch, device_of
-from engine.prepare import device
+from engine.prepare import count_steps, device
 from engine.pruning import check_blocks, drop_blocks, kept, macs, prune, reshape, shapes_of
 from engine.randomness import generator
-from engine.run import Run
+from engine.run import Clock, Run, WarningsOnly
 from engine.train import again
 
 if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
@@ -192,11 +191,11 @@ def _before_training(run: Run) -> bool:
 def _trained_in_float(run: Run, model: nn.Module) -> nn.Module:
     """The job's own training without the instructions that round, for as many steps."""
     rounding = [one.number for one in run.plan.instructions if "fake_quantized" in {*one.provides, *one.needs}]
-    training = run.spec.training
-    steps = training.epochs * sum(1 for _ in counted_windows(run, 0))
-    inner = Run(run.spec, run.plan.without(rounding), run.sink)
+    inner = Run(run.spec, run.plan.without(rounding), WarningsOnly(run), clock=Clock(seconds=run.clock.seconds))
     inner.task, inner.data = run.task, run.data
-    return again(inner, model, steps=min(steps, training.max_steps or steps))
+    trained = again(inner, model, steps=count_steps(inner))
+    run.clock.seconds = inner.clock.seconds
+    return trained
 
 
 def _batch(run: Run, rows: list[int], where: torch.device) -> Batch:

@@ -251,7 +251,7 @@ def test_caps_on_rows_cells_and_bytes(check: Check) -> None:
     content = jsonl([{"text": "x" * 100, "label": i % 2} for i in range(20)])
     assert codes(check(content, limits=Limits(max_rows=10))) == [("too_many_rows", None)]
     assert codes(check(content, limits=Limits(max_bytes=1_000))) == [("decompressed_too_large", None)]
-    assert codes(check(gzip.compress(content, mtime=0), limits=Limits(max_bytes=1_000))) == [("decompressed_too_large", None)]
+    assert codes(check(gzip.compress(content), limits=Limits(max_bytes=1_000))) == [("decompressed_too_large", None)]
     assert codes(check(content, limits=Limits(max_cell_bytes=99)))[:2] == [("cell_too_large", 1), ("cell_too_large", 2)]
     assert codes(check(content, limits=Limits(max_cell_bytes=10)))[0] == ("cell_too_large", 1)
     assert codes(check(as_csv([["text", "label"], ["x" * 100, "a"]]), "a.csv", limits=Limits(max_cell_bytes=50))) == [
