@@ -33,9 +33,14 @@ def predictions(console: Console, names: Sequence[str], found: Sequence[Predicti
     """Every input with its label and the scores of all labels, the best first."""
     for name, one in zip(names, found, strict=True):
         scores = sorted(one.scores.items(), key=lambda pair: -pair[1])
-        console.print(f"{name[:80]}: {one.label}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{_short(name)}: {one.label}", markup=False, highlight=False, soft_wrap=True)
         line = "  ".join(f"{label} {score:.4f}" for label, score in scores)
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _short(name: str) -> str:
+    """Beginning and end of a long text or path."""
+    return name if len(name) <= 80 else f"{name[:52]} ... {name[-23:]}"
 
 
 def receipt(console: Console, content: Json) -> None:

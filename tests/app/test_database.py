@@ -11,13 +11,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import StatementError
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from app.database import Base, Database, UtcDateTime, database_now
+from app.database import Database, UtcDateTime, database_now
 from app.durability import SharedSync
 
 
-class Counter(Base):
+class Private(DeclarativeBase):
+    """Keeps the table of these tests out of the service's own."""
+
+
+class Counter(Private):
     """A table for these tests."""
 
     __tablename__ = "test_counters"
@@ -31,7 +35,7 @@ class Counter(Base):
 def database(tmp_path: Path) -> Iterator[Database]:
     """A database with one counter at 0."""
     made = Database(f"sqlite:///{tmp_path / 'test.db'}")
-    Base.metadata.create_all(made.engine)
+    Private.metadata.create_all(made.engine)
     with made.session() as session:
         session.add(Counter(id=1, value=0, at=None))
     yield made
