@@ -4,6 +4,7 @@ A worker must not import what the API needs and the API not what the demo needs,
 """
 
 import argparse
+import gc
 import importlib
 import logging
 from collections.abc import Mapping, Sequence
@@ -42,8 +43,11 @@ def serve(words: argparse.Namespace) -> int:
 def api(words: argparse.Namespace) -> int:
     """Run only the API."""
     settings = _settings(words)
+    create_app = load("app.main").create_app
+    # The imported modules stay for good; to look through them for garbage would hold requests up for half a second.
+    gc.freeze()
     load("uvicorn").run(
-        "app.main:create_app",
+        create_app,
         factory=True,
         host=settings.host,
         port=settings.port,

@@ -1,6 +1,5 @@
 """The routes of jobs. Each asks the service or the repository once and shows what came of it."""
 
-import re
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,11 +18,12 @@ from app.artifacts import repository as artifacts
 from app.artifacts.schemas import ArtifactShown, artifact_json
 from app.datasets import repository as datasets
 from app.dependencies import Member, Read, Router, Viewer, Write, database, queue, settings, storage
-from app.errors import Invalid, NotFound
+from app.errors import NotFound
 from app.idempotency import Idempotent, Once
 from app.identity import Identity
 from app.jobs import repository, service
 from app.jobs.checks import check, look_at_base, refusal
+from app.jobs.filters import METADATA_FILTER, metadata_filter
 from app.jobs.intake import Intake, Submit
 from app.jobs.models import Job
 from app.jobs.schemas import (
@@ -44,31 +44,17 @@ from app.jobs.watching import Watch
 from app.paging import Page, paged
 from app.schemas import ListOf
 from engine import models
-from engine.errors import Fault
 from engine.spec import Kind, TaskName
 
 router = Router(prefix="/v1/jobs", tags=["jobs"])
 JobId = Annotated[str, InPath(max_length=64, description="Id of a job.")]
 RETRY_AFTER = "2"
 LOG_BYTES = 1 << 20
-METADATA = re.compile(r"metadata\[(.{1,64})\]", re.DOTALL)
 DRY: dict[int | str, dict[str, Any]] = {
     200: {"model": DryRun, "description": "A dry run: what the job would do and cost; nothing is stored."}
 }
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "A list, or a live stream."}
-}
-METADATA_FILTER = {
-    "parameters": [
-        {
-            "name": "metadata",
-            "in": "query",
-            "style": "deepObject",
-            "explode": True,
-            "description": "`metadata[team]=mail`: only jobs with this pair.",
-            "schema": {"type": "object", "additionalProperties": {"type": "string"}},
-        }
-    ]
 }
 
 
@@ -130,7 +116,7 @@ def page(
         session,
         identity.tenant,
         filters={name: value for name, value in filters.items() if value is not None},
-        metadata=_metadata_filter(request),
+        metadata=metadata_filter(request),
         limit=asked.limit + 1,
         after=asked.after,
         descending=asked.order == "desc",
@@ -291,18 +277,6 @@ def files(request: Request, identity: Viewer, session: Read, job_id: JobId, aske
 
 def _ring_after_commit(request: Request, session: Any) -> None:
     event.listen(session, "after_commit", lambda _: queue(request).ring(), once=True)
-
-
-def _metadata_filter(request: Request) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
-        if name.startswith("metadata"):
-            match = METADATA.fullmatch(name)
-            if match is None:
-                detail = f"{name[:80]!r} is no filter"
-                raise Invalid(detail, faults=[Fault("", "unknown_filter", detail, "write metadata[key]=value")])
-            pairs[match[1]] = value
-    return pairs
 
 
 def _tail(path: Path, size_bytes: int) -> bytes:
