@@ -1,16 +1,19 @@
-"""How an object becomes an answer: compact JSON, an ETag over its bytes, 304 where the asker has it already.
+"""How an object becomes an answer: compact JSON, an ETag over its bytes, 304 where the asker has it already, and 412
+where a write was meant for an older version of it.
 
 Knows no domain: it is handed a plain JSON object.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
+
+from app.errors import PreconditionFailed
 
 
 def timestamp(moment: datetime | None) -> str | None:
@@ -24,11 +27,37 @@ def answer(
     request: Request, document: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """The document as JSON with an ETag; 304 for a GET that names this very ETag."""
-    content = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    fields = {"ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"', "Cache-Control": "private, no-cache"}
+    content = _encoded(document)
+    fields = {"ETag": _etag(content), "Cache-Control": "private, no-cache"}
     if status == 200 and request.method in ("GET", "HEAD") and names(request, "if-none-match", fields["ETag"]):
         return Response(status_code=304, headers=fields)
     return Response(content, status, headers={**fields, **(headers or {})}, media_type="application/json")
+
+
+def match(request: Request, current: Callable[[], Mapping[str, Any]]) -> None:
+    """Hold a write against its `If-Match`; `current` gives the object as GET shows it, and is only asked if need be.
+
+    Raises:
+        PreconditionFailed: the header names no ETag of the object as it stands.
+    """
+    value = request.headers.get("if-match")
+    if value is None:
+        return
+    # A write compares strongly (RFC 9110, 13.1.1): a weak ETag never matches.
+    etag = _etag(_encoded(current()))
+    if not {"*", etag} & {entry.strip() for entry in value.split(",")}:
+        raise PreconditionFailed(
+            f"If-Match names another version than the present one, {etag}",
+            remedy="read the object again, and send the ETag of that answer",
+        )
+
+
+def _encoded(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _etag(content: bytes) -> str:
+    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
 def names(request: Request, header: str, etag: str) -> bool:

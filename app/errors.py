@@ -51,6 +51,7 @@ class ServiceError(Exception):
     status: ClassVar[int] = 500
     code: str = "internal"
     title: ClassVar[str] = "The service failed"
+    remedy: str = ""
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class ServiceError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.code = code or type(self).code
-        self.remedy = remedy
+        self.remedy = remedy or type(self).remedy
         self.faults = list(faults)
         self.headers = dict(headers or {})
 
@@ -73,6 +74,7 @@ class Unparsable(ServiceError):
     """The body or the address cannot be read."""
 
     status, code, title = 400, "unparsable", "The request cannot be read"
+    remedy = "send one JSON object in UTF-8, neither nested deep nor with numbers of thousands of digits"
 
 
 class Unauthorized(ServiceError):
@@ -242,10 +244,6 @@ def answer_any(request: Request, error: Exception) -> Response:
     return problem(request, known)
 
 
-def _service_error(request: Request, error: ServiceError) -> Response:
-    return problem(request, error)
-
-
 def _engine_error(request: Request, error: EngineError) -> Response:
     status = ENGINE_STATUSES.get(type(error), 500)
     known = Invalid(error.detail, code=error.code, remedy=error.remedy, faults=error.faults)
@@ -291,7 +289,7 @@ def install(app: FastAPI) -> None:
     """Make every error of `app` a problem."""
     # Starlette types handlers by the widest exception; each of these is only called with its own.
     handlers: dict[type[Exception], Any] = {
-        ServiceError: _service_error,
+        ServiceError: problem,
         EngineError: _engine_error,
         RequestValidationError: _validation_error,
         HTTPException: _http_error,

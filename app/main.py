@@ -57,7 +57,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         queue.close()
         database.close()
 
-    service = FastAPI(title="fiftytwo", version=VERSION, lifespan=lifespan, redoc_url=None)
+    # A path with a slash too many is 404: a redirect would name whatever host the request claims, before any key.
+    service = FastAPI(title="fiftytwo", version=VERSION, lifespan=lifespan, redoc_url=None, redirect_slashes=False)
     state = service.state
     state.settings = settings
     state.database = database

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-RANGE = re.compile(r"bytes[ \t]*=[ \t]*(?:(\d{1,19})-(\d{0,19})|-(\d{1,19}))[ \t]*", re.IGNORECASE)
+RANGE = re.compile(r"bytes[ \t]*=[ \t]*(?:([0-9]+)-([0-9]*)|-([0-9]+))[ \t]*", re.IGNORECASE)
 MAX_HEADER_CHARACTERS = 200
 
 

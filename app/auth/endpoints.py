@@ -7,12 +7,11 @@ from sqlalchemy import event
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.answers import answer
+from app.answers import answer, match
 from app.auth import repository, service
 from app.auth.keyring import KeyRing
 from app.auth.schemas import AuditShown, KeyCreate, KeyShown, audit_json, key_json
 from app.dependencies import Admin, Read, Router, Write
-from app.errors import NotFound
 from app.idempotency import Idempotent
 from app.paging import Page, paged
 from app.schemas import ListOf
@@ -42,15 +41,13 @@ def page(request: Request, identity: Admin, session: Read, asked: Page) -> Respo
 @router.get("/keys/{key_id}", response_model=KeyShown, summary="Look at a key")
 def find(request: Request, identity: Admin, session: Read, key_id: KeyId) -> Response:
     """One key, without its secret."""
-    key = repository.find(session, key_id, service.reach(identity))
-    if key is None:
-        raise NotFound(f"no key {key_id}", remedy="GET /v1/keys lists them")
-    return answer(request, key_json(key))
+    return answer(request, key_json(service.find(session, identity, key_id)))
 
 
 @router.delete("/keys/{key_id}", status_code=204, response_class=Response, summary="Revoke a key")
 def revoke(request: Request, identity: Admin, session: Write, key_id: KeyId) -> Response:
     """The key stops at once."""
+    match(request, lambda: key_json(service.find(session, identity, key_id)))
     service.revoke(session, identity, key_id)
     keys: KeyRing = request.app.state.keys
     event.listen(session, "after_commit", lambda _: keys.forget(), once=True)

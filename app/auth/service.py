@@ -29,11 +29,17 @@ def create(session: Session, identity: Identity, wanted: KeyCreate) -> tuple[Key
     return key, secret
 
 
-def revoke(session: Session, identity: Identity, key_id: str) -> None:
-    """Delete a key; the last admin key of the first tenant stays, or nobody could make another."""
+def find(session: Session, identity: Identity, key_id: str) -> Key:
+    """The key with this id, where this admin sees it; else NotFound."""
     key = repository.find(session, key_id, reach(identity))
     if key is None:
         raise NotFound(f"no key {key_id}", remedy="GET /v1/keys lists them")
+    return key
+
+
+def revoke(session: Session, identity: Identity, key_id: str) -> None:
+    """Delete a key; the last admin key of the first tenant stays, or nobody could make another."""
+    key = find(session, identity, key_id)
     if key.tenant == FIRST_TENANT and key.role == "admin" and repository.admins(session, FIRST_TENANT) == 1:
         raise Conflict("this is the last admin key of the first tenant", remedy="make another admin key first")
     session.delete(key)

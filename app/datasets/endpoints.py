@@ -10,7 +10,7 @@ from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.answers import answer
+from app.answers import answer, match
 from app.datasets import repository, service
 from app.datasets.check import check
 from app.datasets.schemas import DatasetCreate, DatasetShown, Preview, Task, dataset_json
@@ -92,6 +92,7 @@ def find(request: Request, identity: Viewer, session: Read, dataset_id: DatasetI
 def delete(request: Request, identity: Member, session: Write, dataset_id: DatasetId) -> Response:
     """Erases the file too; 409 while a job that has not ended needs it."""
     readers: service.Readers = request.app.state.dataset_readers
+    match(request, lambda: dataset_json(service.find(session, identity, dataset_id)))
     service.delete(session, identity, storage(request), readers, dataset_id)
     return Response(status_code=204)
 

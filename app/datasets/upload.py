@@ -66,7 +66,7 @@ async def receive(request: Request, to: Path, max_bytes: int) -> Form:
             await _drain(stream)
             raise Unparsable(f"the form cannot be read: {error}", remedy="see RFC 7578") from error
         except ClientDisconnect as error:
-            raise Unparsable("the client left before the end of the form") from error
+            raise Unparsable("the client left before the end of the form", remedy="send all of it") from error
     if not parts.ended:
         raise Unparsable("the form ends before its last boundary", remedy="see RFC 7578")
     return parts.form
@@ -160,7 +160,10 @@ class _Parts:
         else:
             self._data += data[start:end]
             if len(self._data) > MAX_FIELD_BYTES:
-                raise TooLarge(f"the field {self._name[:80]!r} has more than {MAX_FIELD_BYTES} bytes")
+                raise TooLarge(
+                    f"the field {self._name[:80]!r} has more than {MAX_FIELD_BYTES} bytes",
+                    remedy="shorten it; rows belong into the part `file`",
+                )
 
     def _end(self) -> None:
         if self._name == "file":

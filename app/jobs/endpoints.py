@@ -9,11 +9,12 @@ from typing import Annotated, Any
 from fastapi import Header, Query
 from fastapi import Path as InPath
 from sqlalchemy import event
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from app.answers import answer, names, timestamp
+from app.answers import answer, match, names, timestamp
 from app.artifacts import repository as artifacts
 from app.artifacts.schemas import ArtifactShown, artifact_json
 from app.datasets import repository as datasets
@@ -144,13 +145,18 @@ async def find(
 
 def _shown(request: Request, identity: Identity, job_id: str) -> dict[str, Any]:
     with database(request).reading() as session:
-        job = service.find(session, identity.tenant, job_id)
-        return job_json(job, artifacts.of_job(session, identity.tenant, job_id))
+        return _present(session, identity, job_id)
+
+
+def _present(session: Session, identity: Identity, job_id: str) -> dict[str, Any]:
+    job = service.find(session, identity.tenant, job_id)
+    return job_json(job, artifacts.of_job(session, identity.tenant, job_id))
 
 
 @router.delete("/{job_id}", status_code=204, response_class=Response, summary="Erase a job that has ended")
 def delete(request: Request, identity: Member, session: Write, job_id: JobId) -> Response:
     """Erases its artifacts, snapshots, metrics, events and log too; 409 while it has not ended."""
+    match(request, lambda: _present(session, identity, job_id))
     service.delete(session, identity, settings(request), storage(request), job_id)
     return Response(status_code=204)
 
@@ -159,6 +165,7 @@ def _moving(name: str, summary: str, text: str) -> Callable[..., Response]:
     """The endpoint of one of the owner's moves."""
 
     def move(request: Request, identity: Member, session: Write, job_id: JobId) -> Response:
+        match(request, lambda: _present(session, identity, job_id))
         job = service.act(session, identity, settings(request), job_id, name)
         if job.state is State.QUEUED:
             _ring_after_commit(request, session)

@@ -117,7 +117,8 @@ def main(arguments: list[str] | None = None) -> int:
         findings, rows = ingest(asked.source, filename, asked.task, asked.out, choices, limits)
     except MemoryError:
         return OUT_OF_MEMORY
-    asked.report.write_text(json.dumps(report(findings, rows), ensure_ascii=False), encoding="utf-8")
+    # ASCII: a fault may quote a lone surrogate of the file, which has no UTF-8.
+    asked.report.write_text(json.dumps(report(findings, rows)), encoding="utf-8")
     return 1 if findings.problems else 0
 
 

@@ -104,10 +104,16 @@ def _csv(path: Path, limits: Limits) -> tuple[list[str], Iterator[tuple[int, Rec
     if not header:
         raise Unusable("no_rows", "the file has no header", "write the column names in the first line", line=1)
     names = [name.strip() for name in header]
+    if not all(map(_is_utf8, names)):
+        raise Unusable("not_utf8", "the header is not UTF-8", "save the file as UTF-8", line=line)
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         detail = f"the header names {', '.join(map(repr, doubled))} more than once"
         raise Unusable("duplicate_column", detail, "give each column a name of its own", line=line)
     return names, _csv_records(names, rows)
+
+
+def _is_utf8(name: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _csv_records(names: list[str], rows: Iterable[tuple[int, list[str] | InvalidRow]]) -> Iterator[tuple[int, Record]]:
@@ -161,9 +167,10 @@ def _delimiter(stream: IO[bytes]) -> str:
 def _parquet(path: Path, wanted: Sequence[str], limits: Limits) -> tuple[list[str], Iterator[tuple[int, Record]]]:
     try:
         with pq.ParquetFile(path) as plain:
-            names = list(plain.schema_arrow.names)
+            names, types = plain.schema_arrow.names, plain.schema_arrow.types
+        flat = [name for name, kind in zip(names, types, strict=True) if not pa.types.is_nested(kind)]
         # Read as dictionaries, repeated values stay small: that is how a file of a kilobyte comes to gigabytes.
-        file = pq.ParquetFile(path, read_dictionary=[name for name in wanted if name in names])
+        file = pq.ParquetFile(path, read_dictionary=[name for name in wanted if name in flat])
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise _broken_parquet(error) from error
     if doubled := sorted({name for name in names if names.count(name) > 1}):

@@ -18,6 +18,18 @@ def test_an_object_that_is_known_already_is_not_sent_again(admin: TestClient) ->
     assert admin.get("/v1/keys", headers={"If-None-Match": etag}).status_code == 200
 
 
+def test_a_write_meant_for_an_older_version_is_refused(admin: TestClient) -> None:
+    own = f"/v1/keys/{admin.post('/v1/keys', json={'name': 'x'}).json()['id']}"
+    refused = admin.delete(own, headers={"If-Match": '"old"'})
+    etag = admin.get(own).headers["etag"]
+
+    assert refused.status_code == 412
+    assert etag in refused.json()["detail"]
+    assert refused.json()["remedy"]
+    assert admin.delete(own, headers={"If-Match": etag}).status_code == 204
+    assert admin.delete(own, headers={"If-Match": etag}).status_code == 404
+
+
 @pytest.mark.parametrize("order", ["asc", "desc"])
 def test_pages_come_to_the_whole_list(admin: TestClient, order: str) -> None:
     made = [admin.post("/v1/keys", json={"name": str(i)}).json()["id"] for i in range(6)]

@@ -49,6 +49,8 @@ def test_every_error_says_what_it_is() -> None:
         ("PATCH", "/v1/keys", {}, 405),
         ("POST", "/v1/keys", {"content": b"{", "headers": {"Content-Type": "application/json"}}, 400),
         ("POST", "/v1/keys", {"content": b"[" * 100_000, "headers": {"Content-Type": "application/json"}}, 400),
+        ("POST", "/v1/keys", {"content": b"9" * 5_000, "headers": {"Content-Type": "application/json"}}, 400),
+        ("GET", "/v1/keys/", {}, 404),
         ("POST", "/v1/keys", {"content": b"\xff\xfe", "headers": {"Content-Type": "application/json"}}, 400),
         ("POST", "/v1/keys", {"content": b"name=x", "headers": {"Content-Type": "text/plain"}}, 415),
         ("POST", "/v1/keys", {"content": b"name=x"}, 415),
@@ -76,6 +78,7 @@ def test_bad_requests_are_problems(
     assert answer.headers["content-type"] == errors.MEDIA_TYPE
     assert answer.json().keys() == MEMBERS
     assert answer.json()["status"] == status
+    assert answer.json()["remedy"] or all(fault["remedy"] for fault in answer.json()["errors"])
     assert answer.json()["instance"] == answer.headers["x-request-id"]
     assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
     assert admin.get("/v1/keys").status_code == 200

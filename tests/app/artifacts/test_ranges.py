@@ -34,5 +34,12 @@ def test_what_is_no_single_range_gets_the_whole(header: str | None) -> None:
     assert span_of(header, 10) is None
 
 
+def test_a_number_may_have_any_number_of_digits() -> None:
+    assert span_of(f"bytes=2-{10**30}", 10) == Span(2, 10)
+    assert span_of(f"bytes=-{10**30}", 10) == Span(0, 10)
+    with pytest.raises(Unsatisfiable):
+        span_of(f"bytes={10**30}-", 10)
+
+
 def test_spaces_and_case_are_forgiven() -> None:
     assert span_of("Bytes = 2-3 ", 10) == Span(2, 4)

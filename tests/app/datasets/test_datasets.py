@@ -116,6 +116,29 @@ def test_broken_forms(admin: TestClient, content: bytes, kind: str, status: int)
     assert answer.status_code == status, answer.text
 
 
+def test_a_field_that_is_far_too_long(admin: TestClient) -> None:
+    answer = admin.post("/v1/datasets", files={"file": ("a.jsonl", ROWS)}, data={"name": "x" * 100_000})
+    assert answer.status_code == 413
+    assert answer.json()["remedy"]
+
+
+def test_names_of_columns_that_are_no_unicode(admin: TestClient) -> None:
+    for content, name in ((b"te\xffxt,label\na,b\nc,d\n", "a.csv"), (b'{"te\\ud800xt": "a", "label": 1}\n', "a.jsonl")):
+        answer = upload(admin, content, name)
+        assert answer.status_code == 422, answer.text
+        assert all(fault["remedy"] for fault in answer.json()["errors"])
+
+
+@pytest.mark.parametrize(
+    ("header", "status"), [('"old"', 412), ("W/{}", 412), ("{}", 204), ('"old", {}', 204), ("*", 204)]
+)
+def test_a_delete_may_name_the_version_it_means(admin: TestClient, header: str, status: int) -> None:
+    own = f"/v1/datasets/{upload(admin).json()['id']}"
+    etag = admin.get(own).headers["etag"]
+    assert admin.delete(own, headers={"If-Match": header.format(etag)}).status_code == status
+    assert admin.get(own).status_code == (200 if status == 412 else 404)
+
+
 def test_repeated_parts_are_refused(admin: TestClient) -> None:
     files = [("file", ("a.jsonl", ROWS)), ("file", ("b.jsonl", ROWS))]
     answer = admin.post("/v1/datasets", files=files, data={"task": ["text_classification"] * 2})

@@ -204,6 +204,19 @@ def test_moves_of_the_owner(admin: TestClient, service: FastAPI, dataset: MakeDa
     ]
 
 
+def test_a_move_may_name_the_version_it_means(admin: TestClient, dataset: MakeDataset) -> None:
+    own = f"/v1/jobs/{admin.post('/v1/jobs', json=spec(dataset(), auto_start=False)).json()['id']}"
+    old = {"If-Match": admin.get(own).headers["etag"]}
+    started = admin.post(f"{own}/start", headers=old)
+    assert (started.status_code, started.json()["state"]) == (202, "queued")
+    assert admin.post(f"{own}/cancel", headers=old).status_code == 412
+    assert admin.get(own).json()["state"] == "queued"
+    cancelled = admin.post(f"{own}/cancel", headers={"If-Match": started.headers["etag"]})
+    assert (cancelled.status_code, cancelled.json()["state"]) == (202, "cancelled")
+    assert admin.delete(own, headers=old).status_code == 412
+    assert admin.delete(own, headers={"If-Match": admin.get(own).headers["etag"]}).status_code == 204
+
+
 def test_lists_and_filters(admin: TestClient, dataset: MakeDataset) -> None:
     ds = dataset()
     ids = [

@@ -196,6 +196,11 @@ def test_faults_of_parquet_have_their_row(check: Check) -> None:
     assert codes(found) == [("missing_text", 2), ("nul_character", 3), ("empty_text", 4)]
 
 
+def test_a_nested_column_of_parquet_is_told_by_row(check: Check) -> None:
+    found = check(parquet({"text": [["a"], ["b"]], "label": [1, 2]}), "a.parquet")
+    assert codes(found) == [("wrong_type", 1), ("wrong_type", 2)]
+
+
 def test_many_faults_are_counted(check: Check) -> None:
     found = check(jsonl(ROWS + [{"text": "x"}] * 150))
     assert len(found["problems"]) == 101
@@ -224,6 +229,7 @@ def test_invalid_rows_may_be_left_out_up_to_a_fraction(check: Check) -> None:
         ("text,label\nx,y\n".encode("utf-16"), "a.csv", "not_utf8"),
         (b"\x89PNG\r\n\x1a\n" + bytes(500), "a.png", "unknown_format"),
         (b"text,label,text\na,b,c\n", "a.csv", "duplicate_column"),
+        (b"te\xffxt,label\na,b\nc,d\n", "a.csv", "not_utf8"),
         (gzip.compress(jsonl(ROWS), mtime=0)[:-10], "a.gz", "broken_compression"),
         (zstandard.compress(jsonl(ROWS))[:-5], "a.zst", "broken_compression"),
         (b"\x1f\x8b\x08\x00nonsense", "a.gz", "broken_compression"),
