@@ -80,12 +80,14 @@ def score(metric: str, answers: Labels, truth: Labels, classes: int) -> float:
 
 
 def measured(metric: str, truth: Labels, answers: Labels, seed: int, confidence: float = 0.95) -> Measured:
-    """A metric with its interval: Wilson's for accuracy, a seeded bootstrap over rows else."""
+    """A metric with its interval: Wilson's for accuracy, else a seeded bootstrap over rows that is no narrower."""
     value, n = SCORES[metric](truth, answers), len(truth)
+    shares = Measured(accuracy(truth, answers), *wilson(int((truth == answers).sum()), n, confidence), n)
     if metric == "accuracy":
-        return Measured(value, *wilson(int((truth == answers).sum()), n, confidence), n)
+        return shares
     drawn = _bootstrap(n, seed, lambda rows: SCORES[metric](truth[rows], answers[rows]))
-    return Measured(value, *_ends(drawn, confidence), n)
+    low, high = _no_surer(value, _ends(drawn, confidence), shares)
+    return Measured(value, max(0.0, low), min(1.0, high), n)
 
 
 def loss(
@@ -94,14 +96,16 @@ def loss(
     """What was lost, reference minus exported, with a paired interval: both answered the same rows."""
     score_of, n = SCORES[metric], len(truth)
     value = score_of(truth, reference) - score_of(truth, exported)
+    was, now = reference == truth, exported == truth
+    ends = paired_difference(int((was & ~now).sum()), int((now & ~was).sum()), n, confidence)
+    shares = Measured(float(was.mean() - now.mean()), *ends, n)
     if metric == "accuracy":
-        was, now = reference == truth, exported == truth
-        ends = paired_difference(int((was & ~now).sum()), int((now & ~was).sum()), n, confidence)
-        return Measured(value, *ends, n)
+        return shares
     drawn = _bootstrap(
         n, seed, lambda rows: score_of(truth[rows], reference[rows]) - score_of(truth[rows], exported[rows])
     )
-    return Measured(value, *_ends(drawn, confidence), n)
+    low, high = _no_surer(value, _ends(drawn, confidence), shares)
+    return Measured(value, max(-1.0, low), min(1.0, high), n)
 
 
 def agreement(reference: Labels, exported: Labels, confidence: float = 0.95) -> Measured:
@@ -126,3 +130,12 @@ def _bootstrap(n: int, seed: int, figure: Callable[[Labels], float]) -> npt.NDAr
 def _ends(drawn: npt.NDArray[np.float64], confidence: float) -> tuple[float, float]:
     low, high = np.quantile(drawn, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return float(low), float(high)
+
+
+def _no_surer(value: float, ends: tuple[float, float], shares: Measured) -> tuple[float, float]:
+    """Ends that lie as far from the value as those of accuracy on the same rows, at least.
+
+    A bootstrap claims certainty where no row that it can draw differs: ten faultless rows would prove a score of 1.
+    """
+    below, above = shares.value - shares.low, shares.high - shares.value
+    return min(ends[0], value - below), max(ends[1], value + above)

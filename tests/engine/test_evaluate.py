@@ -88,3 +88,12 @@ def test_the_median_interval_covers_as_promised() -> None:
     medians = [median(drawn.normal(1, 1, 41)) for _ in range(400)]
     hits = sum(one.low <= 1.0 <= one.high for one in medians)
     assert hits / 400 >= 0.93
+
+
+def test_macro_f1_is_no_surer_than_accuracy_on_the_same_rows() -> None:
+    truth = np.array([0, 1] * 5)
+    perfect = measured("macro_f1", truth, truth, seed=1)
+    assert perfect.value == 1
+    assert perfect.low == pytest.approx(measured("accuracy", truth, truth, seed=1).low)
+    same = loss("macro_f1", truth, truth, truth, seed=1)
+    assert same.low < 0 < same.high
