@@ -31,6 +31,7 @@ from app.jobs.schemas import (
     DryRun,
     EventShown,
     JobCreate,
+    JobErased,
     JobShown,
     PointShown,
     Submission,
@@ -153,12 +154,12 @@ def _present(session: Session, identity: Identity, job_id: str) -> dict[str, Any
     return job_json(job, artifacts.of_job(session, identity.tenant, job_id))
 
 
-@router.delete("/{job_id}", status_code=204, response_class=Response, summary="Erase a job that has ended")
+@router.delete("/{job_id}", status_code=202, response_model=JobErased, summary="Erase a job that has ended")
 def delete(request: Request, identity: Member, session: Write, job_id: JobId) -> Response:
     """Erases its artifacts, snapshots, metrics, events and log too; 409 while it has not ended."""
     match(request, lambda: _present(session, identity, job_id))
     service.delete(session, identity, settings(request), storage(request), job_id)
-    return Response(status_code=204)
+    return answer(request, {"id": job_id, "object": "job", "deleted": True}, 202)
 
 
 def _moving(name: str, summary: str, text: str) -> Callable[..., Response]:

@@ -42,7 +42,7 @@ class JobCreate(Spec):
     metadata: dict[MetadataKey, MetadataValue] = Field(
         default={}, max_length=16, description="Up to 16 pairs of your own, to filter lists by."
     )
-    auto_start: bool = Field(default=True, description="false: checked and stored, and queued by `start`.")
+    auto_start: bool = Field(default=True, strict=True, description="false: checked and stored, and queued by `start`.")
     webhook: None = Field(default=None, description="Not served yet: null, or left out.")
 
     @field_validator("kind")
@@ -229,6 +229,14 @@ def progress_json(job: Job) -> dict[str, Any]:
         "fraction": round(fraction, 4) if fraction is not None else None,
         "eta_seconds": job.eta_seconds,
     }
+
+
+class JobErased(BaseModel):
+    """What is told of a job that is no more."""
+
+    id: str
+    object: Literal["job"]
+    deleted: bool
 
 
 def event_json(event: JobEvent) -> dict[str, Any]:

@@ -32,6 +32,9 @@ def ingest(kind: str, source: Path, out: Path, choices: Choices, limits: Limits,
     lacking = [role for role in used if names and columns[role] not in names]
     for role in lacking:
         findings.file(missing(role, columns[role], names))
+    if columns["text"] == columns["label"]:
+        detail = f"text and label both come from the column {columns['text']!r}: the model would read its own answer"
+        findings.file(Unusable("same_column", detail, "name the column of each", pointer="/text_column"))
     chosen = {role: columns[role] for role in used if role not in lacking}
     rows = Canonical(out, _schema(used), chosen)
     try:

@@ -281,3 +281,8 @@ def test_a_parquet_file_may_not_decode_to_more_than_the_cap(check: Check) -> Non
 def test_semicolons_and_tabs_may_part_the_fields(check: Check) -> None:
     assert check(b"text;label\nhello, you;a\nbye;b\n", "a.csv")["rows"] == 2
     assert check(b"text\tlabel\nhello, you\ta\nbye\tb\n", "a.csv")["rows"] == 2
+
+
+def test_a_label_is_not_read_as_its_own_text(check: Check) -> None:
+    rows = jsonl([{"label": "ham"}, {"label": "spam"}])
+    assert "same_column" in [code for code, _ in codes(check(rows, columns={"text": "label"}))]
