@@ -104,7 +104,7 @@ def test_lists_moves_and_erasure(service: FastAPI, admin: TestClient, tmp_path: 
     jobs = dict(zip(State, seeds.job, strict=True))
     assert admin.post(f"/v1/jobs/{jobs[State.QUEUED]}/cancel").json()["state"] == "cancelled"
     assert admin.delete(f"/v1/jobs/{jobs[State.RUNNING]}").status_code == 409
-    assert admin.delete(f"/v1/jobs/{jobs[State.SUCCEEDED]}").status_code == 204
+    assert admin.delete(f"/v1/jobs/{jobs[State.SUCCEEDED]}").status_code == 202
     assert admin.get(f"/v1/artifacts/{seeds.artifact[0]}").status_code == 404
     assert [model["job"] for model in admin.get("/v1/models").json()["data"] if model["job"]] == []
 
