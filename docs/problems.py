@@ -19,7 +19,9 @@ def problems() -> str:
     special = [(kind.status, name, kind.title, f"{kind.__doc__} {detail}") for kind, name, detail in _raised()]
     rows = [
         (f"`{_type(name)}`", status, title, _sentence(doc))
-        for status, name, title, doc in sorted({*of_service, *of_engine, *special}, key=lambda row: (row[0], row[1]))
+        for status, name, title, doc in sorted(
+            {*of_service, *of_engine, *special}, key=lambda row: (*row[:2], str(row[3]))
+        )
     ]
     jobs = [(f"`{kind.code}`", kind.title, _sentence(kind.__doc__)) for kind in _below(EngineError)]
     return "\n\n".join(
