@@ -10,13 +10,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from engine.errors import InvalidData
+from engine.on_read import OnRead
 from engine.ports import Example, Payload, Task
 from engine.rows import SPLITS, Mapped, Rows, Taken
 
@@ -63,7 +63,7 @@ class Source:
         )
 
 
-class ParquetPayloads(Sequence[Payload]):
+class ParquetPayloads(OnRead[Payload]):
     """The payloads of one file, read a row group at a time; the last `kept` groups stay decoded."""
 
     def __init__(self, path: Path, column: str, kept: int = 2) -> None:
@@ -83,14 +83,8 @@ class ParquetPayloads(Sequence[Payload]):
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    @overload
-    def __getitem__(self, index: int) -> Payload: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Payload]: ...
-    def __getitem__(self, index: int | slice) -> Payload | Sequence[Payload]:
+    def read(self, index: int) -> Payload:
         """Read one payload through its row group."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
         group = int(np.searchsorted(self.starts, index, side="right")) - 1
         return self._group(group)[index - int(self.starts[group])]
 
@@ -104,7 +98,7 @@ class ParquetPayloads(Sequence[Payload]):
         return self._decoded[group]
 
 
-class Joined(Sequence[Payload]):
+class Joined(OnRead[Payload]):
     """Payloads of several files behind one another."""
 
     def __init__(self, parts: Sequence[Sequence[Payload]]) -> None:
@@ -114,14 +108,8 @@ class Joined(Sequence[Payload]):
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    @overload
-    def __getitem__(self, index: int) -> Payload: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Payload]: ...
-    def __getitem__(self, index: int | slice) -> Payload | Sequence[Payload]:
+    def read(self, index: int) -> Payload:
         """Read from the part that holds the number."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
         part = int(np.searchsorted(self._starts, index, side="right")) - 1
         return self.parts[part][index - int(self._starts[part])]
 
@@ -196,7 +184,7 @@ def split_by_content(rows: Rows) -> Rows:
     return rows.assigned(splits)
 
 
-class Encoded(Sequence[Example]):
+class Encoded(OnRead[Example]):
     """The examples of some rows: encoded at once where payloads lie in memory, else one by one as they are read."""
 
     def __init__(self, task: Task, rows: Rows) -> None:
@@ -207,14 +195,8 @@ class Encoded(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
+    def read(self, index: int) -> Example:
         """Give one example."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
         return self._all[index] if self._all is not None else self._task.encode([self._rows.payloads[index]])[0]
 
 

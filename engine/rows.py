@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
+from engine.on_read import OnRead
 from engine.ports import Payload
 
 SPLITS = ("train", "valid", "test")
 
 
-class Mapped(Sequence[Payload]):
+class Mapped(OnRead[Payload]):
     """A function over payloads, applied when one is read."""
 
     def __init__(self, payloads: Sequence[Payload], change: Callable[[Payload], Payload]) -> None:
@@ -22,18 +22,12 @@ class Mapped(Sequence[Payload]):
     def __len__(self) -> int:
         return len(self.payloads)
 
-    @overload
-    def __getitem__(self, index: int) -> Payload: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Payload]: ...
-    def __getitem__(self, index: int | slice) -> Payload | Sequence[Payload]:
+    def read(self, index: int) -> Payload:
         """Read and change."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
         return self._change(self.payloads[index])
 
 
-class Taken(Sequence[Payload]):
+class Taken(OnRead[Payload]):
     """Some payloads of another sequence, by number."""
 
     def __init__(self, payloads: Sequence[Payload], numbers: npt.NDArray[np.int64]) -> None:
@@ -43,14 +37,8 @@ class Taken(Sequence[Payload]):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    @overload
-    def __getitem__(self, index: int) -> Payload: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Payload]: ...
-    def __getitem__(self, index: int | slice) -> Payload | Sequence[Payload]:
+    def read(self, index: int) -> Payload:
         """Read through the number."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
         return self.payloads[int(self._numbers[index])]
 
 

@@ -44,6 +44,9 @@ def test_payloads_are_read_a_row_group_at_a_time(tmp_path: Path) -> None:
 def test_joined_parts_are_one_sequence(tmp_path: Path) -> None:
     joined = Joined([["a", "b"], ["c"], ["d", "e"]])
     assert list(joined) == ["a", "b", "c", "d", "e"]
+    assert (joined[-1], list(joined[1:4])) == ("e", ["b", "c", "d"])
+    with pytest.raises(IndexError):
+        joined[5]
 
 
 def test_three_files_become_three_splits_under_the_labels_of_the_first(tmp_path: Path) -> None:
