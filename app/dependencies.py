@@ -132,30 +132,24 @@ def _query_names(dependant: Dependant) -> tuple[str, ...]:
     return (*own, *(name for part in dependant.dependencies for name in _query_names(part)))
 
 
-Caller = Annotated[Identity, Depends(identify)]
+class _AtLeast:
+    """A caller of this role or above it; 403 for the others. One dependency and no chain: each costs every request."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+
+    async def __call__(self, request: Request) -> Identity:
+        identity = await identify(request)
+        if RANKS[identity.role] < RANKS[self.role]:
+            raise Forbidden(
+                f"a key of role {identity.role} may not do this", remedy=f"use a key of role {self.role}"
+            )
+        return identity
 
 
-async def _viewer(identity: Caller) -> Identity:
-    return identity
-
-
-async def _member(identity: Caller) -> Identity:
-    return _at_least("member", identity)
-
-
-async def _admin(identity: Caller) -> Identity:
-    return _at_least("admin", identity)
-
-
-def _at_least(role: Role, identity: Identity) -> Identity:
-    if RANKS[identity.role] < RANKS[role]:
-        raise Forbidden(f"a key of role {identity.role} may not do this", remedy=f"use a key of role {role}")
-    return identity
-
-
-Viewer = Annotated[Identity, Depends(_viewer)]
-Member = Annotated[Identity, Depends(_member)]
-Admin = Annotated[Identity, Depends(_admin)]
+Viewer = Annotated[Identity, Depends(_AtLeast("viewer"))]
+Member = Annotated[Identity, Depends(_AtLeast("member"))]
+Admin = Annotated[Identity, Depends(_AtLeast("admin"))]
 
 
 def settings(request: Request) -> Settings:

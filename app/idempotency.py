@@ -18,7 +18,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.database import Base, UtcDateTime
-from app.dependencies import Caller
 from app.errors import Invalid
 from engine.errors import Fault
 
@@ -43,29 +42,28 @@ class IdempotencyKey(Base):
 class Once:
     """The Idempotency-Key of this request, if it carries one, and the hash of the request."""
 
-    tenant: str
     key: str | None
     request_hash: str
     keep: timedelta
 
-    def begin(self, session: Session) -> Response | None:
+    def begin(self, session: Session, tenant: str) -> Response | None:
         """Claim the key, or give the first answer again; Invalid where the first request was another one."""
         if self.key is None:
             return None
         now = datetime.now(UTC)
         session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < now - self.keep))
-        row = {"tenant": self.tenant, "key": self.key, "request_hash": self.request_hash, "created_at": now}
+        row = {"tenant": tenant, "key": self.key, "request_hash": self.request_hash, "created_at": now}
         insert: Any = sqlite_insert if session.get_bind().dialect.name == "sqlite" else postgres_insert
         claim = insert(IdempotencyKey).values(status=0, headers={}, body="", **row).on_conflict_do_nothing()
         if session.execute(claim.returning(IdempotencyKey.key)).first() is not None:
             return None
-        return self.replay(session)
+        return self.replay(session, tenant)
 
-    def replay(self, session: Session) -> Response | None:
+    def replay(self, session: Session, tenant: str) -> Response | None:
         """The first answer, if there is one; Invalid where the first request was another one."""
         if self.key is None:
             return None
-        mine = (IdempotencyKey.tenant == self.tenant) & (IdempotencyKey.key == self.key)
+        mine = (IdempotencyKey.tenant == tenant) & (IdempotencyKey.key == self.key)
         first = session.scalar(select(IdempotencyKey).where(mine))
         if first is None or first.created_at < datetime.now(UTC) - self.keep:
             return None
@@ -78,23 +76,25 @@ class Once:
             )
         return Response(first.body, first.status, headers={**first.headers, "Idempotent-Replayed": "true"})
 
-    def finish(self, session: Session, response: Response, replay: bytes | None = None) -> Response:
+    def finish(
+        self, session: Session, tenant: str, response: Response, replay: bytes | None = None
+    ) -> Response:
         """Store the answer beside the object that it tells of; `replay` stands in for a body that must not be kept."""
         if self.key is not None:
             body = bytes(response.body) if replay is None else replay
             kept = {name: value for name, value in response.headers.items() if name in KEPT_HEADERS}
             session.execute(
                 update(IdempotencyKey)
-                .where(IdempotencyKey.tenant == self.tenant, IdempotencyKey.key == self.key)
+                .where(IdempotencyKey.tenant == tenant, IdempotencyKey.key == self.key)
                 .values(status=response.status_code, headers=kept, body=body.decode())
             )
         return response
 
 
-def once(request: Request, tenant: str, key: str | None, body_hash: str, keep_hours: int) -> Once:
+def once(request: Request, key: str | None, body_hash: str, keep_hours: int) -> Once:
     """The claim for a request whose body has this hash."""
     target = f"{request.method} {request.url.path}?{request.url.query}\n{body_hash}"
-    return Once(tenant, key, hashlib.sha256(target.encode()).hexdigest(), timedelta(hours=keep_hours))
+    return Once(key, hashlib.sha256(target.encode()).hexdigest(), timedelta(hours=keep_hours))
 
 
 IdempotencyHeader = Annotated[
@@ -109,9 +109,9 @@ IdempotencyHeader = Annotated[
 ]
 
 
-async def _once(request: Request, identity: Caller, key: IdempotencyHeader = None) -> Once:
+async def _once(request: Request, key: IdempotencyHeader = None) -> Once:
     body_hash = hashlib.sha256(await request.body()).hexdigest() if key is not None else ""
-    return once(request, identity.tenant, key, body_hash, request.app.state.settings.idempotency_hours)
+    return once(request, key, body_hash, request.app.state.settings.idempotency_hours)
 
 
 Idempotent = Annotated[Once, Depends(_once)]

@@ -31,11 +31,12 @@ from app.settings import Settings
 from app.storage import storage_for
 
 VERSION = "0.1.0"
+# In the order in which a request is held against them, so the busiest first.
 ROUTERS = (
-    app.instructions.endpoints.router,
-    app.datasets.endpoints.router,
     app.jobs.endpoints.router,
     app.artifacts.endpoints.router,
+    app.datasets.endpoints.router,
+    app.instructions.endpoints.router,
     app.models.endpoints.router,
     app.auth.endpoints.router,
     app.health.endpoints.router,
@@ -77,4 +78,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     service.add_middleware(Edge, figures=state.figures, max_bytes=settings.max_json_bytes, streaming=STREAMING)
     # FastAPI's documented way to a document of one's own.
     setattr(service, "openapi", partial(document, service))  # noqa: B010
+    app.jobs.endpoints.APP = service
     return service

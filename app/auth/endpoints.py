@@ -23,13 +23,13 @@ KeyId = Annotated[str, Path(max_length=64, description="Id of a key.")]
 @router.post("/keys", status_code=201, response_model=KeyShown, summary="Make a key")
 def create(request: Request, identity: Admin, once: Idempotent, session: Write, body: KeyCreate) -> Response:
     """The secret stands in this answer only; a replay under the same Idempotency-Key has null in its place."""
-    if first := once.begin(session):
+    if first := once.begin(session, identity.tenant):
         return first
     key, secret = service.create(session, identity, body)
     headers = {"Location": f"/v1/keys/{key.id}"}
     made = answer(request, {**key_json(key), "secret": secret}, 201, headers)
     replay = answer(request, {**key_json(key), "secret": None}, 201, headers)
-    return once.finish(session, made, replay=bytes(replay.body))
+    return once.finish(session, identity.tenant, made, replay=bytes(replay.body))
 
 
 @router.get("/keys", response_model=ListOf[KeyShown], summary="List keys")

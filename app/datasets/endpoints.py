@@ -48,7 +48,7 @@ async def create(request: Request, identity: Member, key: IdempotencyHeader = No
         source = Path(folder) / "upload"
         form = await receive(request, source, settings(request).max_upload_bytes)
         body_hash = f"{form.sha256} {sorted(form.fields.items())}"
-        claim = once(request, identity.tenant, key, body_hash, settings(request).idempotency_hours)
+        claim = once(request, key, body_hash, settings(request).idempotency_hours)
         # As many checks at a time as there are cores; the others wait without holding a thread.
         async with request.app.state.checks:
             return await anyio.to_thread.run_sync(_store, request, identity, source, form, claim)
@@ -57,17 +57,17 @@ async def create(request: Request, identity: Member, key: IdempotencyHeader = No
 def _store(request: Request, identity: Viewer, source: Path, form: Form, claim: Once) -> Response:
     fields = service.wanted(form)
     with database(request).reading() as session:
-        if first := claim.replay(session):
+        if first := claim.replay(session, identity.tenant):
             return first
     rows = source.with_suffix(".parquet")
     report = check(source, form.filename or "", fields, rows, settings(request))
     stored = storage(request).save(rows)
     with database(request).session() as session:
-        if first := claim.begin(session):
+        if first := claim.begin(session, identity.tenant):
             return first
         dataset = service.add(session, identity, fields, report, stored, rows, storage(request))
         shown = answer(request, dataset_json(dataset), 201, {"Location": f"/v1/datasets/{dataset.id}"})
-        return claim.finish(session, shown)
+        return claim.finish(session, identity.tenant, shown)
 
 
 @router.get("", response_model=ListOf[DatasetShown], summary="List data sets")

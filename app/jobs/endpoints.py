@@ -88,7 +88,7 @@ async def create(
 
 def _dry_run(request: Request, identity: Identity, once: Once, body: JobCreate | Unfit) -> Response:
     with database(request).reading() as session:
-        if first := once.replay(session):
+        if first := once.replay(session, identity.tenant):
             return first
         find, models_dir = partial(datasets.find, session), settings(request).models_dir
         if isinstance(body, Unfit):

@@ -58,6 +58,9 @@ class Intake:
         """
         self._waiting.append(submit)
         async with self._turn:
+            # Whoever is ready to run submits first: a thread that stores fewer jobs than wait would also contend for
+            # the interpreter with those who are still on their way here.
+            await asyncio.sleep(0)
             if submit.outcome is None:
                 together, self._waiting = self._waiting, []
                 await run_in_threadpool(self._store, together)
@@ -84,13 +87,13 @@ class Intake:
             identity = submit.identity
             try:
                 # What is refused has written nothing, so the others' transaction goes on.
-                if first := submit.once.replay(session):
+                if first := submit.once.replay(session, identity.tenant):
                     outcomes.append(first)
                     continue
                 checked = check(find, identity.tenant, submit.body, submit.base)
                 mine = sum(other.tenant == identity.tenant for other, _ in jobs)
                 service.refuse_beyond(self._max_open_jobs, open_jobs(identity.tenant) + mine)
-                if first := submit.once.begin(session):
+                if first := submit.once.begin(session, identity.tenant):
                     outcomes.append(first)
                     continue
             except ServiceError as error:
@@ -98,7 +101,7 @@ class Intake:
                 continue
             job = service.made(identity, checked)
             jobs.append((identity, job))
-            outcomes.append(submit.once.finish(session, submit.answer(job)))
+            outcomes.append(submit.once.finish(session, identity.tenant, submit.answer(job)))
         if jobs:
             repository.add(session, *(job for _, job in jobs))
             audit_all(session, "job.create", ((identity, job.id) for identity, job in jobs))
