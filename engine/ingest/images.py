@@ -98,8 +98,13 @@ def _collect(
     findings: Findings,
 ) -> None:
     size = 0
+    first: dict[PurePosixPath, int] = {}
     for (number, member), (split, label) in zip(members, places, strict=True):
         try:
+            earlier = first.setdefault(PurePosixPath(member.filename), number)
+            if earlier != number:
+                detail = f"member {earlier} has this name already"
+                raise InvalidRow("duplicate_member", detail, "give each picture a name of its own")
             content = _content(archive, member, limits)
             size += len(content)
             if size > limits.max_bytes:

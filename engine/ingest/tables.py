@@ -4,6 +4,7 @@ import csv
 import difflib
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -80,7 +81,9 @@ def _jsonl(path: Path, limits: Limits) -> Iterator[tuple[int, Record]]:
 
 def _object(line: bytes) -> Record:
     try:
-        found = json.loads(line.decode("utf-8"))
+        found = json.loads(line.decode("utf-8"), object_pairs_hook=_unambiguous)
+    except InvalidRow as fault:
+        return fault
     except UnicodeDecodeError as error:
         return InvalidRow("not_utf8", f"byte {error.start + 1} of the line is not UTF-8", "save the file as UTF-8")
     except json.JSONDecodeError as error:
@@ -92,6 +95,16 @@ def _object(line: bytes) -> Record:
         return InvalidRow("malformed_row", "the line holds a number with too many digits", "write it as a string")
     if not isinstance(found, dict):
         return InvalidRow("malformed_row", "the line is JSON, yet no object", "write one JSON object a line")
+    return found
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs; Python's own would let the last of two equal keys win without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        doubled = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
+        detail = f"the line has {', '.join(repr(key[:80]) for key in doubled[:5])} more than once in one object"
+        raise InvalidRow("duplicate_key", detail, "write each key once")
     return found
 
 

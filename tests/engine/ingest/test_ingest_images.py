@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,22 @@ def test_names_that_lead_out_are_refused(check: Check, name: str) -> None:
 def test_faults(check: Check, members: dict[str, bytes], code: str) -> None:
     found = check(zipped(members), limits=Limits(max_pixels=1_000_000))
     assert codes(found) == [code]
+
+
+def test_a_name_may_stand_once(check: Check) -> None:
+    stream = io.BytesIO()
+    members = [*PLAIN.items(), ("cat/0.png", picture(99)), ("cat/notes.txt", b"x"), ("./cat//1.png", picture(98))]
+    with zipfile.ZipFile(stream, "w") as archive, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Duplicate name")
+        for name, content in members:
+            archive.writestr(name, content)
+    found = check(stream.getvalue())
+
+    doubled = [problem for problem in found["problems"] if problem["code"] == "duplicate_member"]
+    assert [problem["line"] for problem in doubled] == [7, 9]
+    assert ["member 1 " in doubled[0]["detail"], "member 2 " in doubled[1]["detail"]] == [True, True]
+    assert all(problem["remedy"] for problem in doubled)
+    assert "not_an_image" in codes(found)
 
 
 def test_animations_are_no_pictures(check: Check) -> None:

@@ -157,6 +157,8 @@ def test_every_fault_is_told_with_its_line(check: Check) -> None:
         b'{"text": "a list", "label": [0]}',
         b'{"text": "digits", "label": ' + b"9" * 5_000 + b"}",
         b'{"text": "fine", "label": 0}',
+        b'{"text": "one", "label": 1, "text": "two", "l\\u0061bel": 0}',
+        b'{"text": "deep", "label": 1, "more": {"a": 1, "a": 1}}',
     ]
     found = check(b"\n".join(lines))
 
@@ -174,7 +176,10 @@ def test_every_fault_is_told_with_its_line(check: Check) -> None:
         ("missing_text", 12),
         ("wrong_label", 13),
         ("malformed_row", 14),
+        ("duplicate_key", 16),
+        ("duplicate_key", 17),
     ]
+    assert "'text', 'label'" in found["problems"][-2]["detail"]
     assert all(problem["remedy"] for problem in found["problems"])
 
 
