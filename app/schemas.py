@@ -1,10 +1,39 @@
-"""Shapes that answers of several domains share: a list, a problem."""
+"""Shapes that several domains share: a line of text, a name, a list, a problem."""
 
-from typing import Any, Generic, Literal, TypeVar
+import re
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 Item = TypeVar("Item")
+Text = TypeVar("Text", bound=str)
+CONTROL = re.compile(r"[\u0000-\u001f\u007f-\u009f]")
+
+
+def _without_controls(text: str) -> str:
+    if found := CONTROL.search(text):
+        # A terminal or a log that shows the text later would obey it.
+        raise PydanticCustomError(
+            "control_character",
+            "character {position} is the control character {code_point}",
+            {
+                "position": found.start() + 1,
+                "code_point": f"U+{ord(found[0]):04X}",
+                "remedy": "leave out control characters, line breaks and tabs too",
+            },
+        )
+    return text
+
+
+OneLine = Annotated[
+    Text,
+    AfterValidator(_without_controls),
+    Field(json_schema_extra={"pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"}),
+]
+"""This text, without the control characters C0, DEL and C1."""
+Name = OneLine[Annotated[str, StringConstraints(min_length=1, max_length=200)]]
+"""What people call a thing."""
 
 
 class ListOf(BaseModel, Generic[Item]):

@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from app.answers import timestamp
 from app.auth.models import AuditEntry, Key
 from app.identity import Role
+from app.schemas import Name
 
 Tenant = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-KeyName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
 class KeyCreate(BaseModel):
@@ -19,7 +19,7 @@ class KeyCreate(BaseModel):
         frozen=True, extra="forbid", json_schema_extra={"examples": [{"name": "notebook", "role": "member"}]}
     )
 
-    name: KeyName
+    name: Name
     role: Role = "member"
     tenant: Tenant | None = None
 

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.answers import timestamp
 from app.datasets.models import Dataset
+from app.schemas import Name
 
 Task = Literal["text_classification", "image_classification"]
 Column = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -17,9 +18,7 @@ class DatasetCreate(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: Task = Field(description="What the rows are for.")
-    name: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
-        default=None, description="What people call it."
-    )
+    name: Name | None = Field(default=None, description="What people call it.")
     text_column: Column | None = Field(default=None, description="Column of the text; default `text`.")
     label_column: Column | None = Field(default=None, description="Column of the class; default `label`.")
     split_column: Column | None = Field(

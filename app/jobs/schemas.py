@@ -11,14 +11,15 @@ from app.artifacts.models import Artifact
 from app.artifacts.schemas import ArtifactShown, artifact_json
 from app.jobs.models import Job, JobEvent
 from app.jobs.states import State, allowed_from
+from app.schemas import Name, OneLine
 from engine.errors import Fault
 from engine.faults import from_validation
 from engine.spec import Kind, Spec
 
 KINDS_SERVED = ("train",)
 OWNERS_MOVES = ("start", "cancel", "pause", "resume")
-MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+MetadataKey = OneLine[Annotated[str, StringConstraints(min_length=1, max_length=64)]]
+MetadataValue = OneLine[Annotated[str, StringConstraints(max_length=512)]]
 
 EXAMPLE: dict[str, Any] = {
     "task": "text_classification",
@@ -36,9 +37,7 @@ class JobCreate(Spec):
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
-        default=None, description="What people call it."
-    )
+    name: Name | None = Field(default=None, description="What people call it.")
     metadata: dict[MetadataKey, MetadataValue] = Field(
         default={}, max_length=16, description="Up to 16 pairs of your own, to filter lists by."
     )

@@ -105,6 +105,7 @@ def test_the_last_admin_of_the_first_tenant_stays(admin: TestClient) -> None:
         ({"name": "x", "role": "boss"}, "/role"),
         ({"name": "x", "tenant": "No Spaces"}, "/tenant"),
         ({"name": ""}, "/name"),
+        ({"name": "a\x1b[2Jb"}, "/name"),
         ({"nam": "x", "name": "x"}, "/nam"),
         ({}, "/name"),
     ],

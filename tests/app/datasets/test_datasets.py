@@ -85,6 +85,7 @@ def test_invalid_rows_may_be_skipped_and_are_listed(admin: TestClient) -> None:
         ({"max_invalid_fraction": "0.5"}, ["/max_invalid_fraction"], "invalid_rows=skip"),
         ({"invalid_rows": "skip", "max_invalid_fraction": "nan"}, ["/max_invalid_fraction"], ""),
         ({"name": "nul \0"}, ["/name"], "leave it out"),
+        ({"name": "a\x1b[2Jb"}, ["/name"], "leave out control characters"),
         ({"label_column": "lable"}, ["/label_column"], "did you mean label_column=label?"),
     ],
 )
