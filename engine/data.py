@@ -7,7 +7,7 @@ Canonical is what `engine.ingest` writes: Parquet with `id`, `label`, a payload 
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,10 @@ PAYLOADS = ("text", "image")
 
 @dataclass(frozen=True)
 class Source:
-    """One canonical file: its identity, labels and size, read without its payloads."""
+    """One canonical file: its identity, labels and size, read without its payloads.
+
+    `columns` are its own, `roles` tells from which column of the upload the text, the label, the group and so on came.
+    """
 
     path: Path
     id: str
@@ -35,6 +38,7 @@ class Source:
     task: str
     labels: tuple[str, ...]
     columns: tuple[str, ...]
+    roles: Mapping[str, str]
 
     @classmethod
     def open(cls, path: Path) -> "Source":
@@ -60,6 +64,7 @@ class Source:
             about["task"],
             tuple(about["labels"]),
             tuple(parquet.schema_arrow.names),
+            about["columns"],
         )
 
 

@@ -16,7 +16,7 @@ from engine.interrupt import Interrupt
 from engine.models import Base, fault, find, models_dir
 from engine.plan import Plan
 from engine.ports import Logits, Task
-from engine.rows import SPLITS, Rows
+from engine.rows import SPLITS, Rows, group_facts
 from engine.run import Run
 from engine.spec import Spec
 from engine.tasks import TASKS
@@ -40,7 +40,7 @@ def run_job(spec: Spec, folder: Path, sink: Sink, *, job: str | None, interrupt:
     sources = [(Source.open(Path(path)), role) for role, path in spec.files()]
     base = _base(spec)
     rows = read_rows(sources, _labels(spec, sources))
-    run = Run(spec, Plan.of(spec, facts_of(rows, base)), sink)
+    run = Run(spec, Plan.of(spec, facts_of(rows, base) | group_facts(source.roles for source, _ in sources)), sink)
     run.task, run.data = load(run, rows, base, sources[0][0].labels)
     fingerprint = _fingerprint(spec, sources)
     train(run, Snapshots(folder, sink, fingerprint), interrupt)

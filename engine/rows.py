@@ -1,6 +1,6 @@
 """The rows of a job: small columns in memory, payloads wherever they lie. Knows neither files nor instructions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,14 @@ from engine.on_read import OnRead
 from engine.ports import Payload
 
 SPLITS = ("train", "valid", "test")
+# Facts of a run: what the column of groups is called where every file has one, or that some file has none.
+GROUPED_BY, UNGROUPED = "grouped_by:", "ungrouped"
+
+
+def group_facts(columns: Iterable[Mapping[str, str]]) -> frozenset[str]:
+    """The facts about groups that hold of files with these columns by role."""
+    names = {of_file.get("group") for of_file in columns}
+    return frozenset({UNGROUPED} if None in names else {f"{GROUPED_BY}{name}" for name in names})
 
 
 class Mapped(OnRead[Payload]):

@@ -11,6 +11,7 @@ from app.jobs.schemas import JobCreate, Unfit
 from engine import models
 from engine.errors import Fault, InvalidPlan
 from engine.plan import Plan
+from engine.rows import group_facts
 from engine.spec import Spec, Splits
 
 # From a tenant and an id to the tenant's data set.
@@ -62,6 +63,8 @@ def check(find: FindDataset, tenant: str, body: JobCreate, base: BaseLook) -> Ch
     found, faults = _datasets(find, tenant, spec)
     faults += _limit_faults(spec)
     facts = {"fixed_splits"} if isinstance(spec.dataset, Splits) or ("" in found and found[""].splits) else set()
+    if len(found) == len(spec.files()):
+        facts |= group_facts(dataset.columns for dataset in found.values())
     if base.fault is not None:
         faults.append(base.fault)
     elif base.pretrained:

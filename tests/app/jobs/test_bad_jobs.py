@@ -131,6 +131,8 @@ def test_an_unknown_name_gets_the_nearest(
     ("instructions", "columns", "code"),
     [
         ([9], {"splits": SPLITS}, "excluded"),
+        ([{"number": 9, "group": "author"}], {}, "group_missing"),
+        ([{"number": 9, "group": "author"}], {"columns": {"text": "text", "group": "writer"}}, "group_missing"),
         ([11, 3], {}, "excluded"),
         ([28], {}, "missing_need"),
         ([26, 28], {}, "missing_need"),

@@ -1,6 +1,7 @@
 """Instruction 9: groups and repeated rows never part, shares counted by hand, and one assignment whatever the order."""
 
 import hashlib
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,9 +12,13 @@ from hypothesis import strategies as st
 
 from engine.errors import InvalidData, InvalidPlan
 from engine.events import Listed, Warned
+from engine.ingest.__main__ import ingest
+from engine.ingest.findings import Choices, Limits
 from engine.instructions.preprocessing.i09_stratified_split import StratifiedSplit, deviation, hashed, unit_keys
+from engine.interrupt import Interrupt
+from engine.job import run_job
 from engine.plan import Plan
-from engine.rows import Rows
+from engine.rows import Rows, group_facts
 from engine.run import Run
 from engine.spec import Spec
 
@@ -207,6 +212,37 @@ def test_without_strata_the_labels_are_free() -> None:
 def _plan(*facts: str, **parameters: Any) -> Plan:
     asked = {"name": "stratified_split", **parameters}
     return Plan.of(Spec.model_validate({"task": "text_classification", "dataset": "a", "instructions": [asked]}), facts)
+
+
+def test_a_group_must_be_the_column_that_the_data_has() -> None:
+    grouped = group_facts([{"text": "body", "group": "author"}])
+    assert "split" in _plan(*grouped, group="author").facts
+    assert "split" in _plan(*grouped).facts
+    for facts, remedy in ((grouped, "send group author"), (group_facts([{"text": "body"}]), "upload the data")):
+        with pytest.raises(InvalidPlan) as refused:
+            _plan(*facts, group="writer")
+        assert [(fault.pointer, fault.code) for fault in refused.value.faults] == [
+            ("/instructions/0/group", "group_missing")
+        ]
+        assert refused.value.faults[0].remedy.startswith(remedy)
+    assert "split" in _plan(group="writer").facts, "nothing is known of the data yet"
+
+
+def test_a_run_knows_the_group_column_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, file = tmp_path / "rows.csv", tmp_path / "ds_1.parquet"
+    source.write_text("text,label,author\n" + "".join(f"text {i},{i % 2},{i // 2}\n" for i in range(40)))
+    choices = Choices({"group": "author"})
+    assert ingest(source, source.name, "text_classification", file, choices, Limits())[0].problems == []
+    monkeypatch.setattr("engine.job._base", lambda _: SimpleNamespace(pretrained=True))
+    chosen = {"name": "stratified_split", "group": "writer"}
+    body = {"task": "text_classification", "dataset": str(file), "instructions": [chosen]}
+    with pytest.raises(InvalidPlan, match="no group column 'writer': its groups are those of 'author'"):
+        run_job(Spec.model_validate(body), tmp_path, Listed(), job=None, interrupt=Interrupt())
+
+
+def test_groups_hold_only_where_every_file_has_them() -> None:
+    assert group_facts([{"group": "a"}, {"group": "b"}]) == {"grouped_by:a", "grouped_by:b"}
+    assert group_facts([{"group": "a"}, {}]) == {"ungrouped"}
 
 
 def test_named_splits_are_kept_unless_asked() -> None:
