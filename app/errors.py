@@ -174,6 +174,8 @@ def problem(request: Request, error: ServiceError, *, status: int | None = None,
     status = status or error.status
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     fallback = "server_error" if status >= 500 else "invalid_request_error"
+    # A client that reads `errors` alone finds the fault there too, whatever the status.
+    faults = error.faults or [Fault("", error.code, error.detail, error.remedy)]
     body = {
         "type": f"/problems/{error.code.replace('_', '-')}",
         "title": title or error.title,
@@ -182,11 +184,11 @@ def problem(request: Request, error: ServiceError, *, status: int | None = None,
         "instance": request_id(request),
         "code": error.code,
         "remedy": error.remedy,
-        "errors": [asdict(fault) for fault in error.faults],
+        "errors": [asdict(fault) for fault in faults],
         "error": {
             "message": error.detail,
             "type": kinds.get(status, fallback),
-            "param": error.faults[0].pointer or None if error.faults else None,
+            "param": faults[0].pointer or None,
             "code": error.code,
         },
     }

@@ -78,7 +78,9 @@ def test_bad_requests_are_problems(
     assert answer.headers["content-type"] == errors.MEDIA_TYPE
     assert answer.json().keys() == MEMBERS
     assert answer.json()["status"] == status
-    assert answer.json()["remedy"] or all(fault["remedy"] for fault in answer.json()["errors"])
+    faults = answer.json()["errors"]
+    assert faults
+    assert all(fault["code"] and fault["detail"] and fault["remedy"] for fault in faults), faults
     assert answer.json()["instance"] == answer.headers["x-request-id"]
     assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
     assert admin.get("/v1/keys").status_code == 200
@@ -110,5 +112,6 @@ def test_exceptions_never_show_their_reason(
     assert answer.status_code == status
     assert answer.json().keys() == MEMBERS
     assert "secret" not in answer.text
+    assert [fault["pointer"] for fault in answer.json()["errors"]] == [""]
     assert ("retry-after" in answer.headers) == (status == 503)
     assert answer.headers["x-request-id"] in caplog.text or status == 422 or isinstance(error, EngineError)
