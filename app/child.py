@@ -47,13 +47,22 @@ class Child:
         command: its arguments.
         environment: the whole of its environment.
         log_file: where its output goes.
+        died: is told of each process that has ended by itself, by its number.
     """
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log_file: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log_file: Path,
+        died: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self.name = name
         self.command = list(command)
         self.environment = dict(environment)
         self.log_file = log_file
+        self.died = died
         self.process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._pause = _FIRST_PAUSE
@@ -98,6 +107,7 @@ class Child:
                 *(self.name, self.process.pid, self.process.returncode, self._pause, self.log_file),
             )
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+            self.died(self.process.pid)
         elif now >= self._due:
             self.start()
         return self.alive()

@@ -8,22 +8,26 @@ import fcntl
 import json
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 import httpx
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.auth.bootstrap import bootstrap
 from app.broker import Broker, NoBroker, embedded
 from app.child import Child
 from app.database import Database
-from app.jobs.lifecycle import release_all
+from app.jobs.lapses import release, release_all
+from app.jobs.lifecycle import owner_name
 from app.migrate import migrate
 from app.settings import Settings
 from client.errors import ClientError
@@ -120,8 +124,7 @@ class Service:
             self.api = self._child("api", [*COMMAND, "api"])
             self.api.start()
             for number in range(1, self.settings.workers + 1):
-                name = f"worker-{number}"
-                self.workers.append(self._child(name, [*COMMAND, "worker", "--name", name], **device(number - 1)))
+                self.workers.append(self._worker(number))
                 self.workers[-1].start()
             self._await_api(self.api)
             self._say(address=self.address)
@@ -136,9 +139,29 @@ class Service:
     def _stop_requested(self, _number: int, _frame: FrameType | None) -> None:
         self._signals += 1
 
-    def _child(self, name: str, command: list[str], **extra: str) -> Child:
+    def _child(
+        self, name: str, command: list[str], died: Callable[[int], None] = lambda _: None, **extra: str
+    ) -> Child:
         log_file = self.settings.data_dir / "logs" / f"{name}.log"
-        return Child(name, command, {**self.environment, **extra}, log_file)
+        return Child(name, command, {**self.environment, **extra}, log_file, died)
+
+    def _worker(self, number: int) -> Child:
+        name = f"worker-{number}"
+        # Unlike any other worker of this database, wherever it runs: its leases are released by that name.
+        own = f"{name}-{secrets.token_hex(4)}"
+        command = [*COMMAND, "worker", "--name", own]
+        return self._child(name, command, partial(self._release, f"{own}@{socket.gethostname()}"), **device(number - 1))
+
+    def _release(self, worker: str, process: int) -> None:
+        """A worker has died: its jobs need not wait for their leases to lapse, though that would free them too."""
+        database = Database(self.settings.database)
+        try:
+            for job_id, state in release(database, owner_name(worker, process), self.settings.max_lapses):
+                log.warning("job %s lost its worker: it is %s", job_id, state)
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("the jobs of %s wait for their leases to lapse: %s", worker, error)
+        finally:
+            database.close()
 
     def _start_broker(self) -> None:
         if self.settings.redis_url:

@@ -51,6 +51,9 @@ class Storage(Protocol):
     def has(self, key: str) -> bool:
         """Whether the file is there."""
 
+    def size(self, key: str) -> int:
+        """How many bytes the file has."""
+
     def local_path(self, key: str) -> Path | None:
         """The file's path where the store is a folder of this machine, else None."""
 
@@ -115,6 +118,10 @@ class FolderStorage:
         """Whether the file is there."""
         return self._path(key).is_file()
 
+    def size(self, key: str) -> int:
+        """What the file system says of it."""
+        return self._path(key).stat().st_size
+
     def local_path(self, key: str) -> Path | None:
         """The file's place."""
         return self._path(key)
@@ -161,12 +168,17 @@ class S3Storage:
     def has(self, key: str) -> bool:
         """Whether the object is there."""
         try:
-            self.client.head_object(Bucket=self.bucket, Key=self._name(key))
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in ABSENT:
-                return False
-            raise OSError(f"{key}: {error}") from error
+            self.size(key)
+        except FileNotFoundError:
+            return False
         return True
+
+    def size(self, key: str) -> int:
+        """What the store says of the object."""
+        try:
+            return int(self.client.head_object(Bucket=self.bucket, Key=self._name(key))["ContentLength"])
+        except ClientError as error:
+            raise _told(key, error) from error
 
     def local_path(self, key: str) -> Path | None:
         """None: the file is not on this machine."""
@@ -184,14 +196,19 @@ class S3Storage:
         try:
             body = self.client.get_object(Bucket=self.bucket, Key=self._name(key), **options)["Body"]
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in ABSENT:
-                raise FileNotFoundError(key) from error
-            raise OSError(f"{key}: {error}") from error
+            raise _told(key, error) from error
         with body:
             yield from iter(lambda: body.read(CHUNK_BYTES), b"")
 
     def _name(self, key: str) -> str:
         return self.prefix + _checked(key)
+
+
+def _told(key: str, error: ClientError) -> OSError:
+    """The store's error as one of files."""
+    if error.response.get("Error", {}).get("Code") in ABSENT:
+        return FileNotFoundError(key)
+    return OSError(f"{key}: {error}")
 
 
 def _key(digest: str) -> str:

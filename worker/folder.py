@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from app.jobs.lifecycle import Output, Run
+from app.jobs.lifecycle import Output, Run, Snapshot
 from app.storage import Storage
 from worker.supervise import LOG_NAME
 
 log = logging.getLogger(__name__)
-
-SNAPSHOTS_KEPT = 2
 
 
 class InputGone(Exception):
@@ -71,10 +69,10 @@ class RunFolder:
         if not self._storage.has(output.stored.key):
             self._storage.save(self.path / told["path"])
 
-    def save_snapshot(self, told: Mapping[str, Any]) -> dict[str, Any]:
+    def save_snapshot(self, told: Mapping[str, Any]) -> Snapshot:
         """Store a snapshot, so that another machine can go on from it."""
         stored = self._storage.save(self.path / told["path"])
-        return {"step": told["step"], "path": told["path"], "sha256": told["sha256"], "key": stored.key}
+        return Snapshot(told["step"], told["path"], told["sha256"], stored.key)
 
     def clear(self) -> None:
         """Erase all but the log; the job has ended and its outputs are stored."""
@@ -110,14 +108,14 @@ class RunFolder:
 
     def _fetch_snapshots(self) -> None:
         for snapshot in self._run.snapshots:
-            path = self.path / snapshot["path"]
+            path = self.path / snapshot.path
             if path.exists():
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             # The engine's own mark of a snapshot that is whole: its hash beside it.
-            path.with_suffix(".sha256").write_text(snapshot["sha256"])
+            path.with_suffix(".sha256").write_text(snapshot.sha256)
             try:
-                self._storage.fetch(snapshot["key"], path)
+                self._storage.fetch(snapshot.key, path)
             except OSError as error:
                 # The run then goes on from an older one, or from the start: slower, and the result is the same.
                 log.warning("a snapshot of %s could not be fetched: %s", self._run.job_id, error)

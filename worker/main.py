@@ -7,12 +7,12 @@ Reads the settings when it is imported, as Celery wants it. Knows nothing of how
 
 import logging
 import os
-import secrets
 import socket
 
-from celery.signals import setup_logging, worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import celeryd_init, setup_logging, worker_ready, worker_shutdown, worker_shutting_down
 
 from app.database import Database
+from app.jobs.lifecycle import owner_name
 from app.queue import TASK, Bell, celery_app
 from app.settings import Settings
 from app.storage import storage_for
@@ -26,13 +26,7 @@ if settings.redis_url is None:
 app = celery_app(settings.redis_url)
 database = Database(settings.database)
 bell = Bell(settings.redis_url)
-worker = Worker(
-    settings,
-    database,
-    storage_for(settings),
-    bell,
-    owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
-)
+worker = Worker(settings, database, storage_for(settings), bell, owner=owner_name(socket.gethostname(), os.getpid()))
 
 
 def ring_if_idle() -> None:
@@ -54,6 +48,12 @@ def run_next() -> None:
 def log_plainly(**_: object) -> None:
     """Log to stderr in one format; otherwise Celery puts its own handlers in place."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+@celeryd_init.connect  # type: ignore[untyped-decorator]
+def sign(sender: str, **_: object) -> None:
+    """Sign leases with the name that Celery knows this worker by, so that who started it knows them too."""
+    worker.owner = owner_name(sender, os.getpid())
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]

@@ -1,4 +1,8 @@
-"""Turns the engine's events into batches of rows. Keeps a batch while the database is away; knows no process."""
+"""Turns the engine's events into batches of rows. Keeps a batch while the database is away; knows no process.
+
+A batch whose commit may have failed is written again as it was, under its number, so that the database can tell a
+repeat from news.
+"""
 
 import logging
 import math
@@ -7,7 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from app.jobs.lifecycle import Batch, Happening, Point
+from app.jobs.lifecycle import Batch, Happening, Point, Snapshot
 from app.jobs.states import State
 from worker.lease import DATABASE_AWAY
 
@@ -27,7 +31,10 @@ class Recorder:
         self._latest = dict(latest)
         self._points: list[Point] = []
         self._happenings: list[Happening] = []
+        self._snapshots: list[Snapshot] = []
         self._progress: dict[str, Any] = {}
+        self._number = 0
+        self._unsure: Batch | None = None
         self._due = time.monotonic() + FLUSH_SECONDS
         self._first: tuple[int, float] | None = None
 
@@ -43,9 +50,9 @@ class Recorder:
             if kind == "phase_started":
                 self._progress["phase"] = event["phase"]
 
-    def note(self, **progress: Any) -> None:
-        """Write these columns of the job with the next batch."""
-        self._progress.update(progress)
+    def note(self, snapshot: Snapshot) -> None:
+        """Put a snapshot on record with the next batch."""
+        self._snapshots.append(snapshot)
 
     def flush_if_due(self) -> None:
         """Flush where half a second went by or much has come together."""
@@ -62,13 +69,20 @@ class Recorder:
     def flush_or_raise(self) -> None:
         """Write what came together; raises what the database raises, and keeps it then."""
         self._due = time.monotonic() + FLUSH_SECONDS
-        batch = Batch(tuple(self._points), tuple(self._happenings), dict(self._progress))
-        if not (batch.points or batch.happenings or batch.progress):
-            return
-        self._write(batch)
-        self._points.clear()
-        self._happenings.clear()
-        self._progress.clear()
+        while batch := self._unsure or self._gathered():
+            self._unsure = batch
+            self._write(batch)
+            self._unsure = None
+
+    def _gathered(self) -> Batch | None:
+        """What came together since the last batch, as the next one; None: nothing did."""
+        told = (tuple(self._points), tuple(self._happenings), tuple(self._snapshots), dict(self._progress))
+        if not any(told):
+            return None
+        for part in (self._points, self._happenings, self._snapshots, self._progress):
+            part.clear()
+        self._number += 1
+        return Batch(self._number, *told)
 
     def _step(self, event: Mapping[str, Any], at: datetime) -> None:
         step, total = int(event["step"]), int(event["total_steps"])

@@ -7,21 +7,21 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
 from app.database import Database
 from app.jobs import lifecycle
-from app.jobs.lifecycle import Ending, Output, Run
+from app.jobs.lifecycle import Batch, Ending, Output, Run
 from app.jobs.states import TERMINAL, State
 from app.settings import Settings
 from app.storage import Storage
 from worker.diagnosis import DATA_GONE, DISK_FULL, diagnose
-from worker.folder import SNAPSHOTS_KEPT, InputGone, RunFolder
+from worker.folder import InputGone, RunFolder
 from worker.lease import Lease, LeaseLapsed
 from worker.recorder import Recorder
+from worker.snapshots import Snapshots, erase
 from worker.supervise import STOPPED, Engine, Exit, Wish, supervise
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,8 @@ class Worker:
                 state = self._excuse(run, lease, error)
         if state in TERMINAL:
             folder.clear()
+            if self._remote:
+                erase(self._erase_snapshots(run), 0)
         log.info("job %s is %s", run.job_id, state or "no longer ours")
         return state
 
@@ -108,28 +110,42 @@ class Worker:
         settings = self.settings
         arguments = [str(folder.spec_path), "--out", str(folder.path), "--job", run.job_id]
         arguments += ["--threads", str(run.threads)]
-        recorder = Recorder(lambda batch: self._record(run, lease, batch), run.latest)
-        snapshots = _Snapshots(folder, run, recorder) if settings.storage_url is not None else None
+        snapshots = Snapshots(folder.save_snapshot, self._erase_snapshots(run))
+
+        def write(batch: Batch) -> State | None:
+            state = lifecycle.record(self.database, run, batch)
+            lease.observe(state)
+            if batch.snapshots:
+                snapshots.recorded()
+            return state
+
+        recorder = Recorder(write, run.latest)
 
         def take(event: Mapping[str, Any]) -> None:
             recorder.take(event)
-            if snapshots is not None and event["event"] == "checkpoint_written":
-                snapshots.upload(event)
+            if self._remote and event["event"] == "checkpoint_written":
+                snapshots.store(event)
 
         def wish() -> Wish:
-            if snapshots is not None:
-                snapshots.collect()
+            snapshots.collect(recorder.note)
             recorder.flush_if_due()
             return self._wish(lease)
 
         engine = Engine(
             settings.engine_arguments + arguments, folder.path, self._environment(run), settings.job_memory_bytes
         )
-        ending = supervise(engine, take, wish, settings.stop_grace_seconds)
-        if snapshots is not None:
-            snapshots.close()
-        lease.insist(recorder.flush_or_raise)
+        with snapshots:
+            ending = supervise(engine, take, wish, settings.stop_grace_seconds)
+            snapshots.collect_all(recorder.note)
+            lease.insist(recorder.flush_or_raise)
         return ending
+
+    @property
+    def _remote(self) -> bool:
+        return self.settings.storage_url is not None
+
+    def _erase_snapshots(self, run: Run) -> Callable[[int], None]:
+        return partial(lifecycle.drop_snapshots, self.database, self.storage, run.job_id)
 
     def _wish(self, lease: Lease) -> Wish:
         if lease.state is None or lease.state is State.CANCELLING:
@@ -162,7 +178,7 @@ class Worker:
         return state
 
     def _end(self, run: Run, lease: Lease, ending: Ending, folder: RunFolder) -> State | None:
-        if self.settings.storage_url is not None:
+        if self._remote:
             log_key = self.storage.save(folder.log_path).key
             ending = Ending(ending.error, ending.result, ending.outputs, log_key)
         return lease.insist(partial(lifecycle.finish, self.database, run, ending))
@@ -182,11 +198,6 @@ class Worker:
         except LeaseLapsed:
             return None
 
-    def _record(self, run: Run, lease: Lease, batch: lifecycle.Batch) -> State | None:
-        state = lifecycle.record(self.database, run, batch)
-        lease.observe(state)
-        return state
-
     def _environment(self, run: Run) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name in PASSED or name.startswith(PASSED_PREFIXES)}
         if self.settings.models_dir is not None:
@@ -195,35 +206,3 @@ class Worker:
         # Spinning, as OpenMP does by default, costs a busy machine a multiple of the work.
         sharing = {"OMP_WAIT_POLICY": "PASSIVE", **kept}
         return sharing | {"OMP_NUM_THREADS": str(run.threads), "PYTHONUNBUFFERED": "1"}
-
-
-class _Snapshots:
-    """Uploads snapshots one after the other, beside the run; only the newest few are kept on record."""
-
-    def __init__(self, folder: RunFolder, run: Run, recorder: Recorder) -> None:
-        self._folder = folder
-        self._recorder = recorder
-        self._known = list(run.snapshots)
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
-        self._pending: list[Future[dict[str, Any]]] = []
-
-    def upload(self, told: Mapping[str, Any]) -> None:
-        """Start to upload one."""
-        self._pending.append(self._pool.submit(self._folder.save_snapshot, told))
-
-    def collect(self) -> None:
-        """Put those that are whole on record."""
-        done = [upload for upload in self._pending if upload.done()]
-        self._pending = [upload for upload in self._pending if upload not in done]
-        for upload in done:
-            failure = upload.exception()
-            if failure is not None:
-                log.warning("a snapshot could not be stored: %s", failure)
-                continue
-            self._known = [*self._known, upload.result()][-SNAPSHOTS_KEPT:]
-            self._recorder.note(snapshots=self._known)
-
-    def close(self) -> None:
-        """Wait for the last upload."""
-        self._pool.shutdown(wait=True)
-        self.collect()

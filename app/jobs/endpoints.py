@@ -257,7 +257,8 @@ def logs(
     if local.exists():
         content = _tail(local, tail_bytes)
     elif job.log_key is not None and storage(request).has(job.log_key):
-        content = b"".join(storage(request).open(job.log_key, 0, 64 * LOG_BYTES))[-tail_bytes:]
+        start = max(0, storage(request).size(job.log_key) - tail_bytes)
+        content = b"".join(storage(request).open(job.log_key, start, tail_bytes))
     return PlainTextResponse(content.decode("utf-8", "replace"), headers={"Cache-Control": "private, no-cache"})
 
 

@@ -13,19 +13,20 @@ from sqlalchemy.orm import Session
 
 from app.artifacts.models import Artifact
 from app.database import Database, database_now
-from app.erasure import hold
+from app.datasets import models as _  # noqa: F401  # erasure asks the tables that are loaded, so all must be
+from app.erasure import erase_unnamed, hold
 from app.ids import new_id
 from app.jobs import repository
+from app.jobs import snapshots as on_record
+from app.jobs.lapses import lapse, lapse_moves
+from app.jobs.lapses import rescue as rescue  # told on to the worker
 from app.jobs.models import Job
-from app.jobs.repository import Happening as Happening  # told on: the worker fills a batch with these two
+from app.jobs.repository import Happening as Happening  # told on: the worker fills a batch with these three
 from app.jobs.repository import Point as Point
+from app.jobs.snapshots import Snapshot as Snapshot
 from app.jobs.states import (
     CANCELLED,
     FAIL,
-    GIVE_UP,
-    LAPSE,
-    LAPSE_CANCELLING,
-    LAPSE_PAUSING,
     LOSE,
     PAUSED,
     SUCCEED,
@@ -33,15 +34,7 @@ from app.jobs.states import (
     Move,
     State,
 )
-from app.storage import Stored
-
-WORKER_LOST: dict[str, Any] = {
-    "code": "worker_lost",
-    "title": "The run was lost too often",
-    "detail": "The process of the run ended without a word, at the last time too.",
-    "remedy": "read the job's log; if the process was killed for its memory, choose a smaller batch or model",
-    "errors": [],
-}
+from app.storage import Storage, Stored
 
 
 @dataclass(frozen=True)
@@ -54,16 +47,18 @@ class Run:
     spec: Mapping[str, Any]
     inputs: Mapping[str, str]
     threads: int
-    snapshots: Sequence[Mapping[str, Any]] = ()
+    snapshots: Sequence[Snapshot] = ()
     latest: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a run told since the last batch; `progress` holds columns of the job."""
+    """What a run told since the last batch; `number` rises within the attempt, `progress` holds columns of the job."""
 
+    number: int
     points: Sequence[Point] = ()
     happenings: Sequence[Happening] = ()
+    snapshots: Sequence[Snapshot] = ()
     progress: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -87,6 +82,11 @@ class Ending:
     log_key: str | None = None
 
 
+def owner_name(worker: str, process: int) -> str:
+    """What a worker signs its leases with: its name, and the process that it is."""
+    return f"{process}:{worker}"[: Job.lease_owner.type.length]
+
+
 def claim(database: Database, owner: str, lease_seconds: float, threads: int) -> Run | None:
     """Claim the fairest queued job for `owner`; None: nothing is queued."""
     with database.session() as session:
@@ -100,7 +100,7 @@ def claim(database: Database, owner: str, lease_seconds: float, threads: int) ->
             spec=job.spec,
             inputs=job.inputs,
             threads=job.threads or threads,
-            snapshots=job.snapshots,
+            snapshots=on_record.of_job(session, job.id),
             latest=job.latest,
         )
 
@@ -118,16 +118,34 @@ def look(database: Database, run: Run) -> State | None:
 
 
 def record(database: Database, run: Run, batch: Batch) -> State | None:
-    """Write what the run told; the job's state, or None: the run has been fenced off and must stop."""
+    """Write what the run told; the job's state, or None: the run has been fenced off and must stop.
+
+    Safe to call again after a commit of which nobody knows whether it happened: a batch is written once.
+    """
     with database.session() as session:
-        return repository.record(
+        state = repository.record(
             session,
             run.job_id,
             run.attempt,
+            batch.number,
             values=batch.progress,
             points=batch.points,
             happenings=batch.happenings,
         )
+        if state is not None:
+            for key in sorted({one.key for one in batch.snapshots}):
+                hold(session, key)
+            on_record.add(session, run.job_id, batch.snapshots)
+        return state
+
+
+def drop_snapshots(database: Database, storage: Storage, job_id: str, keep: int) -> None:
+    """Erase all but the newest `keep` snapshots of a job, files that nothing else names included.
+
+    Safe to call again after an error: a file is erased before the record that names it is gone for good.
+    """
+    with database.session() as session:
+        erase_unnamed(session, storage, [one.key for one in on_record.drop(session, job_id, keep)])
 
 
 def finish(database: Database, run: Run, ending: Ending) -> State | None:
@@ -146,63 +164,28 @@ def finish(database: Database, run: Run, ending: Ending) -> State | None:
             return kind.target
         if _fenced(session, run, CANCELLED, {}) is not None:
             return State.CANCELLED
-        job = repository.get(session, run.tenant, run.job_id)
-        reached = job is not None and job.attempt == run.attempt and job.state == kind.target
-        return kind.target if reached else None
+        return _reached(session, run, kind.target, State.CANCELLED)
 
 
 def settle(database: Database, run: Run) -> State | None:
-    """Hand the job back without an end: to the queue after a deploy, else to what its owner asked for."""
+    """Hand the job back without an end: to the queue after a deploy, else to what its owner asked for.
+
+    As safe to call again as `finish`; so is `lose`.
+    """
     with database.session() as session:
-        for kind in (YIELD, PAUSED, CANCELLED):
+        kinds = (YIELD, PAUSED, CANCELLED)
+        for kind in kinds:
             if _fenced(session, run, kind, {}) is not None:
                 return kind.target
-        return None
+        return _reached(session, run, *(kind.target for kind in kinds))
 
 
 def lose(database: Database, run: Run, max_lapses: int, reason: str) -> State | None:
     """Hand back a job whose process was lost, which counts as a lapse; at the last one the job fails."""
     with database.session() as session:
-        fence = repository.fence(run.attempt)
-        for kind, conditions, values in _lapse_moves(max_lapses, LOSE, FAIL, PAUSED, CANCELLED):
-            told = {"reason": reason}
-            conditions = (*fence, *conditions)
-            if repository.move(session, run.job_id, kind, conditions=conditions, values=values, told=told) is not None:
-                return kind.target
-        return None
-
-
-def rescue(database: Database, max_lapses: int) -> list[tuple[str, State]]:
-    """Move every job whose lease has lapsed; id and new state of each."""
-    with database.reading() as session:
-        lapsed = repository.lapsed(session)
-    moved: list[tuple[str, State]] = []
-    for job_id, attempt in lapsed:
-        with database.session() as session:
-            still = (*repository.fence(attempt), Job.lease_expires < database_now())
-            for kind, conditions, values in _lapse_moves(max_lapses, LAPSE, GIVE_UP, LAPSE_PAUSING, LAPSE_CANCELLING):
-                told = {"reason": "the lease lapsed"}
-                if repository.move(session, job_id, kind, conditions=(*still, *conditions), values=values, told=told):
-                    moved.append((job_id, kind.target))
-                    break
-    return moved
-
-
-def release_all(database: Database) -> list[tuple[str, State]]:
-    """Take every leased job from its worker at once, which is no lapse; id and new state of each.
-
-    Only for one who knows that no worker lives: `fiftytwo serve`, which holds the lock of its data folder. A worker
-    that lives after all is fenced off like any other that lost its lease.
-    """
-    moved: list[tuple[str, State]] = []
-    with database.session() as session:
-        for job_id, attempt in repository.leased(session):
-            for kind in (LAPSE, LAPSE_PAUSING, LAPSE_CANCELLING):
-                told = {"reason": "the server was started again"}
-                if repository.move(session, job_id, kind, conditions=repository.fence(attempt), told=told):
-                    moved.append((job_id, kind.target))
-                    break
-    return moved
+        moves = lapse_moves(max_lapses, LOSE, FAIL, PAUSED, CANCELLED)
+        state = lapse(session, run.job_id, moves, repository.fence(run.attempt), reason)
+        return state or _reached(session, run, *(kind.target for kind, _, _ in moves))
 
 
 def any_queued(database: Database) -> bool:
@@ -211,25 +194,17 @@ def any_queued(database: Database) -> bool:
         return repository.any_queued(session)
 
 
-def _lapse_moves(
-    max_lapses: int, again: Move, last: Move, pausing: Move, cancelling: Move
-) -> list[tuple[Move, tuple[Any, ...], dict[str, Any]]]:
-    """The moves after a lapse, first fitting one wins: again, or for the last time; or what its owner asked for."""
-    raised = {"lapses": Job.lapses + 1}
-    running = Job.state == State.RUNNING
-    return [
-        (again, (Job.lapses + 1 < max_lapses,), raised),
-        (last, (running,), raised | {"error": WORKER_LOST}),
-        (pausing, (), {}),
-        (cancelling, (), {}),
-    ]
-
-
 def _fenced(
     session: Session, run: Run, kind: Move, values: Mapping[str, Any], told: Mapping[str, Any] | None = None
 ) -> Job | None:
     conditions = repository.fence(run.attempt)
     return repository.move(session, run.job_id, kind, conditions=conditions, values=values, told=told)
+
+
+def _reached(session: Session, run: Run, *states: State) -> State | None:
+    """The state of the job if it is one of these and no later attempt's: a commit that seemed lost has led there."""
+    job = repository.get(session, run.tenant, run.job_id)
+    return job.state if job is not None and job.attempt == run.attempt and job.state in states else None
 
 
 def _store_outputs(session: Session, run: Run, outputs: Sequence[Output]) -> None:

@@ -58,6 +58,8 @@ class Job(Base):
     revision: Mapped[int] = mapped_column(Integer, default=0)
     events: Mapped[int] = mapped_column(Integer, default=0)
     """The sequence number of the last event."""
+    batches: Mapped[int] = mapped_column(Integer, default=0)
+    """The number of the last batch that this attempt recorded, by which a repeat of it is known."""
     threads: Mapped[int | None] = mapped_column(Integer)
     """Set by the first claim, so that a resumed run computes with the same number."""
     lease_owner: Mapped[str | None] = mapped_column(String(128))
@@ -67,8 +69,6 @@ class Job(Base):
     total_steps: Mapped[int | None] = mapped_column(BigInteger)
     eta_seconds: Mapped[float | None] = mapped_column(Float)
     latest: Mapped[dict[str, float]] = mapped_column(Document, default=dict)
-    snapshots: Mapped[list[dict[str, Any]]] = mapped_column(Document, default=list)
-    """The newest snapshots, oldest first, where storage is remote: {step, path, sha256, key}."""
     log_key: Mapped[str | None] = mapped_column(String(80))
     """Where the log is stored once the run has ended, where storage is remote."""
 
@@ -89,6 +89,19 @@ class MetricPoint(Base):
     step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     value: Mapped[float] = mapped_column(Float)
     at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class JobSnapshot(Base):
+    """A snapshot that a run can go on from on another machine; the newest few of each job, where storage is remote."""
+
+    __tablename__ = "job_snapshots"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    path: Mapped[str] = mapped_column(String(200))
+    """Where it lies in the run's folder."""
+    sha256: Mapped[str] = mapped_column(String(64))
+    storage_key: Mapped[str] = mapped_column(String(80), index=True)
 
 
 class JobEvent(Base):

@@ -154,22 +154,24 @@ def record(
     session: Session,
     job_id: str,
     attempt: int,
+    number: int,
     *,
     values: Mapping[str, Any],
     points: Sequence[Point],
     happenings: Sequence[Happening],
 ) -> State | None:
-    """Write what a run told, if it still holds the lease; the job's state, or None where it does not."""
+    """Write a run's batch `number`, unless it is written; the job's state, or None where the lease is another's."""
+    counted = {"revision": Job.revision + 1, "events": Job.events + len(happenings), "batches": number}
     statement = (
         update(Job)
-        .where(Job.id == job_id, *fence(attempt))
-        .values(dict(values) | {"revision": Job.revision + 1, "events": Job.events + len(happenings)})
+        .where(Job.id == job_id, *fence(attempt), Job.batches < number)
+        .values(dict(values) | counted)
         .returning(Job.state, Job.events)
         .execution_options(synchronize_session=False)
     )
     row = session.execute(statement).one_or_none()
     if row is None:
-        return None
+        return leased_state(session, job_id, attempt)
     first = row.events - len(happenings) + 1
     events = [
         {"job_id": job_id, "sequence": first + index, "type": one.type, "at": one.at, "data": dict(one.data)}
@@ -183,15 +185,9 @@ def record(
     return reached
 
 
-def leased(session: Session) -> Sequence[tuple[str, int]]:
-    """Id and attempt of every job that a worker holds."""
-    query = select(Job.id, Job.attempt).where(Job.state.in_(LEASED)).order_by(Job.id)
-    return [(job_id, attempt) for job_id, attempt in session.execute(query)]
-
-
-def lapsed(session: Session) -> Sequence[tuple[str, int]]:
-    """Id and attempt of every job whose lease has lapsed on the database's clock."""
-    query = select(Job.id, Job.attempt).where(Job.state.in_(LEASED), Job.lease_expires < database_now())
+def leased(session: Session, *conditions: ColumnElement[bool]) -> Sequence[tuple[str, int]]:
+    """Id and attempt of every job that a worker holds and that meets the conditions."""
+    query = select(Job.id, Job.attempt).where(Job.state.in_(LEASED), *conditions).order_by(Job.id)
     return [(job_id, attempt) for job_id, attempt in session.execute(query)]
 
 
@@ -269,6 +265,7 @@ def _claim_statement() -> Any:
         .values(
             state=CLAIM.target,
             attempt=Job.attempt + 1,
+            batches=0,
             revision=Job.revision + 1,
             events=Job.events + 1,
             lease_owner=bindparam("owner"),

@@ -13,7 +13,7 @@ from app.erasure import erase_unnamed
 from app.errors import Conflict, NotFound, RateLimited
 from app.identity import Identity
 from app.ids import new_id
-from app.jobs import repository
+from app.jobs import repository, snapshots
 from app.jobs.checks import Checked
 from app.jobs.models import Job
 from app.jobs.states import MOVES, OPEN, TERMINAL, Mover, State, allowed_from
@@ -112,6 +112,7 @@ def delete(session: Session, identity: Identity, settings: Settings, storage: St
         Conflict: it has not ended.
     """
     job = find(session, identity.tenant, job_id)
+    kept = snapshots.of_job(session, job_id)
     if not repository.erase(session, identity.tenant, job_id):
         ended = ", ".join(state for state in State if state in TERMINAL)
         raise Conflict(
@@ -120,7 +121,7 @@ def delete(session: Session, identity: Identity, settings: Settings, storage: St
             remedy="cancel it first, or wait for its end",
         )
     rows = artifacts.of_job(session, identity.tenant, job_id)
-    keys = [row.storage_key for row in rows] + [snapshot["key"] for snapshot in job.snapshots]
+    keys = [row.storage_key for row in rows] + [snapshot.key for snapshot in kept]
     for row in rows:
         session.delete(row)
     audit(session, identity, "job.delete", job_id, {"artifacts": len(rows)})

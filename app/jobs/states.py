@@ -42,7 +42,7 @@ class Mover(StrEnum):
 
     OWNER = "owner"  # over HTTP
     WORKER = "worker"  # the run that holds the lease, fenced by its attempt
-    RESCUE = "rescue"  # any worker, once the lease has lapsed
+    RESCUE = "rescue"  # any worker, once the lease has lapsed; who started the worker, once it has died
 
 
 @dataclass(frozen=True)

@@ -51,17 +51,22 @@ def test_a_dead_child_is_started_again_after_a_pause(
 ) -> None:
     monkeypatch.setattr(module, "_FIRST_PAUSE", 0.05)
     child = make(SLEEP)
+    dead: list[int] = []
+    child.died = dead.append
     child.start()
     assert child.process is not None
     first = child.process.pid
     child.keep()
     assert child.process.pid == first
+    assert dead == []
     child.process.kill()
     until(lambda: not child.alive())
     child.keep()
     assert not child.alive()
+    assert dead == [first]
     until(child.keep)
     assert child.process.pid != first
+    assert dead == [first], "each is told of once"
     assert "ended with -9" in caplog.text
 
 

@@ -29,7 +29,9 @@ class Served:
         self.folder = folder
         self.facts: dict[str, str] = {}
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FIFTYTWO_")}
-        environment = {**kept, "FIFTYTWO_ENGINE_COMMAND": STAND_IN, "FIFTYTWO_RESCUE_SECONDS": "1"}
+        # No test lives to see a lease of such a length lapse.
+        times = {"FIFTYTWO_RESCUE_SECONDS": "1", "FIFTYTWO_LEASE_SECONDS": "3600"}
+        environment = {**kept, "FIFTYTWO_ENGINE_COMMAND": STAND_IN, **times}
         command = [sys.executable, "-m", "client.cli", "serve", "--json", "--port", "0", "--data-dir", str(folder)]
         self.log = folder.parent / f"{folder.name}.log"
         with self.log.open("ab") as log:
@@ -156,6 +158,18 @@ def test_a_dead_part_is_started_again_with_a_line_in_the_log(serve: Callable[[],
         assert f"{name} (process " in served.log.read_text()
     job = put_job(database, steps=1)
     until(lambda: job_of(database, job).state == "succeeded")
+
+
+def test_the_job_of_a_dead_worker_does_not_wait_for_its_lease(serve: Callable[[], Served], database: Database) -> None:
+    served = serve()
+    job = put_job(database, steps=40, sleep=0.1, checkpoint_every=5)
+    until(lambda: job_of(database, job).step > 5)
+    (worker,) = [one for one in served.descendants() if "client.cli worker" in words(one)]
+    worker.kill()
+    until(lambda: job_of(database, job).state == "succeeded")
+    assert states_of(database, job) == ["queued", "running", "queued", "running", "succeeded"]
+    assert job_of(database, job).lapses == 1  # so a job that kills its worker is not tried for ever
+    assert f"job {job} lost its worker: it is queued" in served.log.read_text()
 
 
 def test_a_folder_is_served_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,50 +1,16 @@
 """Files are stored whole under their content's hash, in a folder and in S3 alike."""
 
 import hashlib
-import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
 from app.settings import Settings
 from app.storage import FolderStorage, S3Storage, Storage, storage_for
+from tests.bucket import Bucket
 
 CONTENT = b"the bytes" * 300_000
-
-
-class Bucket:
-    """Stands for boto3's client: the few calls that the storage makes, kept in memory."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-
-    def upload_file(self, path: str, _bucket: str, key: str) -> None:
-        self.objects[key] = Path(path).read_bytes()
-
-    def get_object(self, **wanted: str) -> dict[str, Any]:
-        content = self._of(wanted["Key"])
-        if "Range" in wanted:
-            first, last = wanted["Range"].removeprefix("bytes=").split("-")
-            content = content[int(first) : int(last) + 1]
-        return {"Body": io.BytesIO(content)}
-
-    def head_object(self, **wanted: str) -> dict[str, Any]:
-        return {"ContentLength": len(self._of(wanted["Key"]))}
-
-    def delete_object(self, **wanted: str) -> None:
-        self.objects.pop(wanted["Key"], None)
-
-    def head_bucket(self, **wanted: str) -> None:
-        if wanted["Bucket"] != "bucket":
-            raise ClientError({"Error": {"Code": "404"}}, "HeadBucket")
-
-    def _of(self, key: str) -> bytes:
-        if key not in self.objects:
-            raise ClientError({"Error": {"Code": "NoSuchKey"}}, "GetObject")
-        return self.objects[key]
 
 
 def folder(tmp_path: Path) -> Storage:
@@ -83,6 +49,7 @@ def test_a_file_comes_back_as_it_was(storage: Storage, file: Path, tmp_path: Pat
     assert (tmp_path / "deep" / "copy").read_bytes() == CONTENT
     assert b"".join(storage.open(stored.key, 5, 2_000_000)) == CONTENT[5:2_000_005]
     assert b"".join(storage.open(stored.key, 5, 0)) == b""
+    assert storage.size(stored.key) == len(CONTENT)
 
 
 def test_a_deleted_file_is_gone(storage: Storage, file: Path, tmp_path: Path) -> None:
@@ -94,13 +61,21 @@ def test_a_deleted_file_is_gone(storage: Storage, file: Path, tmp_path: Path) ->
     assert not storage.has(stored.key)
     with pytest.raises(FileNotFoundError):
         storage.fetch(stored.key, tmp_path / "copy")
+    with pytest.raises(FileNotFoundError):
+        storage.size(stored.key)
 
 
 @pytest.mark.parametrize(
     "key", ["../../etc/passwd", "/etc/passwd", "sha256/../" + "a" * 64, "sha256/aa/" + "A" * 64, ""]
 )
 def test_only_content_keys_are_keys(storage: Storage, key: str, tmp_path: Path) -> None:
-    for use in (storage.delete, storage.local_path, storage.has, lambda it: storage.fetch(it, tmp_path / "copy")):
+    for use in (
+        storage.delete,
+        storage.local_path,
+        storage.has,
+        storage.size,
+        lambda it: storage.fetch(it, tmp_path / "copy"),
+    ):
         with pytest.raises(ValueError, match="storage key"):
             use(key)
 

@@ -1,5 +1,6 @@
 """One worker and whole runs of the stand-in engine: each way a run can end, and what is left behind."""
 
+import errno
 import hashlib
 import json
 import threading
@@ -8,12 +9,15 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from app.database import Database
 from app.jobs import lifecycle, repository
+from app.jobs.lifecycle import Batch, Run
 from app.jobs.models import Job, JobEvent, MetricPoint
 from app.jobs.states import CANCEL_RUN, PAUSE, RESUME, Move, State
 from app.settings import Settings
+from app.storage import FolderStorage, Stored
 from tests.service import SilentBell, artifacts_of, job_of, put_job, states_of, worker_for
 from worker.tasks import Worker
 
@@ -77,6 +81,30 @@ def test_events_have_no_holes_and_metrics_no_doubles(settings: Settings, databas
     )
 
 
+def test_a_commit_of_unknown_outcome_doubles_no_event(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, calls = lifecycle.record, 0
+
+    def losing(database: Database, run: Run, batch: Batch) -> State | None:
+        nonlocal calls
+        calls += 1
+        state = record(database, run, batch)
+        if calls % 3:
+            raise OperationalError("COMMIT", {}, Exception("the connection was lost"))
+        return state
+
+    monkeypatch.setattr(lifecycle, "record", losing)
+    job_id = put_job(database, steps=9, sleep=0.1)
+    worker_for(settings, database).run_next()
+    with database.reading() as session:
+        told = [(event.type, event.data) for event in repository.events_after(session, job_id, 0, 100)]
+    assert calls >= 3
+    assert [data["phase"] for kind, data in told if kind == "phase_started"] == ["train", "export"]
+    assert [data["step"] for kind, data in told if kind == "checkpoint_written"] == [3, 6, 9]
+    assert [data["kind"] for kind, data in told if kind == "file_written"] == ["model", "checkpoint", "receipt"]
+
+
 def test_only_the_log_is_left_in_the_folder(settings: Settings, database: Database) -> None:
     job_id = put_job(database)
     worker_for(settings, database).run_next()
@@ -108,6 +136,31 @@ def test_refused_memory_is_told_as_such(settings: Settings, database: Database) 
     worker_for(settings, database).run_next()
     job = job_of(database, job_id)
     assert (job.state, job.attempt, (job.error or {})["code"]) == ("failed", 1, "out_of_memory")
+
+
+class FullFolder(FolderStorage):
+    """A store that has no room for the first file."""
+
+    full = True
+
+    def save(self, path: Path) -> Stored:
+        """Refuse once."""
+        if self.full:
+            self.full = False
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().save(path)
+
+
+def test_a_full_store_fails_the_job_and_not_the_next(settings: Settings, database: Database) -> None:
+    job_id = put_job(database, steps=2)
+    after = put_job(database, steps=2)
+    worker = worker_for(settings, database)
+    worker.storage = FullFolder(settings.data_dir / "objects")
+    worker.run_next()
+    job = job_of(database, job_id)
+    assert (job.state, job.attempt, job.lapses, (job.error or {})["code"]) == ("failed", 1, 0, "disk_full")
+    assert not artifacts_of(database, job_id)
+    assert job_of(database, after).state == "succeeded"
 
 
 def test_a_lost_process_goes_on_from_its_snapshot(settings: Settings, database: Database) -> None:

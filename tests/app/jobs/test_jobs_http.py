@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
 from app.jobs.models import Job
+from app.jobs.states import State
 from app.settings import Settings
+from app.storage import S3Storage
+from tests.bucket import Bucket
 from tests.service import SilentBell, put_job
 from worker.tasks import Worker
 
@@ -80,6 +84,25 @@ def test_a_job_from_submit_to_erasure(
     objects = [path for path in (settings.data_dir / "objects" / "sha256").rglob("*") if path.is_file()]
     assert len(objects) == 1, "only the data set's file is left"
     assert admin.delete(f"/v1/datasets/{ds}").status_code == 204
+
+
+def test_of_a_log_in_a_bucket_only_the_end_is_read(
+    admin: TestClient, service: FastAPI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = Bucket()
+    monkeypatch.setattr("app.storage.boto3.client", lambda *_args, **_options: bucket)
+    service.state.storage = S3Storage("bucket", "")
+    (tmp_path / "log.txt").write_text("the start\n" * 1000 + "the end\n")
+    job_id = put_job(service.state.database, state=State.FAILED)
+    with service.state.database.session() as session:
+        row = session.get_one(Job, job_id)
+        row.log_key = service.state.storage.save(tmp_path / "log.txt").key
+
+    assert admin.get(f"/v1/jobs/{job_id}/logs", params={"tail_bytes": 8}).text == "the end\n"
+    assert bucket.handed_out == 8
+    assert admin.get(f"/v1/jobs/{job_id}/logs").text == (tmp_path / "log.txt").read_text()
+    bucket.objects.clear()
+    assert admin.get(f"/v1/jobs/{job_id}/logs").text == ""
 
 
 def test_every_fault_at_once(admin: TestClient, service: FastAPI, dataset: MakeDataset) -> None:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from app.database import Database, database_now
-from app.jobs import lifecycle, repository
+from app.jobs import lapses, lifecycle, repository
 from app.jobs.lifecycle import Batch, Ending, Happening, Output, Point, Run
 from app.jobs.models import Job, MetricPoint
 from app.jobs.states import CANCEL_IDLE, CANCEL_RUN, PAUSE, RESUME, Move, State
@@ -100,7 +100,7 @@ def test_every_write_of_a_fenced_run_changes_nothing(database: Database) -> None
     before = job_of(database, job_id)
     assert lifecycle.heartbeat(database, old, 60) is None
     assert lifecycle.look(database, old) is None
-    batch = Batch([Point("train_loss", 1, 1.0, NOW)], [Happening("warned", NOW, {})], {"step": 99})
+    batch = Batch(99, [Point("train_loss", 1, 1.0, NOW)], [Happening("warned", NOW, {})], progress={"step": 99})
     assert lifecycle.record(database, old, batch) is None
     assert lifecycle.finish(database, old, Ending(outputs=[OUTPUT])) is None
     assert lifecycle.settle(database, old) is None
@@ -128,7 +128,7 @@ def test_a_batch_is_written_whole(database: Database) -> None:
     run = claimed(database)
     points = [Point("train_loss", step, 1 / step, NOW) for step in range(1, 4)]
     happenings = [Happening("phase_started", NOW, {"phase": "train"}), Happening("warned", NOW, {"code": "c"})]
-    assert lifecycle.record(database, run, Batch(points, happenings, {"step": 3})) is State.RUNNING
+    assert lifecycle.record(database, run, Batch(1, points, happenings, progress={"step": 3})) is State.RUNNING
     with database.reading() as session:
         events = repository.events_after(session, job_id, 0, 100)
         stored = [tuple(row) for row in repository.points(session, job_id, None, 2)]
@@ -146,10 +146,36 @@ def test_a_batch_is_written_whole(database: Database) -> None:
 def test_repeated_steps_overwrite_their_points(database: Database) -> None:
     put_job(database)
     run = claimed(database)
-    for value in (1.0, 2.0):
-        lifecycle.record(database, run, Batch([Point("train_loss", 7, value, NOW)]))
+    for number in (1, 2):
+        lifecycle.record(database, run, Batch(number, [Point("train_loss", 7, float(number), NOW)]))
     with database.reading() as session:
         assert session.scalars(select(MetricPoint.value)).all() == [2.0]
+
+
+def test_a_repeated_batch_is_written_once(database: Database) -> None:
+    job_id = put_job(database)
+    run = claimed(database)
+    batch = Batch(1, happenings=[Happening("warned", NOW, {})], progress={"step": 3})
+    assert lifecycle.record(database, run, batch) is State.RUNNING
+    before = job_of(database, job_id)
+    assert owner_moves(database, job_id, PAUSE)
+    assert lifecycle.record(database, run, batch) is State.PAUSING
+    after = job_of(database, job_id)
+    assert (after.events, after.revision) == (before.events + 1, before.revision + 1)  # the owner's move
+    assert lifecycle.record(database, run, Batch(2, happenings=[Happening("warned", NOW, {})])) is State.PAUSING
+    assert job_of(database, job_id).events == after.events + 1
+
+
+def test_each_attempt_counts_its_batches_anew(database: Database) -> None:
+    job_id = put_job(database)
+    batch = Batch(1, happenings=[Happening("warned", NOW, {})])
+    for _ in range(2):
+        run = claimed(database)
+        assert lifecycle.record(database, run, batch) is State.RUNNING
+        lifecycle.settle(database, run)
+    with database.reading() as session:
+        told = [event.type for event in repository.events_after(session, job_id, 0, 100)]
+    assert told.count("warned") == 2
 
 
 def test_finish_is_one_transaction_and_may_be_repeated(database: Database) -> None:
@@ -189,6 +215,33 @@ def test_settle_follows_what_was_asked(database: Database, asked: Move | None, s
     assert (job.state, job.lapses, job.lease_owner) == (settled, 0, None)
 
 
+@pytest.mark.parametrize("asked", [None, PAUSE, CANCEL_RUN], ids=["deploy", "pause", "cancel"])
+def test_a_repeat_tells_the_state_that_was_reached(database: Database, asked: Move | None) -> None:
+    for hand_back in (lifecycle.settle, lambda database, run: lifecycle.lose(database, run, 5, "gone")):
+        job_id = put_job(database)
+        run = claimed(database)
+        if asked is not None:
+            assert owner_moves(database, job_id, asked)
+        reached = hand_back(database, run)
+        before = job_of(database, job_id)
+        assert reached == before.state
+        assert hand_back(database, run) is reached
+        after = job_of(database, job_id)
+        assert (after.revision, after.lapses) == (before.revision, before.lapses)
+        if reached is State.QUEUED:
+            assert claimed(database, "two").job_id == job_id
+            assert hand_back(database, run) is None
+
+
+def test_a_repeat_of_a_cancelled_end_tells_so(database: Database) -> None:
+    job_id = put_job(database)
+    run = claimed(database)
+    assert owner_moves(database, job_id, CANCEL_RUN)
+    for _ in range(2):
+        assert lifecycle.finish(database, run, Ending(outputs=[OUTPUT])) is State.CANCELLED
+    assert states_of(database, job_id).count("cancelled") == 1
+
+
 def test_a_cancelled_run_cannot_succeed(database: Database) -> None:
     job_id = put_job(database)
     run = claimed(database)
@@ -215,6 +268,36 @@ def test_rescue_follows_what_was_asked(database: Database, asked: Move | None, s
     assert lifecycle.rescue(database, 5) == [(job_id, State(state))]
     assert lifecycle.rescue(database, 5) == []
     assert job_of(database, job_id).lapses == (1 if asked is None else 0)
+
+
+@pytest.mark.parametrize(("asked", "state"), [(None, "queued"), (PAUSE, "paused"), (CANCEL_RUN, "cancelled")])
+def test_a_dead_workers_job_is_released_at_once(database: Database, asked: Move | None, state: str) -> None:
+    job_id, neighbour = put_job(database), put_job(database)
+    dead, living = (lifecycle.owner_name("worker@here", process) for process in (7, 77))
+    run = claimed(database, dead)
+    claimed(database, living)
+    if asked is not None:
+        assert owner_moves(database, job_id, asked)
+    assert lapses.release(database, lifecycle.owner_name("worker@there", 7), 5) == []
+    assert lapses.release(database, dead, 5) == [(job_id, State(state))]
+    assert lapses.release(database, dead, 5) == []
+    assert job_of(database, job_id).lapses == (1 if asked is None else 0)
+    assert lifecycle.heartbeat(database, run, 60) is None
+    assert job_of(database, neighbour).state == "running"
+
+
+def test_a_job_that_kills_its_workers_is_not_tried_for_ever(database: Database) -> None:
+    job_id = put_job(database)
+    for _ in range(3):
+        claimed(database, "dead")
+        lapses.release(database, "dead", 3)
+    job = job_of(database, job_id)
+    assert (job.state, job.lapses, (job.error or {})["code"]) == ("failed", 3, "worker_lost")
+
+
+def test_a_name_of_any_length_fits_the_column() -> None:
+    assert len(lifecycle.owner_name("w" * 300, 4_194_304)) == 128
+    assert lifecycle.owner_name("w" * 300, 1) != lifecycle.owner_name("w" * 300, 2)
 
 
 def test_the_last_lapse_fails_the_job(database: Database) -> None:
