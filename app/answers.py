@@ -5,11 +5,11 @@ Knows no domain: it is handed a plain JSON object.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -53,7 +53,7 @@ def match(request: Request, current: Callable[[], Mapping[str, Any]]) -> None:
 
 
 def _encoded(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return orjson.dumps(document)
 
 
 def _etag(content: bytes) -> str:

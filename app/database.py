@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
 from sqlalchemy import ColumnElement, DateTime, Dialect, Engine, create_engine, event, literal, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.compiler import compiles
@@ -20,6 +21,10 @@ from sqlalchemy.types import TypeDecorator
 from app.durability import SharedSync
 
 BUSY_MILLISECONDS = 5_000
+_JSON: dict[str, Any] = {
+    "json_serializer": lambda document: orjson.dumps(document).decode(),
+    "json_deserializer": orjson.loads,
+}
 
 
 class Base(DeclarativeBase):
@@ -88,8 +93,8 @@ class Database:
             self.url = self.url.set(drivername="postgresql+psycopg")
         self._durable: SharedSync | None = None
         if self.url.get_backend_name() == "sqlite":
-            self.engine = create_engine(self.url, pool_size=1, max_overflow=0, pool_timeout=30)
-            self.readers = create_engine(self.url, pool_size=8, max_overflow=32, pool_timeout=30)
+            self.engine = create_engine(self.url, pool_size=1, max_overflow=0, pool_timeout=30, **_JSON)
+            self.readers = create_engine(self.url, pool_size=8, max_overflow=32, pool_timeout=30, **_JSON)
             self._durable = SharedSync(Path(f"{self.url.database}-wal"))
             _prepare_sqlite(self.engine, "BEGIN IMMEDIATE")
             _prepare_sqlite(self.readers, "BEGIN")
@@ -101,6 +106,7 @@ class Database:
                 pool_timeout=10,
                 pool_pre_ping=True,
                 connect_args={"connect_timeout": 5},
+                **_JSON,
             )
             self.readers = self.engine.execution_options(postgresql_readonly=True)
 

@@ -141,14 +141,13 @@ class _AtLeast:
     async def __call__(self, request: Request) -> Identity:
         identity = await identify(request)
         if RANKS[identity.role] < RANKS[self.role]:
-            raise Forbidden(
-                f"a key of role {identity.role} may not do this", remedy=f"use a key of role {self.role}"
-            )
+            raise Forbidden(f"a key of role {identity.role} may not do this", remedy=f"use a key of role {self.role}")
         return identity
 
 
+member = _AtLeast("member")
 Viewer = Annotated[Identity, Depends(_AtLeast("viewer"))]
-Member = Annotated[Identity, Depends(_AtLeast("member"))]
+Member = Annotated[Identity, Depends(member)]
 Admin = Annotated[Identity, Depends(_AtLeast("admin"))]
 
 

@@ -5,6 +5,7 @@ the two rolls both back. Knows nothing of what is made.
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -76,9 +77,7 @@ class Once:
             )
         return Response(first.body, first.status, headers={**first.headers, "Idempotent-Replayed": "true"})
 
-    def finish(
-        self, session: Session, tenant: str, response: Response, replay: bytes | None = None
-    ) -> Response:
+    def finish(self, session: Session, tenant: str, response: Response, replay: bytes | None = None) -> Response:
         """Store the answer beside the object that it tells of; `replay` stands in for a body that must not be kept."""
         if self.key is not None:
             body = bytes(response.body) if replay is None else replay
@@ -91,27 +90,36 @@ class Once:
         return response
 
 
-def once(request: Request, key: str | None, body_hash: str, keep_hours: int) -> Once:
-    """The claim for a request whose body has this hash."""
-    target = f"{request.method} {request.url.path}?{request.url.query}\n{body_hash}"
-    return Once(key, hashlib.sha256(target.encode()).hexdigest(), timedelta(hours=keep_hours))
-
-
+_KEY = re.compile(r"^[\x21-\x7e]+$")
+_LONGEST = 255
 IdempotencyHeader = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
         min_length=1,
-        max_length=255,
-        pattern=r"^[\x21-\x7e]+$",
+        max_length=_LONGEST,
+        pattern=_KEY.pattern,
         description="Makes a repeat of this request give the first answer again.",
     ),
 ]
 
 
+def is_key(text: str) -> bool:
+    """Whether the header may have this value."""
+    return len(text) <= _LONGEST and _KEY.match(text) is not None
+
+
+def once(request: Request, key: str | None, content: bytes) -> Once:
+    """The claim for a request with this content."""
+    keep = timedelta(hours=request.app.state.settings.idempotency_hours)
+    if key is None:
+        return Once(None, "", keep)
+    target = f"{request.method} {request.url.path}?{request.url.query}\n{hashlib.sha256(content).hexdigest()}"
+    return Once(key, hashlib.sha256(target.encode()).hexdigest(), keep)
+
+
 async def _once(request: Request, key: IdempotencyHeader = None) -> Once:
-    body_hash = hashlib.sha256(await request.body()).hexdigest() if key is not None else ""
-    return once(request, key, body_hash, request.app.state.settings.idempotency_hours)
+    return once(request, key, await request.body() if key is not None else b"")
 
 
 Idempotent = Annotated[Once, Depends(_once)]

@@ -9,6 +9,9 @@ import time
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 RANDOM_BITS = 80
+# Two characters at a time: an id is made for each request, each job and each line of the audit log.
+_PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
+_SHIFTS = range(120, -10, -10)
 
 _lock = threading.Lock()
 _last = 0
@@ -22,4 +25,4 @@ def new_id(prefix: str) -> str:
         # Two ids of one millisecond (or of a clock that was set back) keep the order in which they were made.
         _last = fresh if fresh > _last else _last + 1
         value = _last
-    return f"{prefix}_" + "".join(ALPHABET[value >> shift & 31] for shift in range(125, -5, -5))
+    return f"{prefix}_" + "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])

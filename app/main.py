@@ -73,7 +73,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     state.checks = anyio.CapacityLimiter(os.cpu_count() or 1)
     state.dataset_readers = open_jobs_reading
     for router in ROUTERS:
-        service.include_router(router)
+        # Not `include_router`: what it makes of a router holds each request twice against every route.
+        service.router.routes.extend(router.routes)
     install(service)
     service.add_middleware(Edge, figures=state.figures, max_bytes=settings.max_json_bytes, streaming=STREAMING)
     # FastAPI's documented way to a document of one's own.

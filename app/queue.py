@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 QUEUE = "jobs"
 TASK = "worker.run_next"
 # A message costs more than a submit. A worker that was woken rings on while jobs wait, so a burst needs but a few.
-REST_SECONDS = 0.05
+REST_SECONDS = 0.2
 
 
 def celery_app(redis_url: str) -> Celery:

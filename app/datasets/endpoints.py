@@ -47,8 +47,7 @@ async def create(request: Request, identity: Member, key: IdempotencyHeader = No
     with tempfile.TemporaryDirectory(dir=incoming) as folder:
         source = Path(folder) / "upload"
         form = await receive(request, source, settings(request).max_upload_bytes)
-        body_hash = f"{form.sha256} {sorted(form.fields.items())}"
-        claim = once(request, key, body_hash, settings(request).idempotency_hours)
+        claim = once(request, key, f"{form.sha256} {sorted(form.fields.items())}".encode())
         # As many checks at a time as there are cores; the others wait without holding a thread.
         async with request.app.state.checks:
             return await anyio.to_thread.run_sync(_store, request, identity, source, form, claim)

@@ -41,6 +41,7 @@ from app.jobs.schemas import (
 )
 from app.jobs.series import thinned
 from app.jobs.states import TERMINAL, State
+from app.jobs.straight import Straight
 from app.jobs.streaming import stream
 from app.jobs.watching import Watch
 from app.paging import Page, paged
@@ -66,7 +67,6 @@ def watch(request: Request) -> Watch:
     return found
 
 
-@router.post("", status_code=202, response_model=JobShown, responses=DRY, summary="Submit a job")
 async def create(
     request: Request,
     identity: Member,
@@ -84,6 +84,20 @@ async def create(
         base = await run_in_threadpool(look_at_base, body, models_dir)
     intake: Intake = request.app.state.intake
     return await intake.take(Submit(identity, once, body, base, partial(_accepted, request)))
+
+
+router.routes.append(
+    Straight(
+        router.prefix,
+        create,
+        methods=["POST"],
+        status_code=202,
+        response_model=JobShown,
+        responses=DRY,
+        tags=["jobs"],
+        summary="Submit a job",
+    )
+)
 
 
 def _dry_run(request: Request, identity: Identity, once: Once, body: JobCreate | Unfit) -> Response:

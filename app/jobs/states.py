@@ -11,6 +11,7 @@ Every move is one compare-and-set in the database: it names the states it starts
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 
 class State(StrEnum):
@@ -106,7 +107,8 @@ def movers(source: State, target: State) -> frozenset[Mover]:
     return frozenset(move.mover for move in MOVES if source in move.sources and move.target is target)
 
 
-def allowed_from(name: str) -> list[State]:
+@cache
+def allowed_from(name: str) -> tuple[State, ...]:
     """The states an owner's move of this name starts from, in the order of `State`."""
     sources = {source for move in MOVES if move.name == name and move.mover is Mover.OWNER for source in move.sources}
-    return [state for state in State if state in sources]
+    return tuple(state for state in State if state in sources)

@@ -58,6 +58,6 @@ def test_every_state_names_its_mover() -> None:
 
 
 def test_allowed_from_reads_the_table() -> None:
-    assert allowed_from("cancel") == ["created", "queued", "running", "pausing", "paused"]
-    assert allowed_from("pause") == ["running"]
-    assert allowed_from("resume") == ["paused"]
+    assert allowed_from("cancel") == ("created", "queued", "running", "pausing", "paused")
+    assert allowed_from("pause") == ("running",)
+    assert allowed_from("resume") == ("paused",)
