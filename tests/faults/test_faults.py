@@ -10,14 +10,20 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy import select
 
+from app.auth.bootstrap import bootstrap
 from app.jobs import repository
 from app.jobs.models import JobEvent
 from app.jobs.states import CANCEL_IDLE, CANCEL_RUN, Move
-from tests.faults.conftest import Installation
+from app.main import create_app
+from tests.app.seeds import seed_dataset
+from tests.faults.conftest import WAIT_SECONDS, Installation
 from tests.service import artifacts_of, job_of, put_job, states_of
 
 
@@ -100,6 +106,31 @@ def test_3_broker_killed_and_its_messages_lost(installation: Installation) -> No
     for job_id in jobs:
         installation.until_state(job_id, "succeeded")
         assert_ended_once(installation, job_id, 2)
+
+
+def test_4_broker_frozen(installation: Installation, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    service = create_app(installation.settings)
+    secret = bootstrap(installation.database, installation.settings)
+    spec = {"task": "text_classification", "dataset": seed_dataset(service, tmp_path)}
+    installation.start_worker()
+    before = put_job(installation.database, steps=1)
+    installation.until_state(before, "succeeded")
+    options = service.state.queue._celery.conf.broker_transport_options
+    assert options["socket_connect_timeout"] < 3
+    assert options["socket_timeout"] < 3
+    assert installation.broker_process is not None
+    with TestClient(service, headers={"Authorization": f"Bearer {secret}"}) as client:
+        os.kill(installation.broker_process.pid, signal.SIGSTOP)
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                answer = pool.submit(client.post, "/v1/jobs", json=spec).result(WAIT_SECONDS)
+                installation.until(lambda: "the bell was not heard" in caplog.text, "the bell rings for ever")
+                state = job_of(installation.database, answer.json()["id"]).state
+            finally:
+                os.kill(installation.broker_process.pid, signal.SIGCONT)
+    assert (answer.status_code, state) == (202, "queued")
+    installation.until_state(answer.json()["id"], "succeeded")
+    assert_ended_once(installation, answer.json()["id"], 12)
 
 
 def test_5_broker_restarted_in_mid_job(installation: Installation) -> None:

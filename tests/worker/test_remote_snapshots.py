@@ -10,10 +10,12 @@ from botocore.exceptions import ClientError
 from sqlalchemy import select
 
 from app.database import Database
-from app.jobs import lifecycle
+from app.identity import Identity
+from app.jobs import lifecycle, service
 from app.jobs.models import Job, JobSnapshot
 from app.jobs.states import State
 from app.settings import Settings
+from app.storage import storage_for
 from migrations.tables import METADATA
 from tests.bucket import Bucket
 from tests.service import artifacts_of, job_of, put_job, settings_for, worker_for
@@ -100,6 +102,18 @@ def test_nothing_is_erased_before_newer_ones_are_on_record(
     assert run_once(settings, database) is State.QUEUED
     assert newer
     assert min(newer) >= 2
+
+
+def test_erasing_a_job_erases_its_snapshots(settings: Settings, database: Database, bucket: Bucket) -> None:
+    job_id = put_job(database, **LOST_AT_10)
+    assert run_once(settings, database) is State.QUEUED
+    with database.session() as session:
+        session.get_one(Job, job_id).state = State.CANCELLED
+    assert bucket.objects
+    with database.session() as session:
+        service.delete(session, Identity("default", "key_1", "member"), settings, storage_for(settings), job_id)
+    assert recorded(database, job_id) == {}
+    assert bucket.objects == {}
 
 
 def test_a_store_that_will_not_erase_harms_no_run(
