@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from app.artifacts.models import Artifact
-from app.database import Base, Database
+from app.database import Base, Database, database_now
 from app.ids import new_id
-from app.jobs import repository
+from app.jobs import lifecycle, repository
+from app.jobs.lifecycle import Run
 from app.jobs.models import Job, JobEvent
-from app.jobs.states import State
+from app.jobs.states import Move, State
 from app.settings import Settings
 from app.storage import storage_for
 from worker.tasks import Worker
@@ -102,3 +103,22 @@ def states_of(database: Database, job_id: str) -> list[str]:
     with database.reading() as session:
         events = session.scalars(query.order_by(JobEvent.sequence)).all()
     return [event.data["state"] for event in events]
+
+
+def claimed(database: Database, owner: str = "one") -> Run:
+    """The next job's attempt, claimed by `owner`."""
+    run = lifecycle.claim(database, owner, lease_seconds=60, threads=2)
+    assert run is not None
+    return run
+
+
+def let_lapse(database: Database, job_id: str) -> None:
+    """Let the lease have lapsed a second ago."""
+    with database.session() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(lease_expires=database_now(plus_seconds=-1)))
+
+
+def owner_moves(database: Database, job_id: str, kind: Move) -> bool:
+    """Make a move as the job's owner; whether it was allowed."""
+    with database.session() as session:
+        return repository.move(session, job_id, kind) is not None

@@ -3,11 +3,9 @@
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Header, Query
-from fastapi import Path as InPath
+from fastapi import Header, Path, Query
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
@@ -50,7 +48,7 @@ from engine import models
 from engine.spec import Kind, TaskName
 
 router = Router(prefix="/v1/jobs", tags=["jobs"])
-JobId = Annotated[str, InPath(max_length=64, description="Id of a job.")]
+JobId = Annotated[str, Path(max_length=64, description="Id of a job.")]
 RETRY_AFTER = "2"
 LOG_BYTES = 1 << 20
 DRY: dict[int | str, dict[str, Any]] = {
@@ -266,13 +264,7 @@ def logs(
 ) -> Response:
     """The end of the run's log, as text."""
     job = service.find(session, identity.tenant, job_id)
-    local = service.run_folder(settings(request), job_id) / service.LOG_NAME
-    content = b""
-    if local.exists():
-        content = _tail(local, tail_bytes)
-    elif job.log_key is not None and storage(request).has(job.log_key):
-        start = max(0, storage(request).size(job.log_key) - tail_bytes)
-        content = b"".join(storage(request).open(job.log_key, start, tail_bytes))
+    content = service.log_tail(settings(request), storage(request), job, tail_bytes)
     return PlainTextResponse(content.decode("utf-8", "replace"), headers={"Cache-Control": "private, no-cache"})
 
 
@@ -300,9 +292,3 @@ def files(request: Request, identity: Viewer, session: Read, job_id: JobId, aske
 
 def _ring_after_commit(request: Request, session: Any) -> None:
     event.listen(session, "after_commit", lambda _: queue(request).ring(), once=True)
-
-
-def _tail(path: Path, size_bytes: int) -> bytes:
-    with path.open("rb") as text:
-        text.seek(max(0, path.stat().st_size - size_bytes))
-        return text.read(size_bytes)

@@ -42,8 +42,9 @@ def refuse_beyond(max_open_jobs: int, open_jobs: int) -> None:
 
 def made(identity: Identity, checked: Checked) -> Job:
     """The job to be stored, queued unless it is not to start by itself."""
-    body = checked.body
-    return Job(
+    body, job = checked.body, Job()
+    # Past the attributes that note each change for a session: no session will track this one.
+    vars(job).update(
         id=new_id("job"),
         tenant=identity.tenant,
         kind=body.kind,
@@ -59,6 +60,7 @@ def made(identity: Identity, checked: Checked) -> Job:
         latest={},
         created_at=datetime.now(UTC),
     )
+    return job
 
 
 def dry_run(checked: Checked) -> dict[str, Any]:
@@ -132,6 +134,19 @@ def delete(session: Session, identity: Identity, settings: Settings, storage: St
 def run_folder(settings: Settings, job_id: str) -> Path:
     """Where a worker of this machine runs the job."""
     return settings.data_dir / "runs" / job_id
+
+
+def log_tail(settings: Settings, storage: Storage, job: Job, size_bytes: int) -> bytes:
+    """At most the last `size_bytes` of a run's log, from this machine's folder or the store; empty where neither is."""
+    path = run_folder(settings, job.id) / LOG_NAME
+    if path.exists():
+        with path.open("rb") as text:
+            text.seek(max(0, path.stat().st_size - size_bytes))
+            return text.read(size_bytes)
+    if job.log_key is None or not storage.has(job.log_key):
+        return b""
+    start = max(0, storage.size(job.log_key) - size_bytes)
+    return b"".join(storage.open(job.log_key, start, size_bytes))
 
 
 def erase_run(settings: Settings, job_id: str, *, keep_log: bool) -> None:

@@ -5,8 +5,12 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from app.jobs.lifecycle import Batch, Snapshot
+from app.database import Database
+from app.jobs import lifecycle, repository
+from app.jobs.lifecycle import Batch, Run, Snapshot
 from app.jobs.states import State
+from app.settings import Settings
+from tests.service import put_job, worker_for
 from worker.recorder import Recorder
 
 AT = "2026-01-02T03:04:05.000Z"
@@ -67,3 +71,27 @@ def test_nothing_new_is_no_batch(writer: Writer) -> None:
     recorder.flush_or_raise()
     recorder.flush_or_raise()
     assert [(batch.number, batch.progress["step"], len(batch.points)) for batch in writer.batches] == [(1, 1, 1)]
+
+
+def test_a_commit_of_unknown_outcome_doubles_no_event(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, calls = lifecycle.record, 0
+
+    def losing(database: Database, run: Run, batch: Batch) -> State | None:
+        nonlocal calls
+        calls += 1
+        state = record(database, run, batch)
+        if calls % 3:
+            raise OperationalError("COMMIT", {}, Exception("the connection was lost"))
+        return state
+
+    monkeypatch.setattr(lifecycle, "record", losing)
+    job_id = put_job(database, steps=9, sleep=0.1)
+    worker_for(settings, database).run_next()
+    with database.reading() as session:
+        told = [(event.type, event.data) for event in repository.events_after(session, job_id, 0, 100)]
+    assert calls >= 3
+    assert [data["phase"] for kind, data in told if kind == "phase_started"] == ["train", "export"]
+    assert [data["step"] for kind, data in told if kind == "checkpoint_written"] == [3, 6, 9]
+    assert [data["kind"] for kind, data in told if kind == "file_written"] == ["model", "checkpoint", "receipt"]

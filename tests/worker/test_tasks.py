@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
 
 from app.database import Database
 from app.jobs import lifecycle, repository
-from app.jobs.lifecycle import Batch, Run
 from app.jobs.models import Job, JobEvent, MetricPoint
 from app.jobs.states import CANCEL_RUN, PAUSE, RESUME, Move, State
 from app.settings import Settings
@@ -79,30 +77,6 @@ def test_events_have_no_holes_and_metrics_no_doubles(settings: Settings, databas
     assert sorted((name, step) for name, step in points) == sorted(
         (name, step) for name in ("train_loss", "learning_rate") for step in range(1, 9)
     )
-
-
-def test_a_commit_of_unknown_outcome_doubles_no_event(
-    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    record, calls = lifecycle.record, 0
-
-    def losing(database: Database, run: Run, batch: Batch) -> State | None:
-        nonlocal calls
-        calls += 1
-        state = record(database, run, batch)
-        if calls % 3:
-            raise OperationalError("COMMIT", {}, Exception("the connection was lost"))
-        return state
-
-    monkeypatch.setattr(lifecycle, "record", losing)
-    job_id = put_job(database, steps=9, sleep=0.1)
-    worker_for(settings, database).run_next()
-    with database.reading() as session:
-        told = [(event.type, event.data) for event in repository.events_after(session, job_id, 0, 100)]
-    assert calls >= 3
-    assert [data["phase"] for kind, data in told if kind == "phase_started"] == ["train", "export"]
-    assert [data["step"] for kind, data in told if kind == "checkpoint_written"] == [3, 6, 9]
-    assert [data["kind"] for kind, data in told if kind == "file_written"] == ["model", "checkpoint", "receipt"]
 
 
 def test_only_the_log_is_left_in_the_folder(settings: Settings, database: Database) -> None:

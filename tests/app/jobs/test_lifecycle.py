@@ -7,32 +7,26 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, update
 
-from app.database import Database, database_now
-from app.jobs import lapses, lifecycle, repository
-from app.jobs.lifecycle import Batch, Ending, Happening, Output, Point, Run
+from app.database import Database
+from app.jobs import lifecycle, repository
+from app.jobs.lifecycle import Batch, Ending, Happening, Output, Point
 from app.jobs.models import Job, MetricPoint
 from app.jobs.states import CANCEL_IDLE, CANCEL_RUN, PAUSE, RESUME, Move, State
 from app.storage import Stored
-from tests.service import artifacts_of, job_of, put_job, settings_for, states_of, worker_for
+from tests.service import (
+    artifacts_of,
+    claimed,
+    job_of,
+    let_lapse,
+    owner_moves,
+    put_job,
+    settings_for,
+    states_of,
+    worker_for,
+)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 OUTPUT = Output("model", "model.zip", "application/zip", Stored("sha256/aa/" + "a" * 64, "a" * 64, 3))
-
-
-def claimed(database: Database, owner: str = "one") -> Run:
-    run = lifecycle.claim(database, owner, lease_seconds=60, threads=2)
-    assert run is not None
-    return run
-
-
-def let_lapse(database: Database, job_id: str) -> None:
-    with database.session() as session:
-        session.execute(update(Job).where(Job.id == job_id).values(lease_expires=database_now(plus_seconds=-1)))
-
-
-def owner_moves(database: Database, job_id: str, kind: Move) -> bool:
-    with database.session() as session:
-        return repository.move(session, job_id, kind) is not None
 
 
 def test_nothing_queued_is_nothing_claimed(database: Database) -> None:
@@ -255,60 +249,6 @@ def test_a_run_that_ends_while_pausing_has_ended(database: Database) -> None:
     run = claimed(database)
     assert owner_moves(database, job_id, PAUSE)
     assert lifecycle.finish(database, run, Ending(outputs=[OUTPUT])) is State.SUCCEEDED
-
-
-@pytest.mark.parametrize(("asked", "state"), [(None, "queued"), (PAUSE, "paused"), (CANCEL_RUN, "cancelled")])
-def test_rescue_follows_what_was_asked(database: Database, asked: Move | None, state: str) -> None:
-    job_id = put_job(database)
-    claimed(database)
-    if asked is not None:
-        assert owner_moves(database, job_id, asked)
-    assert lifecycle.rescue(database, 5) == []
-    let_lapse(database, job_id)
-    assert lifecycle.rescue(database, 5) == [(job_id, State(state))]
-    assert lifecycle.rescue(database, 5) == []
-    assert job_of(database, job_id).lapses == (1 if asked is None else 0)
-
-
-@pytest.mark.parametrize(("asked", "state"), [(None, "queued"), (PAUSE, "paused"), (CANCEL_RUN, "cancelled")])
-def test_a_dead_workers_job_is_released_at_once(database: Database, asked: Move | None, state: str) -> None:
-    job_id, neighbour = put_job(database), put_job(database)
-    dead, living = (lifecycle.owner_name("worker@here", process) for process in (7, 77))
-    run = claimed(database, dead)
-    claimed(database, living)
-    if asked is not None:
-        assert owner_moves(database, job_id, asked)
-    assert lapses.release(database, lifecycle.owner_name("worker@there", 7), 5) == []
-    assert lapses.release(database, dead, 5) == [(job_id, State(state))]
-    assert lapses.release(database, dead, 5) == []
-    assert job_of(database, job_id).lapses == (1 if asked is None else 0)
-    assert lifecycle.heartbeat(database, run, 60) is None
-    assert job_of(database, neighbour).state == "running"
-
-
-def test_a_job_that_kills_its_workers_is_not_tried_for_ever(database: Database) -> None:
-    job_id = put_job(database)
-    for _ in range(3):
-        claimed(database, "dead")
-        lapses.release(database, "dead", 3)
-    job = job_of(database, job_id)
-    assert (job.state, job.lapses, (job.error or {})["code"]) == ("failed", 3, "worker_lost")
-
-
-def test_a_name_of_any_length_fits_the_column() -> None:
-    assert len(lifecycle.owner_name("w" * 300, 4_194_304)) == 128
-    assert lifecycle.owner_name("w" * 300, 1) != lifecycle.owner_name("w" * 300, 2)
-
-
-def test_the_last_lapse_fails_the_job(database: Database) -> None:
-    job_id = put_job(database)
-    for lapse in range(1, 4):
-        claimed(database)
-        let_lapse(database, job_id)
-        lifecycle.rescue(database, 3)
-        assert job_of(database, job_id).lapses == lapse
-    job = job_of(database, job_id)
-    assert (job.state, (job.error or {})["code"], job.finished_at is None) == ("failed", "worker_lost", False)
 
 
 def test_a_cancelled_job_in_the_queue_never_runs(database: Database) -> None:
