@@ -1,8 +1,9 @@
 """The outermost layer, in plain ASGI: gives each request its id, bounds its body, counts it, and lets no exception out.
 
-Knows no route but the ones that stream their body; those bound it themselves.
+Makes a HEAD of every GET. Knows no route but the ones that stream their body; those bound its size themselves.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Collection, MutableMapping
@@ -11,7 +12,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import Invalid, ServiceError, TooLarge, Unparsable, answer_any, problem
+from app.errors import Invalid, ServiceError, Stalled, TooLarge, Unparsable, answer_any, problem
 from app.health.figures import Figures
 from app.ids import new_id
 from engine.errors import Fault
@@ -22,12 +23,18 @@ ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class Edge:
-    """Wraps the whole application; bodies but those of `streaming` paths are read here, up to `max_bytes`."""
+    """Wraps the whole application; bodies but those of `streaming` paths are read here, up to `max_bytes`.
 
-    def __init__(self, app: ASGIApp, figures: Figures, max_bytes: int, streaming: Collection[str]) -> None:
+    A body, streamed or not, may pause for `stall_seconds`.
+    """
+
+    def __init__(
+        self, app: ASGIApp, figures: Figures, max_bytes: int, stall_seconds: float, streaming: Collection[str]
+    ) -> None:
         self.app = app
         self.figures = figures
         self.max_bytes = max_bytes
+        self.stall_seconds = stall_seconds
         self.streaming = frozenset(streaming)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,7 +43,7 @@ class Edge:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = new_id("req")
+        method, request_id = scope["method"], new_id("req")
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
 
@@ -47,21 +54,26 @@ class Edge:
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             await send(message)
 
+        answered: Send = send_named
+        if method == "HEAD":
+            scope, answered = {**scope, "method": "GET"}, _headers_only(send_named)
         try:
             try:
                 _check_address(scope)
-                if scope["path"] not in self.streaming and scope["method"] not in ("GET", "HEAD"):
-                    receive = await self._read(receive)
-                await self.app(scope, receive, send_named)
+                if scope["method"] != "GET":
+                    receive = _impatient(receive, self.stall_seconds)
+                    if scope["path"] not in self.streaming:
+                        receive = await self._read(receive)
+                await self.app(scope, receive, answered)
             except ServiceError as error:
-                await problem(Request(scope), error)(scope, receive, send_named)
+                await problem(Request(scope), error)(scope, receive, answered)
             except Exception as error:
                 if status:
                     # The answer has begun; breaking it off is the only honest end.
                     raise
-                await answer_any(Request(scope), error)(scope, receive, send_named)
+                await answer_any(Request(scope), error)(scope, receive, answered)
         finally:
-            self.figures.count(scope["method"], _route(scope), status, time.perf_counter() - started)
+            self.figures.count(method, _route(scope), status, time.perf_counter() - started)
 
     async def _read(self, receive: Receive) -> Receive:
         """The whole body, as one message to be received again."""
@@ -88,6 +100,36 @@ class Edge:
             detail = "the body holds the character NUL, which cannot be stored"
             raise Invalid(detail, faults=[Fault("", "nul_character", detail, "leave it out")])
         return _once({"type": "http.request", "body": bytes(body), "more_body": False}, receive)
+
+
+def _headers_only(send: Send) -> Send:
+    """Ends the answer after its headers; the server then tells whoever still sends that the client has left."""
+
+    async def send_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return send_headers
+
+
+def _impatient(receive: Receive, seconds: float) -> Receive:
+    """Gives up on a body whose next part does not come in time; what follows a body may take as long as it likes."""
+    ended = False
+
+    async def receive_in_time() -> Message:
+        nonlocal ended
+        if ended:
+            return await receive()
+        try:
+            async with asyncio.timeout(seconds):
+                message = await receive()
+        except TimeoutError:
+            raise Stalled(f"nothing more of the body came for {seconds:g} seconds") from None
+        ended = not message.get("more_body", False)
+        return message
+
+    return receive_in_time
 
 
 def _is_utf8(body: bytearray) -> bool:

@@ -8,6 +8,7 @@ ServiceError
 ├── Unauthorized (401)        no key, or not one of ours
 ├── Forbidden (403)           the key's role does not reach so far
 ├── NotFound (404)            nothing of this tenant has that id
+├── Stalled (408)             the rest of the body does not come
 ├── Conflict (409)            the state does not allow it now
 ├── PreconditionFailed (412)  `If-Match` names an older version
 ├── TooLarge (413)            over a cap of the settings
@@ -98,6 +99,15 @@ class NotFound(ServiceError):
     """Nothing of this tenant has that id."""
 
     status, code, title = 404, "not_found", "There is nothing here"
+
+
+class Stalled(ServiceError):
+    """The rest of the body does not come."""
+
+    status, code, title = 408, "body_stalled", "The body stopped short"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, remedy="send the whole body without a long pause", headers={"Connection": "close"})
 
 
 class Conflict(ServiceError):
@@ -277,14 +287,13 @@ def _http_error(request: Request, error: HTTPException) -> Response:
 def _methods(request: Request) -> list[str]:
     """Every method of this path: routing itself only knows those of the first route that it tried."""
     paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
-    return sorted(
-        {
-            method.upper()
-            for path, operations in paths.items()
-            if compile_path(path)[0].match(request.url.path)
-            for method in operations
-        }
-    )
+    found = {
+        method.upper()
+        for path, operations in paths.items()
+        if compile_path(path)[0].match(request.url.path)
+        for method in operations
+    }
+    return sorted(found | {"HEAD"} if "GET" in found else found)
 
 
 def install(app: FastAPI) -> None:

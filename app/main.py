@@ -76,7 +76,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # Not `include_router`: what it makes of a router holds each request twice against every route.
         service.router.routes.extend(router.routes)
     install(service)
-    service.add_middleware(Edge, figures=state.figures, max_bytes=settings.max_json_bytes, streaming=STREAMING)
+    service.add_middleware(
+        Edge,
+        figures=state.figures,
+        max_bytes=settings.max_json_bytes,
+        stall_seconds=settings.body_stall_seconds,
+        streaming=STREAMING,
+    )
     # FastAPI's documented way to a document of one's own.
     setattr(service, "openapi", partial(document, service))  # noqa: B010
     app.jobs.endpoints.APP = service

@@ -18,6 +18,7 @@ SHARED = {
     401: "A valid key is needed.",
     403: "The key may not do this.",
     404: "There is nothing here.",
+    408: "The body stopped short.",
     409: "The present state does not allow this.",
     413: "The request is larger than this server takes.",
     415: "The body has another content type than is wanted.",

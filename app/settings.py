@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     max_pixels: int = Field(default=50_000_000, ge=1, description="Most pixels of one image.")
     max_open_jobs: int = Field(default=1_000, ge=1, description="Most jobs of a tenant that have not ended.")
     max_json_bytes: int = Field(default=1_000_000, ge=1, description="Largest JSON body of a request.")
+    body_stall_seconds: float = Field(
+        default=30, gt=0, description="How long a request's body may pause before the request is refused."
+    )
     ingest_memory_bytes: int = Field(
         default=4 << 30, ge=256 * MEBIBYTE, description="Address space the check of an upload may use."
     )

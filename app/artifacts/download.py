@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 
 class SpanResponse(Response):
-    """An answer whose body comes from an iterator of chunks; HEAD gets the headers alone."""
+    """An answer whose body comes from an iterator of chunks."""
 
     def __init__(
         self, chunks: Iterator[bytes], length: int, status: int, headers: Mapping[str, str], kind: str
@@ -24,16 +24,16 @@ class SpanResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the headers, then chunk by chunk; ends early when the client leaves."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        if scope["method"] != "HEAD":
-            async with anyio.create_task_group() as group:
+        async with anyio.create_task_group() as group:
 
-                async def watch() -> None:
-                    while (await receive())["type"] != "http.disconnect":
-                        pass
-                    group.cancel_scope.cancel()
-
-                group.start_soon(watch)
-                while (chunk := await anyio.to_thread.run_sync(next, self.chunks, None)) is not None:
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            async def watch() -> None:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
                 group.cancel_scope.cancel()
+
+            group.start_soon(watch)
+            # The thread starts only after the watch has looked once: a HEAD, over with its headers, reads nothing.
+            while (chunk := await anyio.to_thread.run_sync(next, self.chunks, None)) is not None:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            group.cancel_scope.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -5,6 +5,7 @@ Knows no field by name but `file`. Starlette's own parser spools whole files fir
 
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
@@ -15,7 +16,7 @@ from python_multipart.multipart import MultipartParser
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
-from app.errors import Invalid, TooLarge, Unparsable, UnsupportedMedia
+from app.errors import Invalid, Stalled, TooLarge, Unparsable, UnsupportedMedia
 from engine.errors import Fault
 
 WRITE_BYTES = 1 << 20
@@ -42,6 +43,7 @@ async def receive(request: Request, to: Path, max_bytes: int) -> Form:
     Raises:
         UnsupportedMedia: it is no multipart form.
         Unparsable: it is broken or cut short.
+        Stalled: the rest of it does not come.
         TooLarge: the file has more than `max_bytes`, or a field is far too long.
     """
     kind = Message()
@@ -74,10 +76,11 @@ async def receive(request: Request, to: Path, max_bytes: int) -> Form:
 
 async def _drain(stream: AsyncIterator[bytes]) -> None:
     heard = 0
-    async for chunk in stream:
-        heard += len(chunk)
-        if heard > DRAIN_BYTES:
-            break
+    with suppress(Stalled):
+        async for chunk in stream:
+            heard += len(chunk)
+            if heard > DRAIN_BYTES:
+                break
 
 
 class _Parts:

@@ -87,7 +87,7 @@ def test_bad_requests_are_problems(
 
 
 def test_a_wrong_method_names_the_right_ones(admin: TestClient) -> None:
-    assert set(admin.patch("/v1/keys").headers["allow"].split(", ")) == {"GET", "POST"}
+    assert set(admin.patch("/v1/keys").headers["allow"].split(", ")) == {"GET", "HEAD", "POST"}
 
 
 @pytest.mark.parametrize(
