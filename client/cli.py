@@ -81,10 +81,14 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _print_error(error: ClientError, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"error": error.json()}, ensure_ascii=False, indent=2))
+        kept = {"dataset": error.dataset} if error.dataset else {}
+        print(json.dumps({"error": {**error.json(), **kept}}, ensure_ascii=False, indent=2))
         return
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for number, line in enumerate(error.lines()):
+    lines = error.lines()
+    if error.dataset:
+        lines.append(f"  the data set stays as {error.dataset}: submit again with --data {error.dataset}")
+    for number, line in enumerate(lines):
         console.print(escape(f"error: {line}" if number == 0 else line))
 
 

@@ -14,7 +14,7 @@ from rich.markup import escape
 from client import account, tables
 from client.archive import unpack
 from client.artifact import Package
-from client.errors import BadUsage, ExitCode, fault_lines
+from client.errors import BadUsage, ClientError, ExitCode, Refused, fault_lines
 from client.http import TERMINAL, Client, Json
 from client.progress import Download, follow
 from client.spec import spec_of
@@ -77,7 +77,7 @@ def datasets(session: Session) -> ExitCode:
     words = session.words
     with session.client() as client:
         if words.action == "upload":
-            return _show_dataset(session, _upload(session, client, Path(words.file)))
+            return _show_dataset(session, _upload(session, client, Path(words.file), _upload_fields(session)))
         if words.action == "show":
             return _show_dataset(session, client.get(f"/v1/datasets/{words.dataset}"))
         if words.action == "delete":
@@ -101,10 +101,14 @@ def _show_dataset(session: Session, dataset: Json) -> ExitCode:
     return ExitCode.FAILED if dataset.get("status") == "invalid" else ExitCode.OK
 
 
-def _upload(session: Session, client: Client, path: Path) -> Json:
+def _upload_fields(session: Session) -> dict[str, str]:
     fields = {name: str(value) for name in UPLOAD_FIELDS if (value := getattr(session.words, name, None)) is not None}
     if "task" not in fields:
         raise BadUsage("the task of the data is not given", remedy="--task text_classification, or another task")
+    return fields
+
+
+def _upload(session: Session, client: Client, path: Path, fields: Mapping[str, str]) -> Json:
     with session.progress.status(f"uploading {path.name}"):
         return client.upload(path, fields)
 
@@ -113,14 +117,21 @@ def submit(session: Session) -> ExitCode:
     """Upload the data if it is a file, submit a job, and with --wait see it through."""
     words = session.words
     spec = spec_of(words)
+    uploaded: str | None = None
     with session.client() as client:
         if words.data and not words.data.startswith("ds_"):
-            dataset = _upload(session, client, Path(words.data))
-            spec["dataset"] = dataset["id"]
-            session.say(f"uploaded {words.data} as {dataset['id']}: {dataset.get('rows')} rows")
+            fields = _upload_fields(session)
+            _check_all_but_data(client, spec)
+            dataset = _upload(session, client, Path(words.data), fields)
+            spec["dataset"] = uploaded = dataset["id"]
+            session.say(f"uploaded {words.data} as {uploaded}: {dataset.get('rows')} rows")
+        try:
+            job = client.post("/v1/jobs", spec, **({"dry_run": "true"} if words.dry_run else {}))
+        except ClientError as error:
+            error.dataset = uploaded
+            raise
         if words.dry_run:
-            return _dry_run(session, client.post("/v1/jobs", spec, dry_run="true"))
-        job = client.post("/v1/jobs", spec)
+            return _dry_run(session, job)
         if words.wait or words.download:
             session.say(f"submitted {job['id']}")
             return _see_through(session, client, job["id"], words.download)
@@ -128,6 +139,22 @@ def submit(session: Session) -> ExitCode:
         session.print_json(job)
     session.say(f"submitted {job['id']} ({job['state']})\n  next: fiftytwo watch {job['id']}")
     return ExitCode.OK
+
+
+def _check_all_but_data(client: Client, spec: Json) -> None:
+    """Let the server check a job whose data are not there yet, so that a wrong one uploads nothing.
+
+    Raises:
+        Refused: with every fault but the one that there are no data.
+    """
+    try:
+        client.post("/v1/jobs", {name: value for name, value in spec.items() if name != "dataset"}, dry_run="true")
+    except Refused as error:
+        told = error.problem.get("errors") or []
+        others = [fault for fault in told if fault.get("pointer") != "/dataset"]
+        if others or not told:
+            detail = "; ".join(str(fault.get("detail")) for fault in others) or error.detail
+            raise Refused(error.status, {**error.problem, "detail": detail, "errors": others}) from error
 
 
 def _dry_run(session: Session, answer: Json) -> ExitCode:

@@ -30,7 +30,10 @@ class ExitCode(IntEnum):
 
 
 class ClientError(Exception):
-    """Something that the user can act on; `remedy` is the next step."""
+    """Something that the user can act on; `remedy` is the next step.
+
+    `dataset`: the data set that the same command had uploaded before, and that stays.
+    """
 
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
 
@@ -38,6 +41,7 @@ class ClientError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.remedy = remedy
+        self.dataset: str | None = None
 
     def lines(self) -> list[str]:
         """The error for people: what happened, then what to do."""

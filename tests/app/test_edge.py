@@ -91,6 +91,15 @@ def test_a_body_that_stops_short_is_not_waited_for(
     assert list((settings.data_dir / "incoming").glob("*")) == []
 
 
+def test_a_file_over_its_cap_that_stalls_is_told_of_the_cap(
+    service: FastAPI, admin: TestClient, settings: Settings
+) -> None:
+    service.state.settings = settings.model_copy(update={"max_upload_bytes": 5})
+    kind = "multipart/form-data; boundary=b"
+    told = asyncio.run(_stalled(service, admin.headers["authorization"], "/v1/datasets", kind, FORM))
+    assert (told[0], told[2]["code"]) == (413, "too_large")
+
+
 async def _stalled(
     service: FastAPI, key: str, path: str, kind: str, begun: bytes
 ) -> tuple[int, dict[str, str], dict[str, Any]]:

@@ -86,6 +86,12 @@ class StandIn(ThreadingHTTPServer):
         self.server_close()
 
 
+def _missing_data(body: bytes) -> list[dict[str, str]]:
+    if "dataset" in json.loads(body):
+        return []
+    return [{"pointer": "/dataset", "code": "missing", "detail": "Field required", "remedy": "add this field"}]
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: StandIn
     protocol_version = "HTTP/1.1"
@@ -133,7 +139,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/v1/jobs" and b"bad_task" in body:
             fault = {"pointer": "/task", "code": "unknown", "detail": "no such task", "remedy": "text_classification"}
             other = {"pointer": "/model", "code": "unknown", "detail": "no such model", "remedy": "minilm-l6"}
-            self._json(422, {"title": "Wrong choices", "status": 422, "detail": "2 faults", "errors": [fault, other]})
+            self._refuse([fault, other, *_missing_data(body)])
+        elif path == "/v1/jobs" and _missing_data(body):
+            self._refuse(_missing_data(body))
+        elif path == "/v1/jobs" and b"bad_for_this_data" in body and b"ds_1" in body:
+            self._refuse([{"pointer": "/name", "code": "unfit", "detail": "no such group", "remedy": "author"}])
         elif path == "/v1/jobs" and query.get("dry_run"):
             self._json(200, {"plan": [{"number": 1, "name": "x", "does": "y"}], "estimate": {"seconds": 3}})
         elif path == "/v1/jobs":
@@ -142,6 +152,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(202, {"id": "job_1", "state": "cancelling"})
         else:
             self._json(404, {"title": "Not found", "status": 404, "detail": f"no {path}", "errors": []})
+
+    def _refuse(self, faults: list[dict[str, str]]) -> None:
+        detail = "; ".join(fault["detail"] for fault in faults)
+        self._json(422, {"title": "Wrong choices", "status": 422, "detail": detail, "errors": faults})
 
     def do_DELETE(self) -> None:
         """Answer a delete."""

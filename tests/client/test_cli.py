@@ -96,7 +96,8 @@ def test_the_one_line_journey(
     out = tmp_path / "out"
     words = ["--task", "text_classification", "--instructions", "1,warmup_schedule", "--set", "training.epochs=2"]
     assert main(["submit", "--data", str(mail), *words, "--wait", "--download", str(out)]) == 0
-    ((_, body),) = logged_in.seen("POST", "/v1/jobs")
+    (_, checked), (_, body) = logged_in.seen("POST", "/v1/jobs")
+    assert json.loads(checked) == {name: value for name, value in json.loads(body).items() if name != "dataset"}
     assert json.loads(body) == {
         "kind": "train",
         "task": "text_classification",
@@ -159,6 +160,28 @@ def test_a_refused_request_exits_with_2_and_lists_every_fault(
     code, answer = run_json(capsys, "submit", "--data", "ds_1", "--task", "bad_task")
     assert (code, len(answer["error"]["errors"])) == (2, 2)
     assert len(logged_in.seen("POST", "/v1/jobs")) == 2
+
+
+def test_a_wrong_spec_uploads_nothing(logged_in: StandIn, mail: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, answer = run_json(capsys, "submit", "--data", str(mail), "--task", "bad_task")
+    assert code == 2
+    assert [fault["pointer"] for fault in answer["error"]["errors"]] == ["/task", "/model"]
+    assert "Field required" not in answer["error"]["detail"]
+    assert "dataset" not in answer["error"]
+    assert main(["submit", "--data", str(mail), "--task", "a", "--key", "wrong"]) == 2
+    assert "no valid key" in capsys.readouterr().err
+    assert not logged_in.seen("POST", "/v1/datasets")
+
+
+def test_a_job_refused_after_the_upload_names_the_data_set_that_stays(
+    logged_in: StandIn, mail: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["submit", "--data", str(mail), "--task", "a", "--name", "bad_for_this_data"]
+    assert main(words) == 2
+    printed = capsys.readouterr().err
+    assert "/name: no such group" in printed
+    assert "the data set stays as ds_1: submit again with --data ds_1" in printed
+    assert run_json(capsys, *words)[1]["error"]["dataset"] == "ds_1"
 
 
 def test_an_absent_server_exits_with_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -189,6 +189,17 @@ def test_faults_of_every_layer_at_once(admin: TestClient, service: FastAPI, data
     } <= found
 
 
+@pytest.mark.parametrize("dry_run", ["true", "false"])
+def test_all_but_the_data_can_be_checked_before_an_upload(admin: TestClient, dry_run: str) -> None:
+    body = {"task": "text_classification", "instructions": [1, {"number": 9, "group": "author"}]}
+    for more, codes in (({}, {"missing"}), ({"instructions": [28]}, {"missing", "missing_need"})):
+        answer = admin.post("/v1/jobs", json=body | more, params={"dry_run": dry_run})
+        assert answer.status_code == 422
+        found = [(fault["pointer"], fault["code"]) for fault in answer.json()["errors"]]
+        assert ("/dataset", "missing") in found
+        assert {code for _, code in found} == codes
+
+
 SOUND = '{"task": "text_classification", "dataset": "DATASET"'
 
 
