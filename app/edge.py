@@ -125,7 +125,8 @@ def _impatient(receive: Receive, seconds: float) -> Receive:
             async with asyncio.timeout(seconds):
                 message = await receive()
         except TimeoutError:
-            raise Stalled(f"nothing more of the body came for {seconds:g} seconds") from None
+            detail = f"nothing more of the body came for {seconds:g} seconds"
+            raise Stalled(detail, headers={"Connection": "close"}) from None
         ended = not message.get("more_body", False)
         return message
 

@@ -105,9 +105,7 @@ class Stalled(ServiceError):
     """The rest of the body does not come."""
 
     status, code, title = 408, "body_stalled", "The body stopped short"
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail, remedy="send the whole body without a long pause", headers={"Connection": "close"})
+    remedy = "send the whole body without a long pause"
 
 
 class Conflict(ServiceError):
@@ -273,12 +271,8 @@ def _http_error(request: Request, error: HTTPException) -> Response:
         return problem(request, NotFound(f"no route {request.url.path}", remedy="/docs lists every route"))
     if error.status_code == 405:
         allowed = ", ".join(_methods(request))
-        known = ServiceError(
-            f"{request.method} is not allowed here",
-            code="method_not_allowed",
-            remedy=f"use one of {allowed}",
-            headers={"Allow": allowed},
-        )
+        detail, headers = f"{request.method} is not allowed here", {"Allow": allowed}
+        known = ServiceError(detail, code="method_not_allowed", remedy=f"use one of {allowed}", headers=headers)
         return problem(request, known, status=405, title="This route has other methods")
     kind = ROUTING_ERRORS.get(error.status_code, ServiceError)
     return problem(request, kind(str(error.detail)), status=error.status_code)
@@ -287,12 +281,8 @@ def _http_error(request: Request, error: HTTPException) -> Response:
 def _methods(request: Request) -> list[str]:
     """Every method of this path: routing itself only knows those of the first route that it tried."""
     paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
-    found = {
-        method.upper()
-        for path, operations in paths.items()
-        if compile_path(path)[0].match(request.url.path)
-        for method in operations
-    }
+    matching = (operations for path, operations in paths.items() if compile_path(path)[0].match(request.url.path))
+    found = {method.upper() for operations in matching for method in operations}
     return sorted(found | {"HEAD"} if "GET" in found else found)
 
 

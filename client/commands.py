@@ -14,10 +14,10 @@ from rich.markup import escape
 from client import account, tables
 from client.archive import unpack
 from client.artifact import Package
-from client.errors import BadUsage, ClientError, ExitCode, Refused, fault_lines
+from client.errors import BadUsage, ClientError, ExitCode, fault_lines
 from client.http import TERMINAL, Client, Json
 from client.progress import Download, follow
-from client.spec import spec_of
+from client.spec import check_all_but_data, spec_of
 
 UPLOAD_FIELDS = (
     "task",
@@ -121,7 +121,7 @@ def submit(session: Session) -> ExitCode:
     with session.client() as client:
         if words.data and not words.data.startswith("ds_"):
             fields = _upload_fields(session)
-            _check_all_but_data(client, spec)
+            check_all_but_data(client, spec)
             dataset = _upload(session, client, Path(words.data), fields)
             spec["dataset"] = uploaded = dataset["id"]
             session.say(f"uploaded {words.data} as {uploaded}: {dataset.get('rows')} rows")
@@ -139,22 +139,6 @@ def submit(session: Session) -> ExitCode:
         session.print_json(job)
     session.say(f"submitted {job['id']} ({job['state']})\n  next: fiftytwo watch {job['id']}")
     return ExitCode.OK
-
-
-def _check_all_but_data(client: Client, spec: Json) -> None:
-    """Let the server check a job whose data are not there yet, so that a wrong one uploads nothing.
-
-    Raises:
-        Refused: with every fault but the one that there are no data.
-    """
-    try:
-        client.post("/v1/jobs", {name: value for name, value in spec.items() if name != "dataset"}, dry_run="true")
-    except Refused as error:
-        told = error.problem.get("errors") or []
-        others = [fault for fault in told if fault.get("pointer") != "/dataset"]
-        if others or not told:
-            detail = "; ".join(str(fault.get("detail")) for fault in others) or error.detail
-            raise Refused(error.status, {**error.problem, "detail": detail, "errors": others}) from error
 
 
 def _dry_run(session: Session, answer: Json) -> ExitCode:

@@ -1,11 +1,14 @@
-"""The body of `POST /v1/jobs` from a file and the flags of `fiftytwo submit`. Knows no field beyond those flags."""
+"""The body of `POST /v1/jobs` from a file and the flags of `fiftytwo submit`, and its check before the data are sent.
+
+Knows no field beyond those flags.
+"""
 
 import argparse
 import json
 from pathlib import Path
 
-from client.errors import BadUsage
-from client.http import Json
+from client.errors import BadUsage, Refused
+from client.http import Client, Json
 
 
 def spec_of(words: argparse.Namespace) -> Json:
@@ -31,3 +34,19 @@ def spec_of(words: argparse.Namespace) -> Json:
     if not (words.data or spec.get("dataset")) and spec["kind"] == "train":
         raise BadUsage("no data given", remedy="--data FILE, or --data ds_... of an uploaded data set")
     return spec
+
+
+def check_all_but_data(client: Client, spec: Json) -> None:
+    """Let the server check a job whose data are not there yet, so that a wrong one uploads nothing.
+
+    Raises:
+        Refused: with every fault but the one that there are no data.
+    """
+    try:
+        client.post("/v1/jobs", {name: value for name, value in spec.items() if name != "dataset"}, dry_run="true")
+    except Refused as error:
+        told = error.problem.get("errors") or []
+        others = [fault for fault in told if fault.get("pointer") != "/dataset"]
+        if others or not told:
+            detail = "; ".join(str(fault.get("detail")) for fault in others) or error.detail
+            raise Refused(error.status, {**error.problem, "detail": detail, "errors": others}) from error
