@@ -6,10 +6,11 @@ Makes a HEAD of every GET. Knows no route but the ones that stream their body; t
 import asyncio
 import re
 import time
-from collections.abc import Collection, MutableMapping
-from typing import Any
+from collections.abc import Collection, Mapping, MutableMapping
+from typing import Any, Protocol
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Invalid, ServiceError, Stalled, TooLarge, Unparsable, answer_any, problem
@@ -22,20 +23,37 @@ DRAIN_FACTOR = 16
 ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
+class ShortWay(Protocol):
+    """A route that can answer by itself."""
+
+    path: str
+
+    async def answer(self, request: Request, content: bytes) -> Response | None:
+        """The answer; None: the application has to give it."""
+
+
 class Edge:
     """Wraps the whole application; bodies but those of `streaming` paths are read here, up to `max_bytes`.
 
-    A body, streamed or not, may pause for `stall_seconds`.
+    A body, streamed or not, may pause for `stall_seconds`. The routes of `straight`, by path, are asked before the
+    application.
     """
 
     def __init__(
-        self, app: ASGIApp, figures: Figures, max_bytes: int, stall_seconds: float, streaming: Collection[str]
+        self,
+        app: ASGIApp,
+        figures: Figures,
+        max_bytes: int,
+        stall_seconds: float,
+        streaming: Collection[str],
+        straight: Mapping[str, ShortWay],
     ) -> None:
         self.app = app
         self.figures = figures
         self.max_bytes = max_bytes
         self.stall_seconds = stall_seconds
         self.streaming = frozenset(streaming)
+        self.straight = straight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -63,7 +81,9 @@ class Edge:
                 if scope["method"] != "GET":
                     receive = _impatient(receive, self.stall_seconds)
                     if scope["path"] not in self.streaming:
-                        receive = await self._read(receive)
+                        receive, content = await self._read(receive)
+                        if await self._answered_straight(scope, content, answered):
+                            return
                 await self.app(scope, receive, answered)
             except ServiceError as error:
                 await problem(Request(scope), error)(scope, receive, answered)
@@ -75,14 +95,26 @@ class Edge:
         finally:
             self.figures.count(method, _route(scope), status, time.perf_counter() - started)
 
-    async def _read(self, receive: Receive) -> Receive:
-        """The whole body, as one message to be received again."""
+    async def _answered_straight(self, scope: Scope, content: bytes, send: Send) -> bool:
+        route = self.straight.get(scope["path"])
+        if route is None:
+            return False
+        request = Request(scope)
+        response = await route.answer(request, content)
+        if response is None:
+            return False
+        scope["route"] = route
+        await response(scope, request.receive, send)
+        return True
+
+    async def _read(self, receive: Receive) -> tuple[Receive, bytes]:
+        """The whole body, also as one message to be received again."""
         body = bytearray()
         size, last = 0, False
         while not last:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return _once({"type": "http.disconnect"}, receive)
+                return _once({"type": "http.disconnect"}, receive), b""
             chunk, last = message.get("body", b""), not message.get("more_body", False)
             size += len(chunk)
             if size <= self.max_bytes:
@@ -99,7 +131,8 @@ class Edge:
         if b"\\u0000" in body and ESCAPED_NUL.search(body):
             detail = "the body holds the character NUL, which cannot be stored"
             raise Invalid(detail, faults=[Fault("", "nul_character", detail, "leave it out")])
-        return _once({"type": "http.request", "body": bytes(body), "more_body": False}, receive)
+        content = bytes(body)
+        return _once({"type": "http.request", "body": content, "more_body": False}, receive), content
 
 
 def _headers_only(send: Send) -> Send:

@@ -24,6 +24,7 @@ from app.errors import install
 from app.health.figures import Figures
 from app.jobs.intake import Intake
 from app.jobs.repository import open_jobs_reading
+from app.jobs.straight import Straight
 from app.jobs.watching import Watch
 from app.openapi import document
 from app.queue import Bell
@@ -82,8 +83,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         max_bytes=settings.max_json_bytes,
         stall_seconds=settings.body_stall_seconds,
         streaming=STREAMING,
+        straight={route.path: route for route in service.routes if isinstance(route, Straight)},
     )
     # FastAPI's documented way to a document of one's own.
     setattr(service, "openapi", partial(document, service))  # noqa: B010
-    app.jobs.endpoints.APP = service
     return service

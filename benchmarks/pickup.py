@@ -62,7 +62,10 @@ def _middle(turn: Callable[[], float]) -> float:
 
 
 def _claimed(client: Client, dataset: str, rows: sqlite3.Connection) -> float:
-    """Seconds from the 202 to the claim as another process sees it: committed."""
+    """Seconds from the 202 to the claim as another process sees it: committed.
+
+    The bell rings at the commit and the 202 waits for the disk, so a claim may be there at the first look.
+    """
     job = client.post("/v1/jobs", {"task": "text_classification", "dataset": dataset})
     answered = time.perf_counter()
     while rows.execute("SELECT started_at FROM jobs WHERE id = ?", (job["id"],)).fetchone()[0] is None:

@@ -7,6 +7,7 @@ The hooks below stand in the order of the loop (see `engine.train`); a method wi
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -250,6 +251,7 @@ class Instruction(BaseModel):
         return self.model_dump(mode="json", exclude={"name"})
 
     @classmethod
+    @cache
     def does(cls) -> str:
         """The first line of the docstring: what it does, in one sentence."""
         return (cls.__doc__ or "").strip().splitlines()[0]

@@ -127,11 +127,12 @@ def _contested(chosen: Sequence[Instruction]) -> Iterator[Fault]:
     holders: dict[str, dict[int, int]] = {}
     for index, one in enumerate(chosen):
         for hook in one.hooks:
-            # The same instruction twice is told once, as a repetition.
-            holders.setdefault(hook, {}).setdefault(one.number, index)
-    for hook, phase in HOOKS.items():
-        indices = [*holders.get(hook, {}).values()]
-        if phase is Phase.SLOT and len(indices) > 1:
+            if HOOKS[hook] is Phase.SLOT:
+                # The same instruction twice is told once, as a repetition.
+                holders.setdefault(hook, {}).setdefault(one.number, index)
+    for hook, numbers in holders.items():
+        if len(numbers) > 1:
+            indices = [*numbers.values()]
             names = ", ".join(chosen[index].name for index in indices)
             yield _fault(indices[-1], "slot_conflict", f"{names} each decide `{hook}` alone", f"keep one of {names}")
 
@@ -166,4 +167,5 @@ def _precedes(first: Instruction, second: Instruction) -> bool:
 
 
 def _waits(one: Instruction, other: Instruction) -> bool:
-    return bool(one.after & {other.name, *other.provides})
+    after = one.after
+    return bool(after) and not after.isdisjoint((other.name, *other.provides))

@@ -130,8 +130,8 @@ class Spec(BaseModel):
         return self.model or TASKS[self.task].default_model
 
     def resolved(self, pretrained: bool) -> dict[str, Any]:
-        """The spec as JSON with every default filled in."""
-        filled = self.model_dump(mode="json")
+        """The spec as JSON with every default filled in; what a subclass adds is not part of it."""
+        filled = self.model_dump(mode="json", include=_SPEC_FIELDS)
         filled["model"] = self.base_model
         filled["training"]["learning_rate"] = self.training.rate(pretrained)
         return filled
@@ -145,3 +145,6 @@ def steps_of(rows: int, training: Training, windows_a_batch: int = 1) -> int:
     """An estimate of the optimizer steps for `rows` training rows."""
     steps = training.epochs * math.ceil(math.ceil(rows / training.batch_size) / windows_a_batch)
     return min(steps, training.max_steps or steps)
+
+
+_SPEC_FIELDS = set(Spec.model_fields)

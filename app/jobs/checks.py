@@ -25,7 +25,6 @@ class Checked:
     """A job that can run: the request, its plan, and the data sets by role ("" for one that holds all splits)."""
 
     body: JobCreate
-    spec: Spec
     plan: Plan
     datasets: Mapping[str, Dataset]
     pretrained: bool
@@ -59,23 +58,22 @@ def check(find: FindDataset, tenant: str, body: JobCreate, base: BaseLook) -> Ch
     Raises:
         Invalid: with every fault found.
     """
-    spec = body.spec()
-    found, faults = _datasets(find, tenant, spec)
-    faults += _limit_faults(spec)
-    facts = {"fixed_splits"} if isinstance(spec.dataset, Splits) or ("" in found and found[""].splits) else set()
-    if len(found) == len(spec.files()):
+    found, faults = _datasets(find, tenant, body)
+    faults += _limit_faults(body)
+    facts = {"fixed_splits"} if isinstance(body.dataset, Splits) or ("" in found and found[""].splits) else set()
+    if len(found) == len(body.files()):
         facts |= group_facts(dataset.columns for dataset in found.values())
     if base.fault is not None:
         faults.append(base.fault)
     elif base.pretrained:
         facts.add("pretrained")
     try:
-        plan = Plan.of(spec, facts)
+        plan = Plan.of(body, facts)
     except InvalidPlan as error:
         raise _invalid([*faults, *error.faults]) from error
     if faults:
         raise _invalid(faults)
-    return Checked(body, spec, plan, found, base.pretrained)
+    return Checked(body, plan, found, base.pretrained)
 
 
 def refusal(find: FindDataset, tenant: str, body: Unfit, models_dir: Path | None) -> Invalid:

@@ -7,7 +7,7 @@ Knows HTTP only as the answers that it stores under an Idempotency-Key.
 import asyncio
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session
@@ -26,17 +26,18 @@ from app.jobs.models import Job
 from app.jobs.schemas import JobCreate
 from app.jobs.states import State
 
+QUIET_TURNS = 3
 
-@dataclass(eq=False)
+
+@dataclass(eq=False, slots=True)
 class Submit:
-    """One job to be made, and what came of it."""
+    """One job to be made."""
 
     identity: Identity
     once: Once
     body: JobCreate
     base: BaseLook
     answer: Callable[[Job], Response]
-    outcome: Response | Exception | None = field(default=None, init=False)
 
 
 class Intake:
@@ -46,8 +47,8 @@ class Intake:
         self._database = database
         self._ring = ring
         self._max_open_jobs = max_open_jobs
-        self._waiting: list[Submit] = []
-        self._turn = asyncio.Lock()
+        self._waiting: list[tuple[Submit, asyncio.Future[Response]]] = []
+        self._storing: asyncio.Task[None] | None = None
 
     async def take(self, submit: Submit) -> Response:
         """Check and store a job; its answer, once it is durable.
@@ -56,27 +57,46 @@ class Intake:
             Invalid: with every fault found.
             RateLimited: the tenant has as many open jobs as it may.
         """
-        self._waiting.append(submit)
-        async with self._turn:
-            # Whoever is ready to run submits first: a thread that stores fewer jobs than wait would also contend for
-            # the interpreter with those who are still on their way here.
-            await asyncio.sleep(0)
-            if submit.outcome is None:
-                together, self._waiting = self._waiting, []
-                await run_in_threadpool(self._store, together)
-        if isinstance(submit.outcome, Response):
-            return submit.outcome
-        assert submit.outcome is not None
-        raise submit.outcome
+        answered: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self._waiting.append((submit, answered))
+        if self._storing is None:
+            self._storing = asyncio.create_task(self._store_while_any_wait())
+        return await answered
 
-    def _store(self, together: Sequence[Submit]) -> None:
+    async def _store_while_any_wait(self) -> None:
         try:
-            with self._database.session() as session:
-                outcomes = self._stored(session, together)
-        except Exception as error:
-            outcomes = [error] * len(together)
-        for submit, outcome in zip(together, outcomes, strict=True):
-            submit.outcome = outcome
+            while self._waiting:
+                await self._gathered()
+                together, self._waiting = self._waiting, []
+                try:
+                    outcomes = await run_in_threadpool(self._store, [submit for submit, _ in together])
+                except Exception as error:
+                    outcomes = [error] * len(together)
+                for (_, answered), outcome in zip(together, outcomes, strict=True):
+                    if answered.done():  # the client has left, and its job is stored
+                        continue
+                    if isinstance(outcome, Response):
+                        answered.set_result(outcome)
+                    else:
+                        answered.set_exception(outcome)
+        finally:
+            self._storing = None
+
+    async def _gathered(self) -> None:
+        """Return once nobody has come for some turns of the loop.
+
+        Whoever was answered together asks again together, within microseconds. Not to wait for them would store the
+        first alone and the rest after it, half as many a transaction.
+        """
+        seen, turns = 0, 0
+        while turns < QUIET_TURNS:
+            await asyncio.sleep(0)
+            turns = turns + 1 if len(self._waiting) == seen else 0
+            seen = len(self._waiting)
+
+    def _store(self, together: Sequence[Submit]) -> list[Response | Exception]:
+        with self._database.session() as session:
+            return self._stored(session, together)
 
     def _stored(self, session: Session, together: Sequence[Submit]) -> list[Response | Exception]:
         find = functools.cache(functools.partial(datasets.hold, session))

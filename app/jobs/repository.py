@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, Integer, Row, bindparam, delete, func, inspect, select, update
+from sqlalchemy import ColumnElement, Float, Integer, Row, bindparam, delete, func, inspect, or_, select, update
 from sqlalchemy import insert as plain_insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
@@ -41,9 +41,11 @@ class Happening:
 
 def add(session: Session, *jobs: Job) -> None:
     """Store new jobs with their first events. The session does not track them: that costs ten times the insert."""
+    rows = []
     for job in jobs:
-        job.events = job.revision = 1
-    rows = [{column: vars(job)[name] for name, column in _COLUMNS if name in vars(job)} for job in jobs]
+        facts = vars(job)
+        facts.update(events=1, revision=1)
+        rows.append({column: facts[name] for name, column in _COLUMNS if name in facts})
     session.connection().execute(_JOB, rows)
     session.connection().execute(_STATE_EVENT, [_state_event(job, Mover.OWNER, {}) for job in jobs])
 
@@ -281,7 +283,9 @@ def _claim_statement() -> Any:
 _CLAIM = _claim_statement()
 _JOB = plain_insert(Job.__table__)  # type: ignore[arg-type]  # declared as a FromClause, and a Table
 _COLUMNS = [(attribute.key, attribute.columns[0].key) for attribute in inspect(Job).column_attrs]
-_OPEN_JOBS = select(func.count()).where(Job.tenant == bindparam("of_tenant"), Job.state.in_(OPEN))
+# One comparison a state: SQLAlchemy would write an `in_` out anew each time.
+_IS_OPEN = or_(*(Job.state == state for state in State if state in OPEN))
+_OPEN_JOBS = select(func.count()).where(Job.tenant == bindparam("of_tenant"), _IS_OPEN)
 _STATE_EVENT = plain_insert(JobEvent).values(
     job_id=bindparam("of_job"),
     sequence=bindparam("number"),

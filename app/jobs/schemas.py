@@ -39,7 +39,7 @@ class JobCreate(Spec):
 
     name: Name | None = Field(default=None, description="What people call it.")
     metadata: dict[MetadataKey, MetadataValue] = Field(
-        default={}, max_length=16, description="Up to 16 pairs of your own, to filter lists by."
+        default_factory=dict, max_length=16, description="Up to 16 pairs of your own, to filter lists by."
     )
     auto_start: bool = Field(default=True, strict=True, description="false: checked and stored, and queued by `start`.")
     webhook: None = Field(default=None, description="Not served yet: null, or left out.")
@@ -64,10 +64,6 @@ class JobCreate(Spec):
                 "this server sends no webhooks yet",
                 {"remedy": "leave webhook out, and poll with GET /v1/jobs/{id}?wait_seconds=60"},
             )
-
-    def spec(self) -> Spec:
-        """What the engine is to run."""
-        return Spec.model_construct(**{name: getattr(self, name) for name in Spec.model_fields})
 
 
 class Unfit:

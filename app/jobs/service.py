@@ -22,6 +22,7 @@ from app.storage import Storage
 from engine.estimate import estimate
 
 RETRY_SECONDS = 30
+_NOT_YET = dict.fromkeys(("phase", "total_steps", "eta_seconds", "started_at", "finished_at", "error", "result"))
 LOG_NAME = "log.txt"
 
 
@@ -51,7 +52,7 @@ def made(identity: Identity, checked: Checked) -> Job:
         task=body.task,
         name=body.name,
         metadata_=body.metadata,
-        spec=checked.spec.resolved(checked.pretrained),
+        spec=checked.body.resolved(checked.pretrained),
         plan=checked.plan.describe(),
         inputs={dataset.id: dataset.storage_key for dataset in checked.datasets.values()},
         state=State.QUEUED if body.auto_start else State.CREATED,
@@ -59,6 +60,7 @@ def made(identity: Identity, checked: Checked) -> Job:
         step=0,
         latest={},
         created_at=datetime.now(UTC),
+        **_NOT_YET,
     )
     return job
 
@@ -67,11 +69,11 @@ def dry_run(checked: Checked) -> dict[str, Any]:
     """What the job would do and cost."""
     return {
         "object": "dry_run",
-        **checked.spec.resolved(checked.pretrained),
+        **checked.body.resolved(checked.pretrained),
         "name": checked.body.name,
         "metadata": checked.body.metadata,
         "plan": checked.plan.describe(),
-        "estimate": estimate(checked.spec, checked.rows),
+        "estimate": estimate(checked.body, checked.rows),
     }
 
 

@@ -22,11 +22,11 @@ def client(server: StandIn) -> Iterator[Client]:
 
 def test_a_post_is_repeated_under_one_idempotency_key(server: StandIn, client: Client) -> None:
     server.refuse_next = [503, 429]
-    assert client.post("/v1/jobs", {"task": "x"})["id"] == "job_1"
+    assert client.post("/v1/jobs", {"task": "x", "dataset": "ds_1"})["id"] == "job_1"
     keys = [headers["idempotency-key"] for headers, _ in server.seen("POST", "/v1/jobs")]
     assert len(keys) == 3
     assert len(set(keys)) == 1
-    client.post("/v1/jobs", {"task": "x"})
+    client.post("/v1/jobs", {"task": "x", "dataset": "ds_1"})
     assert server.seen("POST", "/v1/jobs")[-1][0]["idempotency-key"] != keys[0]
 
 
@@ -48,7 +48,7 @@ def test_a_limit_that_is_not_lifted_is_the_servers_word(server: StandIn, client:
 
 def test_faults_are_told_one_a_line_and_not_repeated(server: StandIn, client: Client) -> None:
     with pytest.raises(Refused) as refused:
-        client.post("/v1/jobs", {"task": "bad_task"})
+        client.post("/v1/jobs", {"task": "bad_task", "dataset": "ds_1"})
     assert refused.value.lines() == [
         "Wrong choices (422)",
         "  /task: no such task — text_classification",
@@ -89,7 +89,7 @@ def test_an_upload_is_sent_whole_again_after_a_failure(server: StandIn, client: 
 
 def test_an_upload_of_nothing_is_bad_usage(client: Client, tmp_path: Path) -> None:
     with pytest.raises(BadUsage, match=r"missing\.csv"):
-        client.upload(tmp_path / "missing.csv", {"task": "x"})
+        client.upload(tmp_path / "missing.csv", {"task": "x", "dataset": "ds_1"})
 
 
 def test_waiting_ends_with_the_job(server: StandIn, client: Client) -> None:

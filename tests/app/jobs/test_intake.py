@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import func, select
+from starlette.responses import Response
 from starlette.testclient import TestClient
 
 from app.jobs.intake import Intake, Submit
@@ -21,13 +22,13 @@ def batches(service: FastAPI, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     store = Intake._store
 
-    def waiting(intake: Intake, together: list[Submit]) -> None:
+    def waiting(intake: Intake, together: list[Submit]) -> list[Response | Exception]:
         if not sizes:
             others = threading.Event()
             while len(intake._waiting) < TOGETHER - len(together) and not others.wait(0.01):
                 pass
         sizes.append(len(together))
-        store(intake, together)
+        return store(intake, together)
 
     monkeypatch.setattr(Intake, "_store", waiting)
     return sizes
