@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from engine.baseline import counted_windows
 from engine.checkpoint import Snapshots
+from engine.dropout import cheap_draws
 from engine.errors import TimeLimit
 from engine.events import PhaseStarted
 from engine.feed import Fed, fed
 from engine.interrupt import Interrupt, StopRequested
 from engine.panel import Panel
-from engine.ports import Batch
+from engine.ports import Batch, device_of
 from engine.prepare import arm, begin
 from engine.randomness import reseed
 from engine.run import Clock, Run, WarningsOnly
@@ -147,6 +148,7 @@ class _Closure:
         run, clock = self._run, self._run.clock
         reseed(run.spec.training.seed, "chunk", clock.epoch, clock.window, self._number)
         with ExitStack() as contexts:
+            contexts.enter_context(cheap_draws(device_of(run.model)))
             for one in run.plan.on("context"):
                 contexts.enter_context(one.context(run))
             logits = run.task.forward(run.model, self._batch)

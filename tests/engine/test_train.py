@@ -10,6 +10,7 @@ import torch
 
 from engine.checkpoint import Snapshots
 from engine.coupling import widths
+from engine.dropout import cheap_draws
 from engine.errors import Diverged, TimeLimit
 from engine.events import Listed, StepDone, Warned
 from engine.interrupt import Interrupt, StopRequested
@@ -56,7 +57,9 @@ def by_hand(run: Run) -> dict[str, torch.Tensor]:
                 group["lr"] = (training.learning_rate or 0) * rate
             optimizer.zero_grad()
             reseed(training.seed, "chunk", epoch, number, 0)
-            loss = torch.nn.functional.cross_entropy(run.task.forward(model, batch), batch["labels"], reduction="none")
+            with cheap_draws(torch.device("cpu")):
+                logits = run.task.forward(model, batch)
+            loss = torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
             (loss.sum() / len(chosen)).backward()
             optimizer.step()
             step += 1
