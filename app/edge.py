@@ -100,10 +100,10 @@ class Edge:
         if route is None:
             return False
         request = Request(scope)
+        scope["route"] = route  # also of what is refused
         response = await route.answer(request, content)
         if response is None:
             return False
-        scope["route"] = route
         await response(scope, request.receive, send)
         return True
 

@@ -50,7 +50,7 @@ def _attention(
     enable_gqa: bool = False,
 ) -> Tensor:
     """Attention as PyTorch defines it; with dropout it has no fused kernel for processors either."""
-    if not 0 < dropout_p < 1:
+    if not 0 < dropout_p < 1 or (is_causal and attn_mask is not None):  # the latter is an error, which PyTorch tells
         return nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )
@@ -63,25 +63,30 @@ def _attention(
     if is_causal:
         attn_mask = torch.ones(query.size(-2), key.size(-2), dtype=torch.bool).tril()
     with torch.autocast("cpu", enabled=False):
-        weights = (query * (scale or 1 / math.sqrt(query.size(-1)))) @ key.transpose(-2, -1)
-        if attn_mask is not None:
-            weights = _masked(weights, attn_mask)
-        weights = weights.softmax(-1)
-        return (weights * _kept(weights, dropout_p)).to(value.dtype) @ value
+        # Scores and softmax in fp32 whatever the inputs are: in half a format large scores lose what tells them apart.
+        scores = (query.float() * (scale or 1 / math.sqrt(query.size(-1)))) @ key.float().transpose(-2, -1)
+        if attn_mask is None:
+            weights = scores.softmax(-1)
+            kept = _kept(weights, dropout_p)
+        else:
+            added, dead = _added(attn_mask, scores.dtype)
+            weights = scores.add_(added).softmax(-1)
+            kept = _kept(weights, dropout_p).masked_fill(dead, 0)
+        return (weights * kept).to(value.dtype) @ value
 
 
-def _masked(weights: Tensor, mask: Tensor) -> Tensor:
-    # The least number and not minus infinity: a row that is masked as a whole must not become NaN.
-    least = torch.finfo(weights.dtype).min
+def _added(mask: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """What the mask adds to the scores, and the rows of which it leaves nothing: zeros there, where softmax has NaN."""
     if mask.dtype == torch.bool:
-        return weights.masked_fill(~mask, least)
-    return (weights + mask).clamp_min(least)
+        mask = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, -math.inf)
+    dead = (mask == -math.inf).all(-1, keepdim=True)
+    return mask.masked_fill(dead, 0), dead
 
 
 def _kept(like: Tensor, p: float) -> Tensor:
     """Zeros where an element is dropped, else what keeps the mean."""
     dropped = min(round(p * _FATES), _FATES - 1)
-    draws = torch.empty((like.numel() + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
+    draws = torch.randint(-(1 << 63), (1 << 63) - 1, ((like.numel() + 3) // 4,), dtype=torch.int64)
     fates = draws.view(torch.int16)[: like.numel()].view(like.shape)
     return fates.ge(_LEAST + dropped).to(like.dtype).mul_(_FATES / (_FATES - dropped))
 

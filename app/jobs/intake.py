@@ -27,6 +27,8 @@ from app.jobs.schemas import JobCreate
 from app.jobs.states import State
 
 QUIET_TURNS = 3
+GATHER_SECONDS = 0.005
+MOST_TOGETHER = 64
 
 
 @dataclass(eq=False, slots=True)
@@ -66,8 +68,7 @@ class Intake:
     async def _store_while_any_wait(self) -> None:
         try:
             while self._waiting:
-                await self._gathered()
-                together, self._waiting = self._waiting, []
+                together = await self._gathered()
                 try:
                     outcomes = await run_in_threadpool(self._store, [submit for submit, _ in together])
                 except Exception as error:
@@ -82,17 +83,21 @@ class Intake:
         finally:
             self._storing = None
 
-    async def _gathered(self) -> None:
-        """Return once nobody has come for some turns of the loop.
+    async def _gathered(self) -> list[tuple[Submit, asyncio.Future[Response]]]:
+        """Those who are to be stored together: all who come until nobody has come for some turns of the loop.
 
         Whoever was answered together asks again together, within microseconds. Not to wait for them would store the
-        first alone and the rest after it, half as many a transaction.
+        first alone and the rest after it, half as many a transaction. Under a stream that never pauses it is the bounds
+        that end the wait.
         """
-        seen, turns = 0, 0
-        while turns < QUIET_TURNS:
+        loop = asyncio.get_running_loop()
+        end, seen, turns = loop.time() + GATHER_SECONDS, 0, 0
+        while turns < QUIET_TURNS and len(self._waiting) < MOST_TOGETHER and loop.time() < end:
             await asyncio.sleep(0)
             turns = turns + 1 if len(self._waiting) == seen else 0
             seen = len(self._waiting)
+        together, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
+        return together
 
     def _store(self, together: Sequence[Submit]) -> list[Response | Exception]:
         with self._database.session() as session:

@@ -96,7 +96,6 @@ def upgrade() -> None:
         sa.Column("lapses", sa.Integer(), nullable=False),
         sa.Column("revision", sa.Integer(), nullable=False),
         sa.Column("events", sa.Integer(), nullable=False),
-        sa.Column("batches", sa.Integer(), nullable=False),
         sa.Column("threads", sa.Integer(), nullable=True),
         sa.Column("lease_owner", sa.String(length=128), nullable=True),
         sa.Column("lease_expires", sa.DateTime(timezone=True), nullable=True),
@@ -104,6 +103,7 @@ def upgrade() -> None:
         sa.Column("total_steps", sa.BigInteger(), nullable=True),
         sa.Column("eta_seconds", sa.Float(), nullable=True),
         sa.Column("latest", DOCUMENT, nullable=False),
+        sa.Column("snapshots", DOCUMENT, nullable=False),
         sa.Column("log_key", sa.String(length=80), nullable=True),
         sa.Column("result", DOCUMENT, nullable=True),
         sa.Column("error", DOCUMENT, nullable=True),
@@ -147,22 +147,10 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_id", "name", "step"),
     )
-    op.create_table(
-        "job_snapshots",
-        sa.Column("job_id", sa.String(length=40), nullable=False),
-        sa.Column("step", sa.BigInteger(), nullable=False),
-        sa.Column("path", sa.String(length=200), nullable=False),
-        sa.Column("sha256", sa.String(length=64), nullable=False),
-        sa.Column("storage_key", sa.String(length=80), nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("job_id", "step"),
-    )
-    op.create_index("ix_job_snapshots_storage_key", "job_snapshots", ["storage_key"])
 
 
 def downgrade() -> None:
     """Take it back."""
-    op.drop_table("job_snapshots")
     op.drop_table("job_metrics")
     op.drop_table("job_events")
     op.drop_table("keys")

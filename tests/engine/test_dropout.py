@@ -131,16 +131,47 @@ def test_attention_drops_weights_and_keeps_the_mean() -> None:
     assert bool(((draws.mean(0) - plain).abs() < 5 * spread + 1e-6).all())
 
 
-@pytest.mark.parametrize("least", [True, False], ids=["bool", "minus infinity"])
-def test_a_row_that_is_masked_as_a_whole_is_a_number(least: bool) -> None:
+@pytest.mark.parametrize("of_bools", [True, False], ids=["bools", "minus infinity"])
+def test_a_row_that_is_masked_as_a_whole_is_zero(of_bools: bool) -> None:
     query, key, value = torch.randn(3, 1, 1, 4, 8).requires_grad_().unbind()
     mask = torch.ones(4, 4, dtype=torch.bool)
     mask[2] = False
     with cheap_draws(CPU):
         out = nn.functional.scaled_dot_product_attention(
-            query, key, value, mask if least else torch.zeros(4, 4).masked_fill(~mask, -math.inf), dropout_p=0.1
+            query, key, value, mask if of_bools else torch.zeros(4, 4).masked_fill(~mask, -math.inf), dropout_p=0.1
         )
-    assert bool(out.isfinite().all())
+    assert bool((out[..., 2, :] == 0).all())
+    (gradient,) = torch.autograd.grad(out.sum(), query)
+    assert bool(gradient.isfinite().all())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_large_scores_in_half_a_format_stay_apart(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """Against fp64 on the same rounded inputs: only the last product and its result are in the half format."""
+    monkeypatch.setattr(dropout, "_kept", lambda like, p: torch.ones_like(like))
+    torch.manual_seed(0)
+    query, key, value = (
+        (torch.randn(3, 2, 4, 32, 64) * torch.tensor([6.0, 6.0, 1.0]).view(3, 1, 1, 1, 1)).to(dtype)
+    ).unbind()
+    exact = nn.functional.scaled_dot_product_attention(query.double(), key.double(), value.double())
+    with cheap_draws(CPU):
+        ours = nn.functional.scaled_dot_product_attention(query, key, value, dropout_p=0.1)
+        huge = nn.functional.scaled_dot_product_attention(query * 50, key * 50, value, dropout_p=0.1)
+    assert float((ours - exact).abs().max()) < 0.02
+    assert bool(huge.isfinite().all())
+
+
+def test_a_mask_beside_causal_is_refused_as_pytorch_does() -> None:
+    query = torch.randn(1, 1, 4, 8)
+    mask = torch.ones(4, 4, dtype=torch.bool)
+    with cheap_draws(CPU), pytest.raises(RuntimeError, match="is_causal"):
+        nn.functional.scaled_dot_product_attention(query, query, query, mask, dropout_p=0.1, is_causal=True)
+
+
+def test_each_example_under_vmap_has_fates_of_its_own() -> None:
+    with cheap_draws(CPU):
+        out = torch.func.vmap(lambda one: nn.functional.dropout(one, 0.5), randomness="different")(torch.ones(2, N))
+    assert not torch.equal(out[0], out[1])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

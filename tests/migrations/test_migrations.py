@@ -11,6 +11,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 
 from app.database import Database
+from app.jobs.models import Job
+from app.jobs.states import State
 from app.migrate import configuration, migrate
 from app.settings import Settings
 from migrations.tables import METADATA
@@ -49,6 +51,28 @@ def test_a_second_migration_changes_nothing(settings: Settings) -> None:
     migrate(settings)
     with database.engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM keys")).scalar() == 1
+    database.close()
+
+
+def test_a_job_of_the_first_schema_is_kept(settings: Settings) -> None:
+    command.upgrade(configuration(settings), "0001")
+    database = Database(settings.database)
+    with database.engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO jobs (id, tenant, kind, metadata, priority, spec, plan, inputs, state, attempt, lapses,"
+                " revision, events, step, latest, snapshots, created_at) VALUES ('job_1', 'default', 'train', '{}', 0,"
+                " '{}', '[]', '{}', 'queued', 0, 0, 1, 1, 0, '{}', '[]', '2026-01-01 00:00:00')"
+            )
+        )
+    migrate(settings)
+    with database.session() as session:
+        job = session.get(Job, "job_1")
+        assert job is not None
+        assert (job.state, job.batches) == (State.QUEUED, 0)
+    command.downgrade(configuration(settings), "0001")
+    with database.engine.connect() as connection:
+        assert connection.execute(text("SELECT snapshots FROM jobs")).scalar() in ("[]", [])
     database.close()
 
 
