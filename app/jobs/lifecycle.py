@@ -145,7 +145,7 @@ def drop_snapshots(database: Database, storage: Storage, job_id: str, keep: int)
     Safe to call again after an error: a file is erased before the record that names it is gone for good.
     """
     with database.session() as session:
-        erase_unnamed(session, storage, [one.key for one in on_record.drop(session, job_id, keep)])
+        erase_unnamed(session, storage, on_record.drop(session, job_id, keep))
 
 
 def finish(database: Database, run: Run, ending: Ending) -> State | None:

@@ -96,8 +96,10 @@ class JobSnapshot(Base):
 
     __tablename__ = "job_snapshots"
 
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
-    step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    """In the order in which they were put on record."""
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    step: Mapped[int] = mapped_column(BigInteger)
     path: Mapped[str] = mapped_column(String(200))
     """Where it lies in the run's folder."""
     sha256: Mapped[str] = mapped_column(String(64))

@@ -20,27 +20,23 @@ class Snapshot:
 
 
 def of_job(session: Session, job_id: str) -> list[Snapshot]:
-    """The snapshots of a job, oldest first."""
-    query = select(JobSnapshot).where(JobSnapshot.job_id == job_id).order_by(JobSnapshot.step)
+    """The snapshots of a job, the last recorded last; that has not the highest step where a run began further back."""
+    query = select(JobSnapshot).where(JobSnapshot.job_id == job_id).order_by(JobSnapshot.id)
     return [Snapshot(row.step, row.path, row.sha256, row.storage_key) for row in session.scalars(query)]
 
 
 def add(session: Session, job_id: str, snapshots: Sequence[Snapshot]) -> None:
-    """Put snapshots on record, each in the place of an earlier one of its step."""
+    """Put snapshots on record. One of the same step stays until it is dropped, or its file would have no name."""
     for one in snapshots:
-        _delete(session, job_id, [one.step])
         values = {"job_id": job_id, "step": one.step, "path": one.path, "sha256": one.sha256, "storage_key": one.key}
         session.execute(insert(JobSnapshot).values(values))
 
 
-def drop(session: Session, job_id: str, keep: int) -> list[Snapshot]:
-    """Take all but the newest `keep` of a job off the record; those that were taken off."""
-    known = of_job(session, job_id)
+def drop(session: Session, job_id: str, keep: int) -> list[str]:
+    """Take all but the last recorded `keep` of a job off the record; the storage keys of those."""
+    query = select(JobSnapshot.id, JobSnapshot.storage_key).where(JobSnapshot.job_id == job_id).order_by(JobSnapshot.id)
+    known = session.execute(query).all()
     dropped = known[: max(0, len(known) - keep)]
-    _delete(session, job_id, [one.step for one in dropped])
-    return dropped
-
-
-def _delete(session: Session, job_id: str, steps: Sequence[int]) -> None:
-    statement = delete(JobSnapshot).where(JobSnapshot.job_id == job_id, JobSnapshot.step.in_(steps))
+    statement = delete(JobSnapshot).where(JobSnapshot.id.in_([row.id for row in dropped]))
     session.execute(statement.execution_options(synchronize_session=False))
+    return [row.storage_key for row in dropped]

@@ -21,14 +21,16 @@ def upgrade() -> None:
     op.drop_column("jobs", "snapshots")
     op.create_table(
         "job_snapshots",
+        sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("job_id", sa.String(length=40), nullable=False),
         sa.Column("step", sa.BigInteger(), nullable=False),
         sa.Column("path", sa.String(length=200), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("storage_key", sa.String(length=80), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("job_id", "step"),
+        sa.PrimaryKeyConstraint("id"),
     )
+    op.create_index("ix_job_snapshots_job_id", "job_snapshots", ["job_id"])
     op.create_index("ix_job_snapshots_storage_key", "job_snapshots", ["storage_key"])
 
 

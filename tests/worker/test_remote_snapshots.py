@@ -141,3 +141,25 @@ def test_a_worker_knows_every_table_that_names_files() -> None:
     naming = sorted(table.name for table in METADATA.tables.values() if "storage_key" in table.c)
     assert shown.stdout.split() == naming
     assert "datasets" in naming
+
+
+def test_the_last_recorded_stay_and_no_file_loses_its_name(
+    settings: Settings, database: Database, bucket: Bucket, tmp_path: Path
+) -> None:
+    """A step twice with other bytes, then a run that began further back: neither is forgotten, the latter is newest."""
+    job_id = put_job(database)
+    run = lifecycle.claim(database, "test", 60, 1)
+    assert run is not None
+    storage = storage_for(settings)
+    for number, step in enumerate((200, 300, 300, 50), 1):
+        file = tmp_path / f"snapshot-{number}"
+        file.write_text(f"bytes {number}")
+        stored = storage.save(file)
+        snapshot = lifecycle.Snapshot(step, file.name, stored.sha256, stored.key)
+        lifecycle.record(database, run, lifecycle.Batch(number=number, snapshots=(snapshot,)))
+    assert len(bucket.objects) == 4
+    lifecycle.drop_snapshots(database, storage, job_id, keep=2)
+    assert sorted(recorded(database, job_id)) == [50, 300]
+    assert set(bucket.objects) == set(recorded(database, job_id).values())
+    lifecycle.drop_snapshots(database, storage, job_id, keep=0)
+    assert not bucket.objects
