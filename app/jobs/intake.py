@@ -27,7 +27,7 @@ from app.jobs.schemas import JobCreate
 from app.jobs.states import State
 
 QUIET_TURNS = 3
-GATHER_SECONDS = 0.05
+GATHER_SECONDS = 0.005
 MOST_TOGETHER = 64
 
 

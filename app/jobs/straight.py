@@ -1,8 +1,8 @@
 """The short way for a submit that is plain: JSON, and no query, which most are.
 
-FastAPI finds out anew with each request what a route's dependencies are, in layers that none of ours needs;
-that costs more than to check and store a job. So the route is declared and documented like any other, and `app.edge`
-asks here first. Whatever is not plain, or is refused, goes FastAPI's way, which alone tells what is wrong.
+FastAPI finds out anew with each request what a route's dependencies are, in layers that none of ours needs; that costs
+more than to check and store a job. So the route is declared and documented like any other, and `app.edge` asks here
+first. What is not plain, or is no job, goes FastAPI's way, which alone tells what is wrong with it.
 """
 
 import orjson
