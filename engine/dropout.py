@@ -1,8 +1,8 @@
 """Dropout on a processor with cheap draws. Knows no model: it stands in for PyTorch's functions while a pass runs.
 
-PyTorch draws each element's fate apart and on one thread, which takes a fifth of a bf16 step. Here one draw of 64 bits
-decides four elements, from the same generator, so seeds and snapshots mean what they meant. A probability is rounded to
-16 bits, and what is kept is scaled by the rounded one, so the mean is exact.
+PyTorch draws each element's fate apart and on one thread, which shows beside the products of a bf16 step. Here one draw
+of 64 bits decides four elements, from the same generator, so seeds and snapshots mean what they meant. A probability is
+rounded to 16 bits, and what is kept is scaled by the rounded one, so the mean is exact.
 """
 
 import math

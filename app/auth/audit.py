@@ -11,7 +11,7 @@ from app.auth.models import AuditEntry
 from app.identity import Identity
 from app.ids import new_id
 
-# Built once and run on the connection: building it anew, as an object of the session, costs ten times the insert.
+# Built once and run on the connection: building it anew, as an object of the session, costs far more than the insert.
 _ENTRY = insert(AuditEntry.__table__)  # type: ignore[arg-type]  # declared as a FromClause, and a Table
 
 

@@ -40,7 +40,7 @@ class Happening:
 
 
 def add(session: Session, *jobs: Job) -> None:
-    """Store new jobs with their first events. The session does not track them: that costs ten times the insert."""
+    """Store new jobs with their first events. The session does not track them: that costs far more than the insert."""
     rows = []
     for job in jobs:
         facts = vars(job)

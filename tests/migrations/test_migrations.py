@@ -28,6 +28,13 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     return Settings(data_dir=tmp_path, database_url=server.fresh())
 
 
+def database_with(settings: Settings, statement: str) -> Database:
+    database = Database(settings.database)
+    with database.engine.begin() as connection:
+        connection.execute(text(statement))
+    return database
+
+
 def test_the_migrations_are_equal_to_the_models(settings: Settings) -> None:
     migrate(settings)
     database = Database(settings.database)
@@ -40,14 +47,11 @@ def test_the_migrations_are_equal_to_the_models(settings: Settings) -> None:
 
 def test_a_second_migration_changes_nothing(settings: Settings) -> None:
     migrate(settings)
-    database = Database(settings.database)
-    with database.engine.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO keys (id, tenant, name, role, secret_sha256, created_at)"
-                " VALUES ('key_1', 'default', 'k', 'admin', 's', '2026-01-01 00:00:00')"
-            )
-        )
+    database = database_with(
+        settings,
+        "INSERT INTO keys (id, tenant, name, role, secret_sha256, created_at)"
+        " VALUES ('key_1', 'default', 'k', 'admin', 's', '2026-01-01 00:00:00')",
+    )
     migrate(settings)
     with database.engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM keys")).scalar() == 1
@@ -56,15 +60,12 @@ def test_a_second_migration_changes_nothing(settings: Settings) -> None:
 
 def test_a_job_of_the_first_schema_is_kept(settings: Settings) -> None:
     command.upgrade(configuration(settings), "0001")
-    database = Database(settings.database)
-    with database.engine.begin() as connection:
-        connection.execute(
-            text(
-                "INSERT INTO jobs (id, tenant, kind, metadata, priority, spec, plan, inputs, state, attempt, lapses,"
-                " revision, events, step, latest, snapshots, created_at) VALUES ('job_1', 'default', 'train', '{}', 0,"
-                " '{}', '[]', '{}', 'queued', 0, 0, 1, 1, 0, '{}', '[]', '2026-01-01 00:00:00')"
-            )
-        )
+    database = database_with(
+        settings,
+        "INSERT INTO jobs (id, tenant, kind, metadata, priority, spec, plan, inputs, state, attempt, lapses,"
+        " revision, events, step, latest, snapshots, created_at) VALUES ('job_1', 'default', 'train', '{}', 0,"
+        " '{}', '[]', '{}', 'queued', 0, 0, 1, 1, 0, '{}', '[]', '2026-01-01 00:00:00')",
+    )
     migrate(settings)
     with database.session() as session:
         job = session.get(Job, "job_1")

@@ -33,7 +33,7 @@ class QuantizationAwareTraining(Instruction):
     cannot hold. Below 8 bits the receipt says that the file stores 8.
 
     Effect: MiniLM to .254 of its fp32 bytes and .28 of PyTorch's latency (batch 1, 64 tokens, one thread). At 8 bits
-    expect no gain in accuracy over 47; the gain is at 4 bits and less. It costs about a sixth more processor time.
+    expect no gain in accuracy over 47; the gain is at 4 bits and less. It costs more processor time.
     """
 
     number = 49
