@@ -1,6 +1,6 @@
-"""Ids made by the server: a prefix that names the kind, and a ULID that sorts by the time of making.
+"""Ids made by the server: a prefix that names the kind, and a monotonic ULID, which sorts by the time of making.
 
-Knows nothing of what the ids are given to.
+An id is no secret: within a millisecond one follows from the one before. Knows nothing of what the ids are given to.
 """
 
 import os
@@ -20,9 +20,12 @@ _last = 0
 def new_id(prefix: str) -> str:
     """A new id such as `job_01J...`; within one process each is greater than the one before."""
     global _last
-    fresh = (time.time_ns() // 1_000_000) << RANDOM_BITS | int.from_bytes(os.urandom(RANDOM_BITS // 8), "big")
+    now = time.time_ns() // 1_000_000
     with _lock:
-        # Two ids of one millisecond (or of a clock that was set back) keep the order in which they were made.
-        _last = fresh if fresh > _last else _last + 1
+        if now > _last >> RANDOM_BITS:
+            _last = now << RANDOM_BITS | int.from_bytes(os.urandom(RANDOM_BITS // 8), "big")
+        else:
+            # Ids of one millisecond, or of a clock that was set back, keep the order in which they were made.
+            _last += 1
         value = _last
     return f"{prefix}_" + "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])

@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ def put_job(database: Database, tenant: str = "default", state: State = State.QU
         plan=[],
         inputs={},
         state=state,
+        created_at=datetime.now(UTC),
     )
     with database.session() as session:
         repository.add(session, job)

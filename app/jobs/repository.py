@@ -45,7 +45,7 @@ def add(session: Session, *jobs: Job) -> None:
     for job in jobs:
         facts = vars(job)
         facts.update(events=1, revision=1)
-        rows.append({column: facts[name] for name, column in _COLUMNS if name in facts})
+        rows.append({column: facts.get(name) for name, column in _COLUMNS})
     session.connection().execute(_JOB, rows)
     session.connection().execute(_STATE_EVENT, [_state_event(job, Mover.OWNER, {}) for job in jobs])
 
@@ -282,7 +282,9 @@ def _claim_statement() -> Any:
 # Built once: building a statement of this size costs more than running it.
 _CLAIM = _claim_statement()
 _JOB = plain_insert(Job.__table__)  # type: ignore[arg-type]  # declared as a FromClause, and a Table
-_COLUMNS = [(attribute.key, attribute.columns[0].key) for attribute in inspect(Job).column_attrs]
+# What a new job brings; the other columns are empty or have their defaults.
+_NEW = ("id", "tenant", "kind", "task", "name", "metadata_", "spec", "plan", "inputs", "state", "events", "revision")
+_COLUMNS = [(name, inspect(Job).column_attrs[name].columns[0].key) for name in (*_NEW, "created_at")]
 # One comparison a state: SQLAlchemy would write an `in_` out anew each time.
 _IS_OPEN = or_(*(Job.state == state for state in State if state in OPEN))
 _OPEN_JOBS = select(func.count()).where(Job.tenant == bindparam("of_tenant"), _IS_OPEN)

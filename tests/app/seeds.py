@@ -86,9 +86,7 @@ def seed_job(service: FastAPI, dataset: str, tenant: str = "default", state: Sta
         plan=[],
         inputs={},
         state=state,
-        attempt=0,
-        step=0,
-        latest={},
+        created_at=datetime.now(UTC),
     )
     with service.state.database.session() as session:
         repository.add(session, job)

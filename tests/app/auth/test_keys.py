@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from app.auth.bootstrap import bootstrap
-from app.auth.keyring import KeyRing
+from app.auth.keyring import MEMORY_SECONDS, KeyRing
 from app.auth.models import Key
 from app.auth.rate import RateLimit
 from app.idempotency import IdempotencyKey
@@ -147,3 +147,20 @@ def test_the_bucket_fills_up_steadily() -> None:
     assert limit.take("a") > 0
     now = 1_000.0
     assert sum(limit.take("a") == 0 for _ in range(20)) == 10
+
+
+def test_one_asks_anew_while_the_others_go_on(admin: TestClient, service: FastAPI) -> None:
+    now = 0.0
+    ring = KeyRing(service.state.database, clock=lambda: now)
+    digest = KeyRing.digest(admin.headers["authorization"].split()[1])
+
+    assert ring.remembered(digest) is None
+    holder = ring.look_up(digest)
+    assert holder is not None
+    now += MEMORY_SECONDS * 0.6
+    assert [ring.remembered(digest) for _ in range(3)] == [None, holder, holder]
+    ring.look_up(digest)
+    now += MEMORY_SECONDS * 0.4
+    assert ring.remembered(digest) == holder, "looked up anew, it is remembered for longer"
+    now += MEMORY_SECONDS
+    assert ring.remembered(digest) is None
