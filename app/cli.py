@@ -36,6 +36,8 @@ def main(words: Sequence[str]) -> int:
 
 def serve(words: argparse.Namespace) -> int:
     """Run the whole service on this machine until Ctrl-C."""
+    # Which step of the schema a start takes is news to who migrates, not to who serves.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     load("app.serve").serve(_settings(words), as_json=words.json)
     return ExitCode.OK
 

@@ -5,7 +5,6 @@ what a job is, it does not know. It imports no torch: the API and the engine, it
 """
 
 import fcntl
-import json
 import logging
 import os
 import secrets
@@ -30,6 +29,7 @@ from app.jobs.lapses import release, release_all
 from app.jobs.lifecycle import owner_name
 from app.migrate import migrate
 from app.settings import Settings
+from app.telling import next_steps, tell
 from client.errors import ClientError
 
 log = logging.getLogger(__name__)
@@ -120,14 +120,16 @@ class Service:
             signal.signal(one, self._stop_requested)
         try:
             self._start_broker()
-            self._prepare_database()
+            key = self._prepare_database()
             self.api = self._child("api", [*COMMAND, "api"])
             self.api.start()
             for number in range(1, self.settings.workers + 1):
                 self.workers.append(self._worker(number))
                 self.workers[-1].start()
             self._await_api(self.api)
-            self._say(address=self.address)
+            tell(as_json=self.as_json, address=self.address)
+            if not self.as_json:
+                print(next_steps(self.address, key), flush=True)
             while not self._signals:
                 for child in filter(None, (self.broker_process, self.api, *self.workers)):
                     child.keep()
@@ -187,7 +189,8 @@ class Service:
                 return True
         return False
 
-    def _prepare_database(self) -> None:
+    def _prepare_database(self) -> str | None:
+        """Bring the tables to this version; gives the first admin key if it was made, and so shown, just now."""
         migrate(self.settings)
         database = Database(self.settings.database)
         try:
@@ -198,7 +201,8 @@ class Service:
         finally:
             database.close()
         if key is not None:
-            self._say(key=key)
+            tell(as_json=self.as_json, key=key)
+        return key
 
     def _await_api(self, api: Child) -> None:
         end = time.monotonic() + _START_SECONDS
@@ -231,11 +235,6 @@ class Service:
             self.broker_process.stopped(_BROKER_SECONDS, hurry)
         if self.broker is not None:
             self.broker.clean()
-
-    def _say(self, **facts: str) -> None:
-        for name, fact in facts.items():
-            shown_once = "  (the first admin key, shown only now: keep it)" if name == "key" else ""
-            print(json.dumps({name: fact}) if self.as_json else f"{name}: {fact}{shown_once}", flush=True)
 
 
 def device(number: int) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,7 +17,8 @@ import pytest
 
 from app.database import Database
 from app.serve import CannotServe, device, free_port, held
-from client.cli import main
+from app.telling import next_steps
+from client.cli import main, parser
 from tests.service import STAND_IN, artifacts_of, job_of, put_job, states_of
 
 CANNOT_OUTLIVE = pytest.mark.skipif(sys.platform != "linux", reason="the signal at a parent's death is Linux's")
@@ -25,14 +27,16 @@ CANNOT_OUTLIVE = pytest.mark.skipif(sys.platform != "linux", reason="the signal 
 class Served:
     """A running `fiftytwo serve` with the stand-in engine."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, as_json: bool = True) -> None:
         self.folder = folder
+        self.told: list[str] = []
         self.facts: dict[str, str] = {}
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FIFTYTWO_")}
         # No test lives to see a lease of such a length lapse.
         times = {"FIFTYTWO_RESCUE_SECONDS": "1", "FIFTYTWO_LEASE_SECONDS": "3600"}
         environment = {**kept, "FIFTYTWO_ENGINE_COMMAND": STAND_IN, **times}
-        command = [sys.executable, "-m", "client.cli", "serve", "--json", "--port", "0", "--data-dir", str(folder)]
+        command = [sys.executable, "-m", "client.cli", "serve", "--port", "0", "--data-dir", str(folder)]
+        command += ["--json"] if as_json else []
         self.log = folder.parent / f"{folder.name}.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -40,8 +44,9 @@ class Served:
             )
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.facts |= json.loads(line)
-            if "address" in self.facts:
+            self.told.append(line.decode())
+            self.facts |= json.loads(line) if as_json else {}
+            if "address" in self.facts or "demo" in self.told[-1]:
                 return
         pytest.fail(self.log.read_text())
 
@@ -61,12 +66,12 @@ class Served:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[[], Served]]:
+def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """Start servers on one data folder; whatever still runs at the end is ended."""
     running: list[Served] = []
 
-    def start() -> Served:
-        running.append(Served(tmp_path / "data"))
+    def start(**how: bool) -> Served:
+        running.append(Served(tmp_path / "data", **how))
         return running[-1]
 
     yield start
@@ -170,6 +175,26 @@ def test_the_job_of_a_dead_worker_does_not_wait_for_its_lease(serve: Callable[[]
     assert states_of(database, job) == ["queued", "running", "queued", "running", "succeeded"]
     assert job_of(database, job).lapses == 1  # so a job that kills its worker is not tried for ever
     assert f"job {job} lost its worker: it is queued" in served.log.read_text()
+
+
+def test_people_are_told_the_next_step_and_nothing_of_the_schema(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = serve(as_json=False)
+    told = {name: rest.split()[0] for name, _, rest in (line.strip().partition(": ") for line in served.told) if rest}
+    assert told["key"].startswith("ftw_")
+    exports = [line.split()[1].split("=") for line in served.told if line.startswith("  export ")]
+    assert exports == [["FIFTYTWO_SERVER", told["address"]], ["FIFTYTWO_KEY", told["key"]]]
+    for name, value in exports:
+        monkeypatch.setenv(name, value)
+    assert main(["jobs"]) == 0
+    (line,) = [line for line in served.told if " submit " in line]
+    assert parser().parse_args(shlex.split(line)[1:]).task == "text_classification"
+    assert served.log.read_text() == ""
+
+
+def test_the_next_step_of_a_later_start_shows_no_key() -> None:
+    assert "FIFTYTWO_KEY=..." in next_steps("http://127.0.0.1:1", None)
 
 
 def test_a_folder_is_served_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
