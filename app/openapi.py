@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 
 from app.schemas import PROBLEM, Problem
 
-OPEN_PATHS = {"/healthz", "/readyz"}
+OPEN_PATHS = {"/", "/healthz", "/readyz"}
 METHODS = {"get", "post", "put", "patch", "delete"}
 DESCRIPTION = "Training as a service with proof. Errors are RFC 9457 problems that list every fault with its remedy."
 SHARED = {

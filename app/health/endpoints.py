@@ -1,8 +1,9 @@
-"""The routes an operator's tools ask: alive, ready, figures."""
+"""The routes an operator's tools ask: alive, ready, figures; and at the root, where everything else is."""
 
 from functools import partial
 from typing import Literal
 
+from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -14,6 +15,17 @@ from app.health.repository import jobs_by_state
 
 router = Router(tags=["health"])
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Root(BaseModel):
+    """What this is, and where to go from here."""
+
+    service: Literal["fiftytwo"]
+    version: str
+    docs: str
+    openapi: str
+    instructions: str
+    jobs: str
 
 
 class Alive(BaseModel):
@@ -34,6 +46,15 @@ class Ready(BaseModel):
 
     status: Literal["ready", "unready"]
     dependencies: dict[str, DependencyShown]
+
+
+@router.get("/", response_model=Root, summary="What is here?")
+async def root(request: Request) -> Response:
+    """The way to the routes, for whoever opens the bare address."""
+    app: FastAPI = request.app
+    places = {"docs": app.docs_url, "openapi": app.openapi_url}
+    places |= {"instructions": "/v1/instructions", "jobs": "/v1/jobs"}
+    return JSONResponse({"service": app.title, "version": app.version, **places})
 
 
 @router.get("/healthz", response_model=Alive, summary="Is the process alive?")

@@ -20,6 +20,15 @@ def test_alive_needs_no_key(service: FastAPI) -> None:
     assert answer.headers["x-request-id"].startswith("req_")
 
 
+def test_the_bare_address_leads_on(service: FastAPI, admin: TestClient) -> None:
+    nobody = TestClient(service)
+    told = nobody.get("/").json()
+    assert told.pop("service") == "fiftytwo"
+    assert told.pop("version") == service.version
+    assert nobody.get(told["docs"]).headers["content-type"].startswith("text/html")
+    assert {path: admin.get(path).status_code for path in told.values()} == dict.fromkeys(told.values(), 200)
+
+
 def test_ready_names_each_dependency(service: FastAPI, admin: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoints, "check_broker", lambda _url: None)
     ready = TestClient(service).get("/readyz")
