@@ -82,7 +82,7 @@ class Package:
         (logits,) = self._session.run(["logits"], feeds)
         return np.asarray(logits, dtype=np.float32)
 
-    def logits(self, inputs: Sequence[Input], batch_size: int = 32) -> npt.NDArray[np.float32]:
+    def answers(self, inputs: Sequence[Input], batch_size: int = 32) -> npt.NDArray[np.float32]:
         """The logits of every input, (rows, labels).
 
         Args:
@@ -94,7 +94,7 @@ class Package:
 
     def predict(self, inputs: Sequence[Input], batch_size: int = 32) -> list[Prediction]:
         """The label and the score of every label, for every input."""
-        scores = softmax(self.logits(inputs, batch_size).astype(np.float64))
+        scores = softmax(self.answers(inputs, batch_size).astype(np.float64))
         return [
             Prediction(self.labels[int(row.argmax())], dict(zip(self.labels, row.tolist(), strict=True)))
             for row in scores

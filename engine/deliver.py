@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,28 +26,25 @@ from engine.errors import LimitMissed, WrongExport
 from engine.evaluate import wilson
 from engine.events import FileWritten, PhaseStarted
 from engine.export import TOLERANCE
-from engine.inference import eager_logits
+from engine.inference import eager_answers
 from engine.limits import faults
 from engine.measure import Request
 from engine.models import Base
-from engine.ports import Logits
+from engine.ports import Answers
 from engine.quantized import in_float
-from engine.receipt import Evidence, answers, build, figures_of
+from engine.receipt import Evidence, build, figures_of
 from engine.run import Run
 
-# A row speaks against the file where it answers otherwise though the model led by this many logits (odds of 1.6 to 1):
-# what rounding alone does to a sound file stays far below.
-_CLEAR_LEAD = 0.5
 _MOST_CONTRADICTED = 0.02
 
 
 def deliver(
-    run: Run, folder: Path, sources: Sequence[Source], base: Base, job: str | None, reference: Logits | None = None
+    run: Run, folder: Path, sources: Sequence[Source], base: Base, job: str | None, reference: Answers | None = None
 ) -> dict[str, Any]:
     """Write model.zip, checkpoint.zip and receipt.json into `folder`/outputs, and give the receipt.
 
     Args:
-        reference: answers (n, classes) of an untreated twin on the test rows; None compares with the model as trained.
+        reference: answers (n, k) of an untreated twin on the test rows; None compares with the model as trained.
 
     Raises:
         WrongExport: where the file does not answer as the model that was exported.
@@ -63,7 +60,7 @@ def deliver(
     expected = _export(run, package)
     evidence = _measure(run, sources, package, untouched, expected, reference, trained_float)
     run.sink.emit(PhaseStarted(phase="receipt"))
-    figures = figures_of(run.spec, run.data.test.labels, evidence)
+    figures = figures_of(run, evidence)
     run.memory["measured"] = {"metric_loss": figures.metric_loss.value, "bytes_ratio": figures.size_ratio}
     evidence = replace(evidence, effects={one.number: one.report(run) for one in run.plan.on("report")})
     receipt = build(run, sources, base, job, evidence)
@@ -76,21 +73,21 @@ def deliver(
     return receipt
 
 
-def _compress(run: Run, reference: Logits | None) -> Logits:
+def _compress(run: Run, reference: Answers | None) -> Answers:
     """Fold `compress`; gives the answers before it, without rounding."""
     run.sink.emit(PhaseStarted(phase="compress"))
     with in_float(run.model):
-        before = eager_logits(run.task, run.model, run.data.examples["test"]) if reference is None else reference
+        before = eager_answers(run.task, run.model, run.data.examples["test"]) if reference is None else reference
     for one in run.plan.on("compress"):
         run.model = one.compress(run, run.model)
     run.model.to("cpu").eval()
     return before
 
 
-def _export(run: Run, package: Path) -> Logits:
+def _export(run: Run, package: Path) -> Answers:
     """Write the package but its receipt; gives the answers that the file should give."""
     run.sink.emit(PhaseStarted(phase="export"))
-    expected = eager_logits(run.task, run.model, run.data.examples["test"])
+    expected = eager_answers(run.task, run.model, run.data.examples["test"])
     written = run.plan.slot("exporter").exporter(run, run.model, package)
     if written != package / "model.onnx":
         raise WrongExport(
@@ -106,9 +103,9 @@ def _measure(
     sources: Sequence[Source],
     package: Path,
     untouched: Path,
-    expected: Logits,
-    reference: Logits | None,
-    trained_float: Logits,
+    expected: Answers,
+    reference: Answers | None,
+    trained_float: Answers,
 ) -> Evidence:
     """Let a fresh process measure the package, judge its answers, and let the auditors see it."""
     run.sink.emit(PhaseStarted(phase="measure"))
@@ -122,8 +119,8 @@ def _measure(
         run.data.test.ids.tolist(),
         with_texts=run.spec.include_inputs,
     )
-    logits, found = in_fresh_process(request, package.parent)
-    check_exported(expected, logits, exact=run.plan.slot("exporter").number == 0)
+    answers, found = in_fresh_process(request, package.parent)
+    check_exported(run.task.contradicted, expected, answers, exact=run.plan.slot("exporter").number == 0)
     auditors = run.plan.on("audit")
     exported = Package(package) if auditors else None
     for one in auditors:
@@ -131,8 +128,8 @@ def _measure(
         one.audit(run, exported, run.model)
     return Evidence(
         reference_kind="trained_float" if reference is None else "untreated_twin",
-        reference_logits=trained_float,
-        exported_logits=logits,
+        reference_answers=trained_float,
+        exported_answers=answers,
         found=found,
         reference_bytes=reference_bytes,
         reference_parameters=sum(one.numel() for one in fresh.parameters()),
@@ -154,8 +151,8 @@ def _save_checkpoint(run: Run, fresh: nn.Module, folder: Path) -> None:
     run.task.describe(folder, run.model, [])
 
 
-def in_fresh_process(request: Request, folder: Path) -> tuple[Logits, Mapping[str, Any]]:
-    """Run `engine.measure`; logits (n, classes) and what else it found.
+def in_fresh_process(request: Request, folder: Path) -> tuple[Answers, Mapping[str, Any]]:
+    """Run `engine.measure`; answers (n, k) and what else it found.
 
     Raises:
         WrongExport: where that process fails: the file cannot be read by a stranger either.
@@ -176,13 +173,15 @@ def in_fresh_process(request: Request, folder: Path) -> tuple[Logits, Mapping[st
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         detail = f"a fresh process could not measure the exported file (exit code {done.returncode}): {last[:300]}"
         raise WrongExport(detail, remedy="read the job's log; if memory and disk suffice, report it")
-    return np.load(folder / "logits.npy"), json.loads((folder / "measured.json").read_text())
+    return np.load(folder / "answers.npy"), json.loads((folder / "measured.json").read_text())
 
 
-def check_exported(expected: Logits, exported: Logits, *, exact: bool) -> None:
+def check_exported(
+    contradicted: Callable[[Answers, Answers], tuple[int, int]], expected: Answers, exported: Answers, *, exact: bool
+) -> None:
     """Refuse a file that computes something else than the model; one that rounds badly is for the limits to judge.
 
-    An fp32 file must give the same logits. One of integers is held against the same rounding in PyTorch: where that
+    An fp32 file must give the same answers. One of integers is held against the same rounding in PyTorch: where that
     answers with a clear lead, the file must answer alike, in all but 2 % of such rows at the good end of the interval.
 
     Raises:
@@ -194,11 +193,9 @@ def check_exported(expected: Logits, exported: Logits, *, exact: bool) -> None:
     difference, allowed = float(np.abs(expected - exported).max()), TOLERANCE * max(1.0, float(np.abs(expected).max()))
     if exact and difference > allowed:
         raise WrongExport(
-            f"logits on the test rows differ by {difference:.3g}; {allowed:.3g} is allowed", remedy=remedy
+            f"answers on the test rows differ by {difference:.3g}; {allowed:.3g} is allowed", remedy=remedy
         )
-    ordered = np.sort(expected, axis=1)
-    clear = ordered[:, -1] - ordered[:, -2] >= _CLEAR_LEAD
-    wrong, n = int((answers(expected) != answers(exported))[clear].sum()), int(clear.sum())
+    wrong, n = contradicted(expected, exported)
     if n and wilson(wrong, n)[0] > _MOST_CONTRADICTED:
         raise WrongExport(f"the file contradicts the model on {wrong} of {n} rows that are clear to it", remedy=remedy)
 

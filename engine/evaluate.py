@@ -1,9 +1,10 @@
-"""Scores and their intervals, from labels alone. Knows neither models nor files.
+"""Scores and their intervals. Knows neither models nor files nor tasks.
 
-Every function takes (n,) integer arrays: `truth`, and answers as class indices.
+A score is a function of `figures` (n, columns): what a task found for each row. Where column 0 is 1 for a right answer
+and 0 for a wrong one the metric says so, and its intervals are then no surer than a share's on as many rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from engine.randomness import generator
 
 Labels = npt.NDArray[np.int64]
+Figures = npt.NDArray[np.float64]
 _RESAMPLES = 1000
 
 
@@ -24,6 +26,48 @@ class Measured:
     low: float
     high: float
     n: int
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How rows' figures become one score.
+
+    `counted`: column 0 tells right from wrong; `share`: the score is the mean of that column and nothing else.
+    """
+
+    value: Callable[[Figures], float]
+    counted: bool = False
+    share: bool = False
+    more_is_better: bool = True
+
+
+def class_figures(truth: Labels, answers: Labels) -> Figures:
+    """(n, 3): whether the row is right, its class, the answered class."""
+    return np.stack([truth == answers, truth, answers], axis=1).astype(np.float64)
+
+
+def _share(figures: Figures) -> float:
+    return float(figures[:, 0].mean())
+
+
+def _f1_of(figures: Figures) -> float:
+    return macro_f1(figures[:, 1].astype(np.int64), figures[:, 2].astype(np.int64))
+
+
+def _bits_per_byte(figures: Figures) -> float:
+    """From (n, 2): nats and bytes of each row."""
+    return float(figures[:, 0].sum() / np.log(2) / max(1.0, figures[:, 1].sum()))
+
+
+METRICS: Mapping[str, Metric] = {
+    "accuracy": Metric(_share, counted=True, share=True),
+    "macro_f1": Metric(_f1_of, counted=True),
+    "bits_per_byte": Metric(_bits_per_byte, more_is_better=False),
+    "recall_at_1": Metric(_share, counted=True, share=True),
+    "recall_at_5": Metric(_share, counted=True, share=True),
+    "recall_at_10": Metric(_share, counted=True, share=True),
+}
+"""Every metric that a job may be judged by; which of them a task has, the task says."""
 
 
 def accuracy(truth: Labels, answers: Labels) -> float:
@@ -38,17 +82,11 @@ def recalls(truth: Labels, answers: Labels, classes: int) -> list[float | None]:
 
 def macro_f1(truth: Labels, answers: Labels) -> float:
     """The mean F1 over the classes that occur in either array, as scikit-learn has it."""
-    return _macro_f1(truth, answers, int(max(truth.max(), answers.max())) + 1)
-
-
-def _macro_f1(truth: Labels, answers: Labels, classes: int) -> float:
+    classes = int(max(truth.max(), answers.max())) + 1
     right = np.bincount(truth[truth == answers], minlength=classes)
     total = np.bincount(truth, minlength=classes) + np.bincount(answers, minlength=classes)
     occurs = total > 0
     return float((2 * right[occurs] / total[occurs]).mean())
-
-
-SCORES: dict[str, Callable[[Labels, Labels], float]] = {"accuracy": accuracy, "macro_f1": macro_f1}
 
 
 def wilson(right: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -73,45 +111,47 @@ def paired_difference(first_only: int, second_only: int, n: int, confidence: flo
     return max(-1.0, float(difference - half)), min(1.0, float(difference + half))
 
 
-def score(metric: str, answers: Labels, truth: Labels, classes: int) -> float:
-    """A metric of answers among `classes` classes."""
-    del classes  # no metric here needs more than the classes that occur
-    return SCORES[metric](truth, answers)
+def measured(metric: str, figures: Figures, seed: int, confidence: float = 0.95) -> Measured:
+    """A metric of some rows with its interval: Wilson's for a share, else a seeded bootstrap over rows."""
+    how, n = METRICS[metric], len(figures)
+    value = how.value(figures)
+    if how.share:
+        return _share_of(figures[:, 0], confidence)
+    ends = _ends(_bootstrap(n, seed, lambda rows: how.value(figures[rows])), confidence)
+    if how.counted:
+        low, high = _no_surer(value, ends, _share_of(figures[:, 0], confidence))
+        return Measured(value, max(0.0, low), min(1.0, high), n)
+    return Measured(value, *ends, n)
 
 
-def measured(metric: str, truth: Labels, answers: Labels, seed: int, confidence: float = 0.95) -> Measured:
-    """A metric with its interval: Wilson's for accuracy, else a seeded bootstrap over rows that is no narrower."""
-    value, n = SCORES[metric](truth, answers), len(truth)
-    shares = Measured(accuracy(truth, answers), *wilson(int((truth == answers).sum()), n, confidence), n)
-    if metric == "accuracy":
+def loss(metric: str, reference: Figures, exported: Figures, seed: int, confidence: float = 0.95) -> Measured:
+    """What was lost, above 0 where the reference is better, with a paired interval: both answered the same rows."""
+    how, n = METRICS[metric], len(reference)
+    sign = 1.0 if how.more_is_better else -1.0
+
+    def lost(rows: Labels | slice) -> float:
+        return sign * (how.value(reference[rows]) - how.value(exported[rows]))
+
+    value = lost(slice(None))
+    if not how.counted:
+        return Measured(value, *_ends(_bootstrap(n, seed, lost), confidence), n)
+    was, now = reference[:, 0] == 1, exported[:, 0] == 1
+    shares_ends = paired_difference(int((was & ~now).sum()), int((now & ~was).sum()), n, confidence)
+    shares = Measured(float(was.mean() - now.mean()), *shares_ends, n)
+    if how.share:
         return shares
-    drawn = _bootstrap(n, seed, lambda rows: SCORES[metric](truth[rows], answers[rows]))
-    low, high = _no_surer(value, _ends(drawn, confidence), shares)
-    return Measured(value, max(0.0, low), min(1.0, high), n)
-
-
-def loss(
-    metric: str, truth: Labels, reference: Labels, exported: Labels, seed: int, confidence: float = 0.95
-) -> Measured:
-    """What was lost, reference minus exported, with a paired interval: both answered the same rows."""
-    score_of, n = SCORES[metric], len(truth)
-    value = score_of(truth, reference) - score_of(truth, exported)
-    was, now = reference == truth, exported == truth
-    ends = paired_difference(int((was & ~now).sum()), int((now & ~was).sum()), n, confidence)
-    shares = Measured(float(was.mean() - now.mean()), *ends, n)
-    if metric == "accuracy":
-        return shares
-    drawn = _bootstrap(
-        n, seed, lambda rows: score_of(truth[rows], reference[rows]) - score_of(truth[rows], exported[rows])
-    )
-    low, high = _no_surer(value, _ends(drawn, confidence), shares)
+    low, high = _no_surer(value, _ends(_bootstrap(n, seed, lost), confidence), shares)
     return Measured(value, max(-1.0, low), min(1.0, high), n)
 
 
-def agreement(reference: Labels, exported: Labels, confidence: float = 0.95) -> Measured:
-    """Share of rows that both answer alike."""
-    same = int((reference == exported).sum())
-    return Measured(same / len(reference), *wilson(same, len(reference), confidence), len(reference))
+def agreement(same: npt.NDArray[np.bool_], confidence: float = 0.95) -> Measured:
+    """Share of rows that two models answer alike; (n,)."""
+    return _share_of(same, confidence)
+
+
+def _share_of(column: npt.NDArray[np.generic], confidence: float) -> Measured:
+    right, n = int(column.sum()), len(column)
+    return Measured(right / n, *wilson(right, n, confidence), n)
 
 
 def median(values: npt.NDArray[np.float64], confidence: float = 0.95) -> Measured:

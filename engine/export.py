@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from engine.errors import WrongExport
-from engine.inference import eager_logits
-from engine.ports import Logits, Payload, Samples, Task
+from engine.inference import eager_answers
+from engine.ports import Answers, Payload, Samples, Task
 
 OPSET = 20
 # fp32 arithmetic in another order: the largest difference seen on MiniLM is 2e-6.
@@ -53,7 +53,7 @@ def export_onnx(
     """
     samples = task.samples(payloads)
     check_samples(samples)
-    expected = eager_logits(task, model, task.encode(payloads), batch_size=1)
+    expected = eager_answers(task, model, task.encode(payloads), batch_size=1)
     graph = trace(task.exportable(graph_of(model)), samples, translations)
     path.write_bytes(canonical(graph))
     check_answers(task, path, payloads, expected, tolerance)
@@ -76,7 +76,7 @@ def check_samples(samples: Samples) -> None:
 
 
 def trace(module: nn.Module, samples: Samples, translations: Translations | None = None) -> onnx.ModelProto:
-    """The graph of a module: inputs named as the samples, output `logits`, free axes as the samples say."""
+    """The graph of a module: inputs named as the samples, outputs and free axes as the samples say."""
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module,
@@ -85,7 +85,7 @@ def trace(module: nn.Module, samples: Samples, translations: Translations | None
             opset_version=OPSET,
             external_data=False,
             input_names=list(samples.inputs),
-            output_names=["logits"],
+            output_names=list(samples.outputs),
             dynamic_shapes={name: dict(samples.dynamic.get(name, {})) for name in samples.inputs},
             custom_translation_table=dict(translations or {}),
             verbose=False,
@@ -154,8 +154,8 @@ def session_of(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def file_logits(task: Task, path: Path, payloads: Sequence[Payload], batch_size: int) -> Logits:
-    """Answers of a file for payloads in batches, (n, classes).
+def file_answers(task: Task, path: Path, payloads: Sequence[Payload], batch_size: int) -> Answers:
+    """Answers of a file for payloads in batches, (n, k).
 
     Raises:
         WrongExport: where the file's inputs or outputs are not named as the model's.
@@ -163,28 +163,30 @@ def file_logits(task: Task, path: Path, payloads: Sequence[Payload], batch_size:
     session = session_of(path)
     names = [one.name for one in session.get_inputs()]
     outputs = [one.name for one in session.get_outputs()]
-    wanted = list(task.samples(payloads).inputs)
-    if names != wanted or outputs != ["logits"]:
+    samples = task.samples(payloads)
+    wanted, expected = list(samples.inputs), list(samples.outputs)
+    if names != wanted or outputs != expected:
         raise WrongExport(
-            f"the file takes {names} and gives {outputs}; it should take {wanted} and give ['logits']", remedy=_MEND
+            f"the file takes {names} and gives {outputs}; it should take {wanted} and give {expected}", remedy=_MEND
         )
     examples, answers = task.encode(payloads), []
     for start in range(0, len(examples), batch_size):
         part = examples[start : start + batch_size]
         batch = task.collate(part, [0] * len(part))
-        answers.append(session.run(["logits"], {name: batch[name].numpy() for name in names})[0])
+        said = session.run(expected, {name: batch[name].numpy() for name in names})
+        answers.append(np.concatenate(said, axis=1))
     return np.concatenate(answers)
 
 
-def check_answers(task: Task, path: Path, payloads: Sequence[Payload], expected: Logits, tolerance: float) -> None:
-    """Hold the file against the eager model's logits (n, classes), each row alone and all padded together.
+def check_answers(task: Task, path: Path, payloads: Sequence[Payload], expected: Answers, tolerance: float) -> None:
+    """Hold the file against the eager model's answers (n, k), each row alone and all padded together.
 
     Raises:
         WrongExport: where a logit differs by more than the tolerance, or is not a number.
     """
     allowed = tolerance * max(1.0, float(np.abs(expected).max()))
     for size in (1, len(payloads)):
-        answers = file_logits(task, path, payloads, size)
+        answers = file_answers(task, path, payloads, size)
         difference = float(np.abs(answers - expected).max()) if answers.shape == expected.shape else float("nan")
         if not difference <= allowed:
             raise WrongExport(

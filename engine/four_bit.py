@@ -12,7 +12,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from torch import Tensor, nn
 
 from engine.export import canonical, check_answers, export_onnx
-from engine.inference import eager_logits
+from engine.inference import eager_answers
 from engine.integer_modules import TOLERANCE, export_integers
 from engine.ports import Payload, Task
 from engine.quantized import QuantizedEmbedding, QuantizedLinear, plain
@@ -75,5 +75,5 @@ def export_four_bit(
         quantizer.process()
     whole.unlink()
     path.write_bytes(canonical(quantizer.model.model))
-    check_answers(task, path, payloads, eager_logits(task, model, task.encode(payloads), 1), TOLERANCE)
+    check_answers(task, path, payloads, eager_answers(task, model, task.encode(payloads), 1), TOLERANCE)
     return path

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from engine.errors import Fault
 from engine.hooks import Phase, each, fold, hooks_of, overridden, slot
-from engine.ports import Batch, Logits
+from engine.ports import Answers, Batch, Payload
 from engine.rows import Rows
 from engine.run import Run
 
@@ -54,8 +54,8 @@ class Exported(Protocol):
 
     folder: Path
 
-    def logits(self, inputs: Sequence[str | bytes], batch_size: int = 1) -> Logits:
-        """Answers of the exported file for raw inputs, (n, classes)."""
+    def answers(self, inputs: Sequence[Payload], batch_size: int = 1) -> Answers:
+        """Answers of the exported file for raw inputs, (n, k)."""
 
 
 class Closure(Protocol):
@@ -171,7 +171,7 @@ class Instruction(BaseModel):
         return nullcontext()
 
     @fold
-    def loss(self, run: Run, losses: Tensor, logits: Tensor, batch: Batch) -> Tensor:
+    def loss(self, run: Run, losses: Tensor, outputs: Tensor, batch: Batch) -> Tensor:
         """Hand on one value an example, (batch,), fp32."""
         return losses
 

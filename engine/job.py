@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from engine.checkpoint import Snapshots
@@ -15,13 +14,13 @@ from engine.events import Finished, PhaseStarted, Sink
 from engine.interrupt import Interrupt
 from engine.models import Base, fault, find, models_dir
 from engine.plan import Plan
-from engine.ports import Logits, Task
+from engine.ports import Answers, Task
 from engine.rows import SPLITS, Rows, group_facts
 from engine.run import Run
 from engine.spec import Spec
 from engine.tasks import TASKS
 from engine.train import train
-from engine.twin import untreated_logits
+from engine.twin import untreated_answers
 
 
 def run_job(spec: Spec, folder: Path, sink: Sink, *, job: str | None, interrupt: Interrupt) -> None:
@@ -44,9 +43,9 @@ def run_job(spec: Spec, folder: Path, sink: Sink, *, job: str | None, interrupt:
     run.task, run.data = load(run, rows, base, sources[0][0].labels)
     fingerprint = _fingerprint(spec, sources)
     train(run, Snapshots(folder, sink, fingerprint), interrupt)
-    twin: Logits | None = None
+    twin: Answers | None = None
     if spec.compare == "untreated":
-        twin = untreated_logits(run, folder, fingerprint, interrupt)
+        twin = untreated_answers(run, folder, fingerprint, interrupt)
     receipt = deliver(run, folder, [source for source, _ in sources], base, job, twin)
     sink.emit(Finished(result={"limits": receipt["limits"]}))
 
@@ -82,19 +81,19 @@ def load(run: Run, rows: Rows, base: Base, labels: Sequence[str]) -> tuple[Task,
         parts = {split: part.loaded() for split, part in parts.items()}
     for one in plan.on("training_records"):
         parts["train"] = one.training_records(run, parts["train"])
-    _usable(parts)
-    task = TASKS[run.spec.task].open(base, labels, parts["train"], run.spec.training.max_length)
+    kind = TASKS[run.spec.task]
+    _filled(parts)
+    kind.check(parts["train"])
+    task = kind.open(base, labels, parts["train"], run.spec.training.max_length)
     return task, Data(parts["train"], parts["valid"], parts["test"], task)
 
 
-def _usable(parts: dict[str, Rows]) -> None:
+def _filled(parts: dict[str, Rows]) -> None:
     missing = [split for split in ("train", "test") if not len(parts[split])]
     if missing:
         raise InvalidData(
             f"there are no rows in {' and '.join(missing)}", remedy="give more rows, or choose stratified_split (9)"
         )
-    if len(np.unique(parts["train"].labels)) < 2:
-        raise InvalidData("the training rows hold a single class", remedy="give rows of at least two classes")
 
 
 def _base(spec: Spec) -> Base:

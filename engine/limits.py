@@ -32,7 +32,7 @@ class Figures:
 
     metric: Measured
     metric_loss: Measured
-    agreement: Measured
+    agreement: Measured | None
     speedup: Measured
     exported_bytes: int
     reference_bytes: int

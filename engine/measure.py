@@ -1,7 +1,7 @@
 """`python -m engine.measure REQUEST.json`: what a fresh process finds in an exported file. Knows not how it was made.
 
 It gets a package's folder, raw rows and the untouched architecture; it never sees the training process's modules. It
-writes `logits.npy` (rows, classes) and `measured.json` beside the request.
+writes `answers.npy` (rows, k) and `measured.json` beside the request.
 """
 
 import ctypes
@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import transformers
 
 from client.artifact import Package
 from engine.data import Source, read_rows
-from engine.ports import Payload
+from engine.ports import Answers, Payload
 
 GOLDEN = 20
 _BATCH = 32
@@ -62,10 +61,10 @@ def raw_payloads(sources: Sequence[str], ids: Sequence[str]) -> list[Payload]:
     return [found[one] for one in ids]
 
 
-def logits_of(package: Package, payloads: Sequence[Payload]) -> npt.NDArray[np.float32]:
+def answers_of(package: Package, payloads: Sequence[Payload]) -> Answers:
     """Answers in the order of the payloads; batches hold rows of like length, so little of them is padding."""
     order = sorted(range(len(payloads)), key=lambda i: len(payloads[i]))
-    answers = package.logits([payloads[i] for i in order], batch_size=_BATCH)
+    answers = package.answers([payloads[i] for i in order], batch_size=_BATCH)
     restored = np.empty_like(answers)
     restored[order] = answers
     return restored
@@ -119,12 +118,11 @@ def measure(request: Request, out: Path) -> None:
     """Answer every row, time the race, and write both down."""
     package = Package(Path(request.package), threads=1)
     payloads = raw_payloads(request.sources, request.ids)
-    logits = logits_of(package, payloads)
-    np.save(out / "logits.npy", logits)
+    np.save(out / "answers.npy", answers_of(package, payloads))
     golden = spread(payloads, GOLDEN)
-    answers = [package.logits([payloads[i]], batch_size=1)[0] for i in golden]
+    answers = [package.answers([payloads[i]], batch_size=1)[0] for i in golden]
     content = {
-        "golden": [{"row": i, "logits": [float(x) for x in one]} for i, one in zip(golden, answers, strict=True)],
+        "golden": [{"row": i, "answers": [float(x) for x in one]} for i, one in zip(golden, answers, strict=True)],
         "sha256": [_hash(one) for one in payloads],
         "texts": [str(one) for one in payloads] if request.with_texts and isinstance(payloads[0], str) else None,
         "seconds": _race(package, Path(request.reference), payloads, request),

@@ -17,18 +17,21 @@ from torch import Tensor, nn
 Payload: TypeAlias = str | bytes
 Example: TypeAlias = npt.NDArray[Any]
 Batch: TypeAlias = dict[str, Tensor]
-Logits: TypeAlias = npt.NDArray[np.float32]
+Answers: TypeAlias = npt.NDArray[np.float32]
+Labels: TypeAlias = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Samples:
     """What an export traces with: tensors in the order of `forward`, no two of them the same object.
 
-    `dynamic` maps an input's name to its free axes, such as {"input_ids": {0: "batch", 1: "sequence"}}.
+    `dynamic` maps an input's name to its free axes, such as {"input_ids": {0: "batch", 1: "sequence"}}; `outputs` side
+    by side are the answers.
     """
 
     inputs: Mapping[str, Tensor]
     dynamic: Mapping[str, Mapping[int, str]]
+    outputs: tuple[str, ...] = ("logits",)
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,12 @@ class Task(Protocol):
 
     name: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]
+    """Names in `engine.evaluate.METRICS`; the first is the default."""
+    formats: ClassVar[tuple[str, ...]]
+    """Formats of the file that ships; the first is the default."""
     default_model: ClassVar[str]
     labels: tuple[str, ...]
+    """The classes; empty where rows have none."""
     pretrained: bool
 
     def build(self) -> nn.Module:
@@ -62,13 +69,34 @@ class Task(Protocol):
         """Examples to a batch padded to its longest; `labels` (batch,) int64."""
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Logits (batch, classes) in whatever precision the context gives."""
+        """What the model says of each row, such as logits (batch, classes), in whatever precision the context gives."""
 
-    def losses(self, logits: Tensor, batch: Batch) -> Tensor:
+    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
         """One value an example, (batch,), fp32: the sum over its items."""
 
     def items(self, batch: Batch) -> int:
         """How many items the losses of a batch sum over: what a window is divided by."""
+
+    def answers(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """What of the outputs a score needs, (batch, k): logits, or likelihoods, or embeddings."""
+
+    def mean_loss(self, answers: Answers, labels: Labels) -> float:
+        """The loss of many rows an item, from their answers (n, k)."""
+
+    def figures(self, metric: str, answers: Answers, labels: Labels) -> npt.NDArray[np.float64]:
+        """Each row's part in a score, (n, columns), as `engine.evaluate.METRICS` takes it."""
+
+    def same(self, first: Answers, second: Answers) -> npt.NDArray[np.bool_] | None:
+        """Whether two models say the same of each row, (n,); None where the task has no such notion."""
+
+    def contradicted(self, expected: Answers, exported: Answers) -> tuple[int, int]:
+        """(rows where the file contradicts the model, rows where the model is sure enough to be contradicted)."""
+
+    def quality(self, reference: Answers, exported: Answers, labels: Labels) -> Mapping[str, Any]:
+        """Further figures for the receipt's `quality`."""
+
+    def said(self, answers: Sequence[float]) -> Mapping[str, Any]:
+        """One row's answers, (k,), as the receipt shows them."""
 
     def exportable(self, model: nn.Module) -> nn.Module:
         """A module that takes the tensors of `samples` in order and gives logits, ready to be traced."""

@@ -19,15 +19,14 @@ import torch
 import engine
 from engine.archive import Entry
 from engine.data import Source
-from engine.evaluate import Labels, Measured, agreement, loss, macro_f1, measured, median, recalls
+from engine.evaluate import Measured, agreement, loss, measured, median
 from engine.events import now
 from engine.instruction import Instruction
 from engine.limits import Figures, checks
 from engine.models import Base
-from engine.ports import Logits
+from engine.ports import Answers
 from engine.rows import SPLITS
 from engine.run import Run
-from engine.spec import Spec
 from engine.twin import COMPRESSING
 
 _FLIPPED = 50
@@ -50,11 +49,11 @@ _FLAGS = (
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the receipt rests on. `found`: what the fresh process wrote; logits are (n, classes) over the test rows."""
+    """What the receipt rests on. `found`: what the fresh process wrote; answers are (n, k) over the test rows."""
 
     reference_kind: str
-    reference_logits: Logits
-    exported_logits: Logits
+    reference_answers: Answers
+    exported_answers: Answers
     found: Mapping[str, Any]
     reference_bytes: int
     reference_parameters: int
@@ -71,7 +70,7 @@ class Evidence:
 def build(run: Run, sources: Sequence[Source], base: Base, job: str | None, evidence: Evidence) -> dict[str, Any]:
     """The receipt as JSON values."""
     spec, compresses = run.spec, any(one.number in COMPRESSING for one in run.plan.instructions)
-    figures = figures_of(spec, run.data.test.labels, evidence)
+    figures = figures_of(run, evidence)
     found = checks(spec.limits, figures, compresses=compresses)
     quality, latency = _quality(run, figures, evidence), _latency(figures, evidence)
     warnings = [
@@ -103,25 +102,20 @@ def build(run: Run, sources: Sequence[Source], base: Base, job: str | None, evid
     }
 
 
-def figures_of(spec: Spec, truth: Labels, evidence: Evidence) -> Figures:
+def figures_of(run: Run, evidence: Evidence) -> Figures:
     """The figures that limits are held against, with intervals at the limits' confidence (.95 without one)."""
+    spec, was, now_ = run.spec, evidence.reference_answers, evidence.exported_answers
     confidence, seed, metric = spec.limits.confidence or 0.95, spec.training.seed, spec.metric
-    was, now_ = answers(evidence.reference_logits), answers(evidence.exported_logits)
-    seconds = evidence.found["seconds"]
+    before, after = (run.task.figures(metric, one, run.data.test.labels) for one in (was, now_))
+    seconds, same = evidence.found["seconds"], run.task.same(was, now_)
     return Figures(
-        metric=measured(metric, truth, now_, seed, confidence),
-        metric_loss=loss(metric, truth, was, now_, seed, confidence),
-        agreement=agreement(was, now_, confidence),
+        metric=measured(metric, after, seed, confidence),
+        metric_loss=loss(metric, before, after, seed, confidence),
+        agreement=None if same is None else agreement(same, confidence),
         speedup=median(np.array(seconds["reference"]) / np.array(seconds["exported"]), confidence),
         exported_bytes=evidence.exported_bytes,
         reference_bytes=evidence.reference_bytes,
     )
-
-
-def answers(logits: Logits) -> Labels:
-    """The winning class of each row, (n,)."""
-    winners: Labels = logits.argmax(axis=1).astype(np.int64)
-    return winners
 
 
 def _scored(one: Measured) -> dict[str, Any]:
@@ -133,40 +127,31 @@ def _rounded(value: float) -> float:
 
 
 def _quality(run: Run, figures: Figures, evidence: Evidence) -> dict[str, Any]:
-    truth, metric, seed, labels = run.data.test.labels, run.spec.metric, run.spec.training.seed, run.task.labels
-    was, now_ = answers(evidence.reference_logits), answers(evidence.exported_logits)
-    lost = loss(metric, truth, was, now_, seed)
-    found = recalls(truth, now_, len(labels))
+    truth, metric, seed, task = run.data.test.labels, run.spec.metric, run.spec.training.seed, run.task
+    was, now_ = evidence.reference_answers, evidence.exported_answers
+    before, after = (task.figures(metric, one, truth) for one in (was, now_))
+    lost, same = loss(metric, before, after, seed), task.same(was, now_)
     return {
         "metric": metric,
-        "reference": {"kind": evidence.reference_kind, **_scored(measured(metric, truth, was, seed))},
-        "exported": _scored(measured(metric, truth, now_, seed)),
+        "reference": {"kind": evidence.reference_kind, **_scored(measured(metric, before, seed))},
+        "exported": _scored(measured(metric, after, seed)),
         "loss": {"value": _rounded(lost.value), "ci95": [_rounded(lost.low), _rounded(lost.high)]},
-        "accuracy": {
-            "reference": _rounded(float((truth == was).mean())),
-            "exported": _rounded(float((truth == now_).mean())),
-        },
-        "macro_f1": {"reference": _rounded(macro_f1(truth, was)), "exported": _rounded(macro_f1(truth, now_))},
-        "recall": {name: None if one is None else _rounded(one) for name, one in zip(labels, found, strict=True)},
-        "agreement": _rounded(figures.agreement.value),
+        **task.quality(was, now_, truth),
+        "agreement": None if figures.agreement is None else _rounded(figures.agreement.value),
         "flipped": [
-            {
-                **_row(run, evidence, i),
-                "label": labels[truth[i]],
-                "reference": labels[was[i]],
-                "exported": labels[now_[i]],
-            }
-            for i in np.flatnonzero(was != now_)[:_FLIPPED].tolist()
+            _flip(run, evidence, i) for i in ([] if same is None else np.flatnonzero(~same)[:_FLIPPED].tolist())
         ],
         "golden": [
-            {
-                **_row(run, evidence, one["row"]),
-                "label": labels[int(np.argmax(one["logits"]))],
-                "logits": [round(x, 4) + 0.0 for x in one["logits"]],
-            }
-            for one in evidence.found["golden"]
+            {**_row(run, evidence, one["row"]), **task.said(one["answers"])} for one in evidence.found["golden"]
         ],
     }
+
+
+def _flip(run: Run, evidence: Evidence, number: int) -> dict[str, Any]:
+    was, now_ = (one[number].tolist() for one in (evidence.reference_answers, evidence.exported_answers))
+    truth = {"label": run.task.labels[run.data.test.labels[number]]} if run.task.labels else {}
+    said = {"reference": run.task.said(was).get("label"), "exported": run.task.said(now_).get("label")}
+    return {**_row(run, evidence, number), **truth, **said}
 
 
 def _row(run: Run, evidence: Evidence, number: int) -> dict[str, Any]:
@@ -252,7 +237,7 @@ def _warnings(run: Run, quality: Mapping[str, Any], figures: Figures, *, compres
     low, high = quality["loss"]["ci95"]
     if quality["loss"]["value"] and low <= 0 <= high:
         found.append(f"the difference in {quality['metric']} to the reference lies inside its 95 % interval")
-    never = [name for name, one in quality["recall"].items() if one == 0]
+    never = [name for name, one in quality.get("recall", {}).items() if one == 0]
     if never:
         found.append(f"the exported model finds no row of {', '.join(never[:10])}")
     if compresses and figures.size_ratio < 1 and figures.speedup.low <= 1:

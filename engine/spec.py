@@ -7,12 +7,16 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from engine.catalogue import AnyInstruction, resolve_choice
+from engine.evaluate import METRICS
 from engine.tasks import TASKS
 
 TaskName: TypeAlias = Literal["text_classification", "causal_lm", "image_classification", "text_image_pairs"]
+MetricName: TypeAlias = Literal["accuracy", "macro_f1", "bits_per_byte", "recall_at_1", "recall_at_5", "recall_at_10"]
+FormatName: TypeAlias = Literal["onnx", "safetensors", "gguf", "peft"]
 Kind: TypeAlias = Literal["train", "compress", "evaluate", "detect", "aggregate"]
 # Strict: true is no number, and "3" is none either.
 Whole = Annotated[int, Field(strict=True)]
@@ -84,7 +88,7 @@ class Export(BaseModel):
 
     model_config = _FROZEN
 
-    format: Literal["onnx"] = "onnx"
+    format: FormatName | None = Field(default=None, description="None: the first format of the task.")
 
 
 def _one_or_three(dataset: Any) -> str:
@@ -110,10 +114,10 @@ class Spec(BaseModel):
     )
     dataset: Dataset
     instructions: tuple[Choice, ...] = Field(default=(), max_length=52)
-    metric: Literal["accuracy", "macro_f1"] = "accuracy"
+    metric: MetricName = Field(default=None, validate_default=True, description="None: the first metric of the task.")
     training: Training = Training()
     limits: Limits = Limits()
-    export: Export = Export()
+    export: Export = Field(default=Export(), validate_default=True)
     compare: Literal["trained", "untreated"] = "trained"
     include_inputs: bool = Field(default=False, strict=True)
 
@@ -123,6 +127,38 @@ class Spec(BaseModel):
         if task not in TASKS:
             raise ValueError(f"this server does not serve {task}; it serves {', '.join(sorted(TASKS))}")
         return task
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _metric_of_the_task(cls, metric: Any, about: ValidationInfo) -> Any:
+        task = TASKS.get(about.data.get("task", ""))
+        if metric is None:
+            return "accuracy" if task is None else task.metrics[0]
+        if task is not None and metric in METRICS and metric not in task.metrics:
+            known = ", ".join(task.metrics)
+            raise PydanticCustomError(
+                "wrong_metric",
+                "{metric} is no metric of {task}",
+                {"metric": metric, "task": task.name, "remedy": f"choose one of: {known}"},
+            )
+        return metric
+
+    @field_validator("export")
+    @classmethod
+    def _format_of_the_task(cls, export: Export, about: ValidationInfo) -> Export:
+        task = TASKS.get(about.data.get("task", ""))
+        if task is None:
+            return export
+        if export.format is None:
+            return Export(format=task.formats[0])
+        if export.format not in task.formats:
+            known = ", ".join(task.formats)
+            raise PydanticCustomError(
+                "wrong_format",
+                "{task} does not ship as {format}",
+                {"task": task.name, "format": export.format, "remedy": f"choose one of: {known}"},
+            )
+        return export
 
     @property
     def base_model(self) -> str:

@@ -151,10 +151,10 @@ class _Closure:
             contexts.enter_context(cheap_draws(device_of(run.model)))
             for one in run.plan.on("context"):
                 contexts.enter_context(one.context(run))
-            logits = run.task.forward(run.model, self._batch)
-            losses = run.task.losses(logits, self._batch)
+            outputs = run.task.forward(run.model, self._batch)
+            losses = run.task.losses(outputs, self._batch)
             for one in run.plan.on("loss"):
-                losses = one.loss(run, losses, logits, self._batch)
+                losses = one.loss(run, losses, outputs, self._batch)
         return losses
 
 

@@ -3,19 +3,19 @@
 from pathlib import Path
 
 from engine.checkpoint import Snapshots
-from engine.inference import eager_logits
+from engine.inference import eager_answers
 from engine.interrupt import Interrupt
-from engine.ports import Logits
+from engine.ports import Answers
 from engine.run import Run, WarningsOnly
 from engine.train import train
 
 COMPRESSING = frozenset(range(43, 53))
 
 
-def untreated_logits(run: Run, folder: Path, fingerprint: str, interrupt: Interrupt) -> Logits:
-    """Train with the same seed and none of 43 to 52; the answers on the test rows, (n, classes)."""
+def untreated_answers(run: Run, folder: Path, fingerprint: str, interrupt: Interrupt) -> Answers:
+    """Train with the same seed and none of 43 to 52; the answers on the test rows, (n, k)."""
     sink = WarningsOnly(run)
     twin = Run(run.spec, run.plan.without(COMPRESSING), sink)
     twin.task, twin.data = run.task, run.data
     train(twin, Snapshots(folder / "twin", sink, fingerprint), interrupt)
-    return eager_logits(twin.task, twin.model, twin.data.examples["test"])
+    return eager_answers(twin.task, twin.model, twin.data.examples["test"])

@@ -2,12 +2,10 @@
 
 import math
 
-import torch
-
 from engine.errors import Diverged
-from engine.evaluate import score
+from engine.evaluate import METRICS
 from engine.events import StepDone
-from engine.inference import eager_logits
+from engine.inference import eager_answers
 from engine.run import Run
 
 
@@ -21,17 +19,18 @@ def validate(run: Run) -> None:
         if run.spec.training.keep == "best" and not run.clock.epoch:
             run.warn("nothing_to_choose_by", "there are no validation rows: the last weights are kept, not the best")
         return
-    logits = eager_logits(run.task, run.model, run.data.examples["valid"])
-    labels = {"labels": torch.from_numpy(run.data.valid.labels)}
-    loss = float(run.task.losses(torch.from_numpy(logits), labels).mean())
+    answers, labels = eager_answers(run.task, run.model, run.data.examples["valid"]), run.data.valid.labels
+    loss = run.task.mean_loss(answers, labels)
     if not math.isfinite(loss):
         raise Diverged(
             f"the loss on the validation rows is {loss} after step {run.clock.step}",
             remedy="lower training.learning_rate, or choose 20 or 22",
         )
-    value = score(run.spec.metric, logits.argmax(axis=1), run.data.valid.labels, len(run.task.labels))
+    metric = METRICS[run.spec.metric]
+    value = metric.value(run.task.figures(run.spec.metric, answers, labels))
     values = {"valid_loss": loss, "valid_score": value}
     run.sink.emit(StepDone(step=run.clock.step, total_steps=run.clock.total, values=values))
-    if run.spec.training.keep == "best" and value > run.state("keep").get("score", -math.inf):
+    gain = value if metric.more_is_better else -value
+    if run.spec.training.keep == "best" and gain > run.state("keep").get("gain", -math.inf):
         weights = {name: weight.detach().clone() for name, weight in run.model.state_dict().items()}
-        run.state("keep").update(score=value, weights=weights)
+        run.state("keep").update(gain=gain, weights=weights)

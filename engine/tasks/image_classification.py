@@ -20,6 +20,7 @@ from engine.errors import InvalidData
 from engine.models import Base
 from engine.ports import Batch, Cost, Example, Payload, Samples
 from engine.rows import Rows
+from engine.tasks.classification import Classification
 
 _GREY_MODES = {"1", "L", "LA", "I", "I;16", "F"}
 _LOOKED_AT = 256
@@ -51,11 +52,10 @@ def _config(name: str, channels: int, classes: int) -> ResNetConfig:
     )
 
 
-class ImageClassification:
+class ImageClassification(Classification):
     """A residual net trained from scratch at the pictures' own size."""
 
     name: ClassVar[str] = "image_classification"
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
     default_model: ClassVar[str] = "resnet-small"
     pretrained: bool = False
 
@@ -140,14 +140,6 @@ class ImageClassification:
         """Logits (batch, classes)."""
         logits: Tensor = model(pixel_values=batch["pixel_values"]).logits
         return logits
-
-    def losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of each example in fp32, (batch,)."""
-        return nn.functional.cross_entropy(logits.float(), batch["labels"], reduction="none")
-
-    def items(self, batch: Batch) -> int:
-        """Pictures."""
-        return len(batch["labels"])
 
     def exportable(self, model: nn.Module) -> nn.Module:
         """The net in evaluation mode."""

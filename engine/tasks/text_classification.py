@@ -17,6 +17,7 @@ from engine.errors import InvalidData
 from engine.models import Base
 from engine.ports import Batch, Cost, Example, Payload, Samples
 from engine.rows import Rows
+from engine.tasks.classification import Classification
 
 
 class _Exportable(nn.Module):
@@ -32,11 +33,10 @@ class _Exportable(nn.Module):
         return logits
 
 
-class TextClassification:
+class TextClassification(Classification):
     """A sequence classifier over one base model and one label set."""
 
     name: ClassVar[str] = "text_classification"
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1")
     default_model: ClassVar[str] = "minilm-l6"
 
     def __init__(self, base: Base, labels: Sequence[str], max_length: int) -> None:
@@ -109,14 +109,6 @@ class TextClassification:
         """Logits (batch, classes)."""
         logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         return logits
-
-    def losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of each example in fp32, (batch,)."""
-        return nn.functional.cross_entropy(logits.float(), batch["labels"], reduction="none")
-
-    def items(self, batch: Batch) -> int:
-        """Texts."""
-        return len(batch["labels"])
 
     def exportable(self, model: nn.Module) -> nn.Module:
         """The encoder with plain attention, whose graph has no guards against empty rows."""

@@ -31,20 +31,20 @@ def rewrite(path: Path, **changes: Any) -> None:
 
 def test_a_text_is_normalised_tokenised_and_scored(text_folder: Path) -> None:
     package = Package(text_folder)
-    logits = package.logits(["hello", "free\u200b \u00a0prize", "cafe\u0301 hello"])
+    logits = package.answers(["hello", "free\u200b \u00a0prize", "cafe\u0301 hello"])
     np.testing.assert_allclose(logits, [[1, 0], [2, 6], [2, 0]])
 
 
 def test_padding_never_reaches_the_answer_and_order_is_kept(text_folder: Path) -> None:
     package = Package(text_folder)
     texts = ["hello", "free prize hello café", "unknown words", "prize"]
-    together = package.logits(texts, batch_size=3)
-    alone = np.concatenate([package.logits([text]) for text in texts])
+    together = package.answers(texts, batch_size=3)
+    alone = np.concatenate([package.answers([text]) for text in texts])
     np.testing.assert_array_equal(together, alone)
 
 
 def test_a_long_text_is_cut_to_max_length_with_its_special_tokens(text_folder: Path) -> None:
-    assert Package(text_folder).logits(["free " * 50])[0, 1] == 3 * (6 - 2)
+    assert Package(text_folder).answers(["free " * 50])[0, 1] == 3 * (6 - 2)
 
 
 def test_predictions_carry_every_label(text_folder: Path) -> None:
@@ -55,20 +55,20 @@ def test_predictions_carry_every_label(text_folder: Path) -> None:
 
 
 def test_no_inputs_give_no_rows(text_folder: Path) -> None:
-    assert Package(text_folder).logits([]).shape == (0, 2)
+    assert Package(text_folder).answers([]).shape == (0, 2)
     assert Package(text_folder).predict([]) == []
 
 
 def test_a_text_may_come_as_a_file_or_as_bytes(text_folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "mail.txt"
     path.write_text("free prize\n")
-    logits = Package(text_folder).logits([path, b"free prize"])
+    logits = Package(text_folder).answers([path, b"free prize"])
     np.testing.assert_array_equal(logits, [[2, 6], [2, 6]])
 
 
 def test_bytes_that_are_not_utf8_are_bad_usage(text_folder: Path) -> None:
     with pytest.raises(BadUsage, match="UTF-8"):
-        Package(text_folder).logits([b"caf\xe9"])
+        Package(text_folder).answers([b"caf\xe9"])
 
 
 def test_a_picture_is_converted_resized_and_scored(image_folder: Path, tmp_path: Path) -> None:
@@ -77,7 +77,9 @@ def test_a_picture_is_converted_resized_and_scored(image_folder: Path, tmp_path:
     black = io.BytesIO()
     Image.new("L", (8, 8), 0).save(black, "PNG")
     package = Package(image_folder)
-    np.testing.assert_allclose(package.logits([path, str(path), black.getvalue()]), [[1, 0], [1, 0], [0, 1]], atol=1e-6)
+    np.testing.assert_allclose(
+        package.answers([path, str(path), black.getvalue()]), [[1, 0], [1, 0], [0, 1]], atol=1e-6
+    )
     assert [one.label for one in package.predict([path, black.getvalue()])] == ["light", "dark"]
 
 
@@ -89,7 +91,7 @@ def test_what_is_no_picture_is_bad_usage(image_folder: Path, tmp_path: Path) -> 
 
 def test_the_zip_itself_can_be_read(text_folder: Path, tmp_path: Path) -> None:
     package = Package(zipped(text_folder, tmp_path / "model.zip"))
-    np.testing.assert_array_equal(package.logits(["prize"]), [[1, 3]])
+    np.testing.assert_array_equal(package.answers(["prize"]), [[1, 3]])
 
 
 @pytest.mark.parametrize(

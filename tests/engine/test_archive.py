@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from engine.archive import entry, land, load_checkpoint, save_shapes, save_weights, zip_folder
-from engine.inference import eager_logits
+from engine.inference import eager_answers
 from engine.pruning import reshape, shapes_of
 from engine.quantization import Setting
 from engine.quantized import wrap
@@ -42,7 +42,7 @@ def test_a_rounding_model_is_stored_by_plain_names_and_loads(tmp_path: Path) -> 
     task = tiny_task(tmp_path / "base")
     model = task.build().eval()
     examples = task.encode(tiny_texts(6)[0])
-    expected = eager_logits(task, model, examples)
+    expected = eager_answers(task, model, examples)
     batch = task.collate(examples, [0] * 6)
     wrapped = wrap(model, Setting(), ["classifier"], lambda probed: task.forward(probed, batch))
     folder = tmp_path / "checkpoint"
@@ -52,7 +52,7 @@ def test_a_rounding_model_is_stored_by_plain_names_and_loads(tmp_path: Path) -> 
     task.describe(folder, wrapped, [])
     assert not (folder / "shapes.json").exists()
     stranger = AutoModelForSequenceClassification.from_pretrained(folder)
-    assert (eager_logits(task, stranger, examples) == expected).all()
+    assert (eager_answers(task, stranger, examples) == expected).all()
 
 
 def test_a_resized_model_loads_with_its_shapes(tmp_path: Path) -> None:
@@ -69,4 +69,4 @@ def test_a_resized_model_loads_with_its_shapes(tmp_path: Path) -> None:
     save_shapes(model, task.build(), tmp_path)
     loaded = load_checkpoint(tmp_path, task.build())
     examples = task.encode(tiny_texts(4)[0])
-    assert (eager_logits(task, loaded, examples) == eager_logits(task, model, examples)).all()
+    assert (eager_answers(task, loaded, examples) == eager_answers(task, model, examples)).all()

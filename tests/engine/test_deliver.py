@@ -18,14 +18,16 @@ from engine.data import Source
 from engine.deliver import check_exported, deliver
 from engine.errors import LimitMissed, WrongExport
 from engine.events import FileWritten, Listed, PhaseStarted
-from engine.inference import eager_logits
+from engine.inference import eager_answers
 from engine.models import Base
 from engine.run import Run
 from engine.spec import Spec
+from engine.tasks.classification import Classification
 from tests.engine.runs import tiny_image_run, tiny_run, trained
 from tests.engine.tiny import tiny_image_rows, tiny_text_rows, write_rows
 
 COUNT = 200
+CONTRADICTED = Classification().contradicted
 
 
 def delivered(run: Run, folder: Path, reference: Any = None, **changed: Any) -> dict[str, Any]:
@@ -157,10 +159,10 @@ def test_delivering_twice_gives_equal_checkpoints(tmp_path: Path) -> None:
 
 def test_an_fp32_file_must_give_the_same_logits() -> None:
     expected = np.array([[2.0, -1.0], [0.5, 0.4]], dtype=np.float32)
-    check_exported(expected, expected + 5e-4, exact=True)
+    check_exported(CONTRADICTED, expected, expected + 5e-4, exact=True)
     with pytest.raises(WrongExport, match="differ by"):
-        check_exported(expected, expected + np.float32(0.01), exact=True)
-    check_exported(expected, expected + np.float32(0.01), exact=False)
+        check_exported(CONTRADICTED, expected, expected + np.float32(0.01), exact=True)
+    check_exported(CONTRADICTED, expected, expected + np.float32(0.01), exact=False)
 
 
 def test_a_file_that_answers_one_class_is_refused_and_one_that_errs_at_ties_is_not() -> None:
@@ -168,18 +170,18 @@ def test_a_file_that_answers_one_class_is_refused_and_one_that_errs_at_ties_is_n
     expected = np.where(drawn.random((800, 1)) < 0.12, [[-2.0, 2.0]], [[2.0, -2.0]]).astype(np.float32)
     ham = np.tile(np.array([[2.0, -2.0]], np.float32), (800, 1))
     with pytest.raises(WrongExport, match="contradicts"):
-        check_exported(expected, ham, exact=False)
+        check_exported(CONTRADICTED, expected, ham, exact=False)
     close = drawn.normal(0, 0.1, (800, 2)).astype(np.float32)
-    check_exported(close, close[:, ::-1].copy(), exact=False)
+    check_exported(CONTRADICTED, close, close[:, ::-1].copy(), exact=False)
     with pytest.raises(WrongExport, match="no numbers"):
-        check_exported(expected, expected * np.float32("nan"), exact=False)
+        check_exported(CONTRADICTED, expected, expected * np.float32("nan"), exact=False)
 
 
 def test_the_expected_answers_are_of_the_model_that_is_exported(tmp_path: Path) -> None:
     run = learned(tmp_path, [{"name": "post_training_quantization", "calibration_rows": 32}])
-    before = eager_logits(run.task, run.model, run.data.examples["test"])
+    before = eager_answers(run.task, run.model, run.data.examples["test"])
     receipt = delivered(run, tmp_path)
-    after = eager_logits(run.task, run.model, run.data.examples["test"])
+    after = eager_answers(run.task, run.model, run.data.examples["test"])
     assert not np.allclose(before, after)
     truth = run.data.test.labels
     assert receipt["quality"]["reference"]["value"] == pytest.approx(

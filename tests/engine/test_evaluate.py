@@ -9,15 +9,16 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from engine.evaluate import (
+    METRICS,
     accuracy,
     agreement,
+    class_figures,
     loss,
     macro_f1,
     measured,
     median,
     paired_difference,
     recalls,
-    score,
     wilson,
 )
 
@@ -29,7 +30,7 @@ def test_scores_equal_scikit_learn(rows: list[tuple[int, int]]) -> None:
     truth, answers = np.array(rows, dtype=np.int64).T
     assert accuracy(truth, answers) == pytest.approx(accuracy_score(truth, answers))
     assert macro_f1(truth, answers) == pytest.approx(f1_score(truth, answers, average="macro", zero_division=0))
-    assert score("macro_f1", answers, truth, 4) == macro_f1(truth, answers)
+    assert METRICS["macro_f1"].value(class_figures(truth, answers)) == macro_f1(truth, answers)
     present = sorted(set(truth.tolist()))
     expected = recall_score(truth, answers, average=None, labels=present, zero_division=0)
     found = recalls(truth, answers, 4)
@@ -67,20 +68,20 @@ def test_the_loss_counts_rows_that_one_alone_has_right() -> None:
     truth = np.array([0, 0, 1, 1, 1, 0, 1, 0], dtype=np.int64)
     was = np.array([0, 0, 1, 1, 0, 0, 1, 1], dtype=np.int64)
     now = np.array([0, 1, 1, 1, 1, 1, 1, 1], dtype=np.int64)
-    found = loss("accuracy", truth, was, now, seed=0)
+    found = loss("accuracy", class_figures(truth, was), class_figures(truth, now), seed=0)
     assert found.value == pytest.approx(6 / 8 - 5 / 8)
     assert (found.low, found.high) == pytest.approx(paired_difference(2, 1, 8))
-    assert agreement(was, now).value == pytest.approx(5 / 8)
+    assert agreement(was == now).value == pytest.approx(5 / 8)
 
 
 def test_a_bootstrap_interval_is_seeded_and_holds_the_value() -> None:
     drawn = np.random.default_rng(0)
     truth = drawn.integers(0, 3, 200)
     answers = np.where(drawn.random(200) < 0.7, truth, drawn.integers(0, 3, 200))
-    first, again = (measured("macro_f1", truth, answers, seed=5) for _ in range(2))
+    first, again = (measured("macro_f1", class_figures(truth, answers), seed=5) for _ in range(2))
     assert first == again
     assert first.low < first.value < first.high
-    assert loss("macro_f1", truth, truth, answers, seed=5).low > 0
+    assert loss("macro_f1", class_figures(truth, truth), class_figures(truth, answers), seed=5).low > 0
 
 
 def test_the_median_interval_covers_as_promised() -> None:
@@ -92,8 +93,8 @@ def test_the_median_interval_covers_as_promised() -> None:
 
 def test_macro_f1_is_no_surer_than_accuracy_on_the_same_rows() -> None:
     truth = np.array([0, 1] * 5)
-    perfect = measured("macro_f1", truth, truth, seed=1)
+    perfect = measured("macro_f1", class_figures(truth, truth), seed=1)
     assert perfect.value == 1
-    assert perfect.low == pytest.approx(measured("accuracy", truth, truth, seed=1).low)
-    same = loss("macro_f1", truth, truth, truth, seed=1)
+    assert perfect.low == pytest.approx(measured("accuracy", class_figures(truth, truth), seed=1).low)
+    same = loss("macro_f1", class_figures(truth, truth), class_figures(truth, truth), seed=1)
     assert same.low < 0 < same.high

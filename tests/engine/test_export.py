@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from engine import export
 from engine.errors import WrongExport
-from engine.export import check_samples, export_onnx, file_logits
-from engine.inference import eager_logits
+from engine.export import check_samples, export_onnx, file_answers
+from engine.inference import eager_answers
 from engine.ports import Payload, Samples
 from engine.tasks.text_classification import TextClassification
 from tests.engine.tiny import LABELS, tiny_bert, tiny_image_rows, tiny_image_task, tiny_task, tiny_texts
@@ -36,9 +36,9 @@ def test_a_text_model_answers_alike_padded_and_alone(tmp_path: Path) -> None:
     task, texts = tiny_task(tmp_path / "base"), tiny_texts(12)[0]
     model = task.build()
     path = export_onnx(task, model, ends(texts), tmp_path / "model.onnx")
-    expected = eager_logits(task, model, task.encode(texts))
+    expected = eager_answers(task, model, task.encode(texts))
     for size in (1, 5, 12):
-        assert np.abs(file_logits(task, path, texts, size) - expected).max() < 1e-4
+        assert np.abs(file_answers(task, path, texts, size) - expected).max() < 1e-4
     graph = onnx.load(path).graph
     shapes = {
         one.name: [axis.dim_param or axis.dim_value for axis in one.type.tensor_type.shape.dim] for one in graph.input
@@ -52,8 +52,8 @@ def test_a_picture_model_answers_alike(tmp_path: Path) -> None:
     task = tiny_image_task(rows)
     model = task.build()
     path = export_onnx(task, model, rows.payloads[:2], tmp_path / "model.onnx")
-    expected = eager_logits(task, model, task.encode(rows.payloads))
-    assert np.abs(file_logits(task, path, rows.payloads, 8) - expected).max() < 1e-4
+    expected = eager_answers(task, model, task.encode(rows.payloads))
+    assert np.abs(file_answers(task, path, rows.payloads, 8) - expected).max() < 1e-4
 
 
 def test_equal_weights_give_equal_bytes_without_a_trace_of_the_machine(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_file_that_reads_the_mask_as_the_ids_does_not_pass(tmp_path: Path, mon
     model, texts = task.build(), tiny_texts(20)[0]
     with pytest.raises(WrongExport, match="differ from the trained model's"):
         export_onnx(task, model, ends(texts), tmp_path / "model.onnx")
-    wrong = file_logits(TextClassification(base, LABELS, 32), tmp_path / "model.onnx", texts, 1)
+    wrong = file_answers(TextClassification(base, LABELS, 32), tmp_path / "model.onnx", texts, 1)
     lengths = [len(example) for example in task.encode(texts)]
     by_length = {length: wrong[i] for i, length in enumerate(lengths)}
     assert all(np.allclose(wrong[i], by_length[length], atol=1e-5) for i, length in enumerate(lengths))

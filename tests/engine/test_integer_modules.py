@@ -9,8 +9,8 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from engine.export import file_logits
-from engine.inference import eager_logits
+from engine.export import file_answers
+from engine.inference import eager_answers
 from engine.integer_modules import converted, export_integers
 from engine.ports import Payload, Task
 from engine.quantization import Inputs, Setting
@@ -31,7 +31,7 @@ def calibrated(task: Task, payloads: list[Payload], activation: Inputs = "static
     batch = task.collate(examples[:2], [0, 0])
     wrap(model, setting, ["classifier"], lambda probed: task.forward(probed, batch))
     setting.active, setting.calibrating = False, True
-    eager_logits(task, model, examples)
+    eager_answers(task, model, examples)
     setting.active, setting.calibrating = True, False
     for one in ranges_of(model).values():
         one.move(keep=0.0)
@@ -47,19 +47,19 @@ def test_the_file_answers_as_the_rounding_model(tmp_path: Path, bits: int) -> No
     task, payloads = tiny_task(tmp_path / "base"), texts(200)
     model = calibrated(task, payloads, bits=bits)
     path = export_integers(task, model, payloads[:2], tmp_path / "model.onnx")
-    expected = eager_logits(task, model, task.encode(payloads))
-    found = file_logits(task, path, payloads, 1)
+    expected = eager_answers(task, model, task.encode(payloads))
+    found = file_answers(task, path, payloads, 1)
     activation_step = max(float(one.high - one.low) for one in ranges_of(model).values()) / (2**bits - 1)
     assert np.abs(found - expected).max() <= activation_step
     assert (found.argmax(1) == expected.argmax(1)).mean() >= 0.995
     with in_float(model):
-        assert np.abs(eager_logits(task, model, task.encode(payloads)) - expected).max() > 1e-3, "nothing was rounded"
+        assert np.abs(eager_answers(task, model, task.encode(payloads)) - expected).max() > 1e-3, "nothing was rounded"
 
 
 def test_static_answers_do_not_depend_on_the_neighbours(tmp_path: Path) -> None:
     task, payloads = tiny_task(tmp_path / "base"), texts(40)
     path = export_integers(task, calibrated(task, payloads), payloads[:2], tmp_path / "model.onnx")
-    alone, together = (file_logits(task, path, payloads, size) for size in (1, 40))
+    alone, together = (file_answers(task, path, payloads, size) for size in (1, 40))
     assert np.abs(alone - together).max() < 1e-5
 
 
@@ -67,8 +67,8 @@ def test_a_dynamic_file_answers_as_its_model_row_by_row(tmp_path: Path) -> None:
     task, payloads = tiny_task(tmp_path / "base"), texts(40)
     model = calibrated(task, payloads, activation="dynamic")
     path = export_integers(task, model, payloads[:2], tmp_path / "model.onnx")
-    expected = eager_logits(task, model, task.encode(payloads), batch_size=1)
-    found = file_logits(task, path, payloads, 1)
+    expected = eager_answers(task, model, task.encode(payloads), batch_size=1)
+    found = file_answers(task, path, payloads, 1)
     assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
     assert {"DynamicQuantizeLinear", "MatMulInteger"} <= {node.op_type for node in onnx.load(path).graph.node}
 
@@ -108,12 +108,12 @@ def test_a_batch_norm_is_folded_and_the_levels_stay(tmp_path: Path) -> None:
     norms = [one for one in model.modules() if isinstance(one, nn.BatchNorm2d)]
     with torch.no_grad():
         norms[0].weight[0] = -0.7  # a negative factor turns the sign of a channel's step, not its levels
-    expected = eager_logits(task, model, task.encode(payloads))
+    expected = eager_answers(task, model, task.encode(payloads))
     whole = converted(model)
     assert not any(isinstance(one, nn.BatchNorm2d) for one in whole.modules())
-    assert np.abs(eager_logits(task, whole, task.encode(payloads)) - expected).max() < 0.02 * np.abs(expected).max()
+    assert np.abs(eager_answers(task, whole, task.encode(payloads)) - expected).max() < 0.02 * np.abs(expected).max()
     path = export_integers(task, model, payloads[:2], tmp_path / "model.onnx")
-    found = file_logits(task, path, payloads, 8)
+    found = file_answers(task, path, payloads, 8)
     assert (found.argmax(1) == expected.argmax(1)).mean() >= 0.95
     assert path.stat().st_size < 0.3 * sum(one.numel() * 4 for one in model.parameters())
 

@@ -177,7 +177,7 @@ def test_weights_that_give_no_numbers_after_the_last_step_end_the_run_as_diverge
 ) -> None:
     run = tiny_run(tmp_path)
     nothing = np.full((len(run.data.valid), 2), np.nan, np.float32)
-    monkeypatch.setattr("engine.validate.eager_logits", lambda *_: nothing)
+    monkeypatch.setattr("engine.validate.eager_answers", lambda *_: nothing)
     with pytest.raises(Diverged, match="validation rows is nan after step 8"):
         trained(run, tmp_path)
 

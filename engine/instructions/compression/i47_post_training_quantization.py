@@ -10,7 +10,7 @@ from torch import nn
 
 from engine.errors import Fault, InvalidData
 from engine.four_bit import export_four_bit
-from engine.inference import eager_logits
+from engine.inference import eager_answers
 from engine.instruction import TEXT_TASKS, Instruction
 from engine.integer_modules import export_integers
 from engine.quantization import Setting
@@ -149,7 +149,7 @@ class PostTrainingQuantization(Instruction):
         setting.active, setting.calibrating = False, True
         for number, start in enumerate(range(0, len(order), _BATCH)):
             batch = [examples[i] for i in order[start : start + _BATCH]]
-            eager_logits(run.task, model, batch, _BATCH)
+            eager_answers(run.task, model, batch, _BATCH)
             for one in ranges_of(model).values():
                 one.move(keep=number / (number + 1), widen=self.range == "minmax")
         setting.active, setting.calibrating = True, False

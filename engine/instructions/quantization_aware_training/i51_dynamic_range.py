@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from engine.inference import eager_logits
+from engine.inference import eager_answers
 from engine.instruction import Instruction
 from engine.quantization import Setting
 from engine.quantized import ranges_of, setting_of
@@ -110,7 +110,7 @@ class DynamicRange(Instruction):
         for one in ranges:
             one.counted = [0, 0]
         setting.counting = True
-        eager_logits(run.task, run.model, run.data.examples["train"][:_COUNTED_ROWS])
+        eager_answers(run.task, run.model, run.data.examples["train"][:_COUNTED_ROWS])
         setting.counting = False
         return [one.counted[0] / max(1, one.counted[1]) for one in ranges] or [0.0]
 

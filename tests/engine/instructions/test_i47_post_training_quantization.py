@@ -10,8 +10,8 @@ from onnx import numpy_helper
 from torch import nn
 
 from engine.errors import InvalidData, InvalidPlan
-from engine.export import file_logits
-from engine.inference import eager_logits
+from engine.export import file_answers
+from engine.inference import eager_answers
 from engine.plan import Plan
 from engine.quantized import in_float, plain_state, ranges_of
 from engine.run import Run
@@ -44,12 +44,12 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
         run = compressed(folder, scheme=scheme)
         path, examples = exported(run, folder), run.data.examples["train"]
         with in_float(run.model):
-            plain = eager_logits(run.task, run.model, examples, 1)
+            plain = eager_answers(run.task, run.model, examples, 1)
         found[scheme] = {
             "bytes": path.stat().st_size,
             "float": plain,
-            "rounded": eager_logits(run.task, run.model, examples, 1),
-            "file": file_logits(run.task, path, list(run.data.train.payloads), 1),
+            "rounded": eager_answers(run.task, run.model, examples, 1),
+            "file": file_answers(run.task, path, list(run.data.train.payloads), 1),
         }
     return found
 
@@ -76,7 +76,7 @@ def test_ranges_come_from_training_rows_in_evaluation_mode(tmp_path: Path) -> No
     run.model.register_forward_pre_hook(lambda module, _: seen.append(module.training))
     ranges = {name: (float(one.low), float(one.high)) for name, one in ranges_of(run.model).items()}
     assert all(low < high for low, high in ranges.values())
-    eager_logits(run.task, run.model, run.data.examples["test"])
+    eager_answers(run.task, run.model, run.data.examples["test"])
     assert ranges == {name: (float(one.low), float(one.high)) for name, one in ranges_of(run.model).items()}
     assert seen
     assert not any(seen)

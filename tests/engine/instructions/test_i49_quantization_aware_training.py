@@ -11,8 +11,8 @@ from engine.catalogue import CATALOGUE
 from engine.checkpoint import Snapshots
 from engine.errors import InvalidPlan
 from engine.events import Listed, Warned
-from engine.export import file_logits
-from engine.inference import eager_logits
+from engine.export import file_answers
+from engine.inference import eager_answers
 from engine.plan import Plan
 from engine.prepare import begin
 from engine.quantized import in_float, plain_state, ranges_of, setting_of
@@ -33,8 +33,8 @@ def test_the_exported_file_is_what_was_trained(tmp_path: Path) -> None:
     run = trained(text_run(tmp_path, [QAT], count=200, epochs=3, learning_rate=5e-3), tmp_path)
     path = run.plan.slot("exporter").exporter(run, run.model, tmp_path)
     payloads = list(run.data.train.payloads)
-    expected = eager_logits(run.task, run.model, run.data.examples["train"])
-    found = file_logits(run.task, path, payloads, 1)
+    expected = eager_answers(run.task, run.model, run.data.examples["train"])
+    found = file_answers(run.task, path, payloads, 1)
     step = max(float(one.high - one.low) for one in ranges_of(run.model).values()) / 255
     assert np.abs(found - expected).max() <= step
     assert (found.argmax(1) == expected.argmax(1)).mean() >= 0.995
@@ -108,10 +108,10 @@ def test_a_resumed_run_stands_where_it_stood(tmp_path: Path) -> None:
 
 def test_the_reference_is_the_same_model_without_rounding(tmp_path: Path) -> None:
     run = trained(text_run(tmp_path, [{"name": QAT, "weight_bits": 3}]), tmp_path)
-    rounded = eager_logits(run.task, run.model, run.data.examples["test"])
+    rounded = eager_answers(run.task, run.model, run.data.examples["test"])
     with in_float(run.model):
-        plain = eager_logits(run.task, run.model, run.data.examples["test"])
-    again = eager_logits(run.task, run.model, run.data.examples["test"])
+        plain = eager_answers(run.task, run.model, run.data.examples["test"])
+    again = eager_answers(run.task, run.model, run.data.examples["test"])
     assert not np.allclose(plain, rounded)
     assert (again == rounded).all()
 
