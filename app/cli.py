@@ -1,4 +1,4 @@
-"""The operators' commands: serve, api, worker, migrate, demo. Each loads only what it needs, by name.
+"""The operators' commands: serve, api, worker, migrate, admin-key, demo. Each loads only what it needs, by name.
 
 A worker must not import what the API needs and the API not what the demo needs, so nothing heavy is imported here.
 """
@@ -85,6 +85,13 @@ def migrate(words: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+def admin_key(words: argparse.Namespace) -> int:
+    """Make another admin key straight in the database, where the first is lost."""
+    secret = load("app.auth.recovery").recover(_settings(words))
+    load("app.telling").tell(as_json=words.json, key=secret)
+    return ExitCode.OK
+
+
 def demo(words: argparse.Namespace) -> int:
     """Train, compress and prove a small model on a server of its own, and show its receipt."""
     return int(load("app.demo").demo(json_to=words.json, keep=words.keep))
@@ -100,7 +107,8 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    for name, run in (("serve", serve), ("api", api), ("worker", worker), ("migrate", migrate)):
+    runs = {"serve": serve, "api": api, "worker": worker, "migrate": migrate, "admin-key": admin_key}
+    for name, run in runs.items():
         one = command(name, run)
         one.add_argument("--data-dir", type=Path, metavar="DIR", help="FIFTYTWO_DATA_DIR (default ./fiftytwo-data)")
         one.add_argument("--json", action="store_true", help="tell what is told as JSON, one line a fact")

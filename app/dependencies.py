@@ -100,7 +100,10 @@ async def identify(request: Request) -> Identity:
     digest = keys.digest(secret.strip())
     identity = keys.remembered(digest) or await run_in_threadpool(keys.look_up, digest)
     if identity is None:
-        raise Unauthorized("the key is not known here, or was revoked")
+        raise Unauthorized(
+            "the key is not known here, or was revoked",
+            remedy="use another key; on the server's machine, `fiftytwo admin-key` makes one where all are lost",
+        )
     rate: Rate = request.app.state.rate
     wait = rate.take(identity.key)
     if wait > 0:

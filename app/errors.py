@@ -82,11 +82,10 @@ class Unauthorized(ServiceError):
     """No key, or not one of ours."""
 
     status, code, title = 401, "unauthorized", "A valid key is needed"
+    remedy = "send `Authorization: Bearer KEY`"
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(
-            detail, remedy="send `Authorization: Bearer KEY`", headers={"WWW-Authenticate": 'Bearer realm="fiftytwo"'}
-        )
+    def __init__(self, detail: str, *, remedy: str = "") -> None:
+        super().__init__(detail, remedy=remedy, headers={"WWW-Authenticate": 'Bearer realm="fiftytwo"'})
 
 
 class Forbidden(ServiceError):

@@ -37,7 +37,8 @@ class Settings(BaseSettings):
     bootstrap_key: SecretStr | None = Field(
         default=None,
         min_length=8,
-        description="The first admin key; without one a random key is made at the first start and shown once.",
+        description="The first admin key; without one a random key is made at the first start and shown once. Should it"
+        " be lost, `fiftytwo admin-key` makes another.",
     )
     models_dir: Path | None = Field(default=None, description="Folder of local base models in Hugging Face layout.")
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")

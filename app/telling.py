@@ -17,7 +17,7 @@ def tell(*, as_json: bool, **facts: str) -> None:
 def next_steps(address: str, key: str | None) -> str:
     """What to type in another shell to have a first model; `key` is None where it was shown at an earlier start."""
     command = _command()
-    exported = key or "...   # an admin key of yours"
+    exported = key or f"...   # a key of yours; lost: {command} admin-key"
     return f"""\
 next, in another shell:
   export FIFTYTWO_SERVER={address}

@@ -23,6 +23,7 @@ OPERATORS = {
     "api": "only the API",
     "worker": "only one worker",
     "migrate": "bring the database to this version",
+    "admin-key": "make another admin key straight in the database, where the first is lost",
     "demo": "train, compress and prove a small model on a server of its own",
 }
 _EXIT_CODES = """\

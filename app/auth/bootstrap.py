@@ -27,9 +27,14 @@ def bootstrap(database: Database, settings: Settings) -> str | None:
         if repository.count(session) > 0:
             return None
         secret = given or new_secret()
-        key = add_key(session, "bootstrap", "admin", FIRST_TENANT, secret, made_by=None)
-        audit(session, Identity(FIRST_TENANT, key.id, "admin"), "key.create", key.id, {"role": "admin"})
+        add_admin(session, "bootstrap", secret)
     return None if given else secret
+
+
+def add_admin(session: Session, name: str, secret: str) -> None:
+    """Store an admin key of the first tenant that nobody's key has made."""
+    key = add_key(session, name, "admin", FIRST_TENANT, secret, made_by=None)
+    audit(session, Identity(FIRST_TENANT, key.id, "admin"), "key.create", key.id, {"role": "admin", "name": name})
 
 
 def new_secret() -> str:
