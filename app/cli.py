@@ -8,6 +8,7 @@ import gc
 import importlib
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -77,9 +78,12 @@ def worker(words: argparse.Namespace) -> int:
 
 
 def migrate(words: argparse.Namespace) -> int:
-    """Bring the database to this version."""
+    """Bring the database to this version, and store FIFTYTWO_BOOTSTRAP_KEY where it is set and there is no key yet."""
     settings = _settings(words)
     load("app.migrate").migrate(settings)
+    if settings.bootstrap_key is not None:
+        with closing(load("app.database").Database(settings.database)) as database:
+            load("app.auth.bootstrap").bootstrap(database, settings)
     if words.json:
         print('{"migrated": true}')
     return ExitCode.OK

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from app.auth.keyring import KeyRing
 from app.database import Database
 from app.serve import CannotServe, device, free_port, held
 from app.telling import next_steps
@@ -247,6 +249,18 @@ def test_migrate_makes_the_tables_once(
     job = put_job(database)
     assert job_of(database, job).state == "queued"
     database.close()
+
+
+def test_migrate_stores_the_operators_first_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FIFTYTWO_DATABASE_URL", raising=False)
+    for secret in ("given-by-the-operator", "and-another-later"):
+        monkeypatch.setenv("FIFTYTWO_BOOTSTRAP_KEY", secret)
+        assert main(["migrate", "--data-dir", str(tmp_path)]) == 0
+    with closing(Database(f"sqlite:///{tmp_path / 'fiftytwo.db'}")) as database:
+        keys = KeyRing(database)
+        first, later = (keys.look_up(keys.digest(one)) for one in ("given-by-the-operator", "and-another-later"))
+    assert first is not None
+    assert (first.tenant, first.role, later) == ("default", "admin", None)
 
 
 def test_gpus_are_dealt_out_unless_the_operator_did(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,10 @@ def test_no_secret_has_a_default(services: dict[str, dict[str, Any]], text: str)
     assert set(re.findall(r"\$\{(\w+):-", text)) <= {"TORCH_INDEX"}
 
 
+def test_the_first_key_reaches_the_one_who_stores_it(services: dict[str, dict[str, Any]]) -> None:
+    assert {name for name in OWN if "FIFTYTWO_BOOTSTRAP_KEY" in services[name]["environment"]} == {"migrate"}
+
+
 def test_only_the_api_has_a_port_and_only_here(services: dict[str, dict[str, Any]]) -> None:
     assert {name for name, service in services.items() if service.get("ports")} == {"api"}
     assert services["api"]["ports"] == ["127.0.0.1:8052:8052"]
