@@ -52,12 +52,30 @@ def _fault(detail: ErrorDetails, model: type[BaseModel]) -> Fault:
     path, owner = _place(detail["loc"], model, whole=kind == "extra_forbidden")
     pointer = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
     if kind == "extra_forbidden":
-        known = sorted(set(owner.model_fields) - {"name"}) if owner else []
-        near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
-        remedy = f"did you mean {near[0]}?" if near else f"leave it out; known are {', '.join(known) or 'none'}"
-        return Fault(pointer, "unknown_field", f"there is no field {str(path[-1])[:80]!r} here", remedy)
+        said = f"there is no field {str(path[-1])[:80]!r} here"
+        return Fault(pointer, "unknown_field", said, _nearest(str(path[-1]), owner, model))
     text = detail["msg"].removeprefix("Value error, ")
     return Fault(pointer, kind, text, str(context.get("remedy") or _REMEDIES.get(kind) or _from_context(kind, context)))
+
+
+def _nearest(name: str, owner: type[BaseModel] | None, model: type[BaseModel]) -> str:
+    """The remedy for an unknown field: the nearest known name, or the pointer of one that belongs elsewhere."""
+    known = sorted(set(owner.model_fields) - {"name"}) if owner else []
+    here, elsewhere = {one: one for one in known}, _pointers(model)
+    # A name that is all but right elsewhere is likelier meant than one that is merely like it here.
+    for places, cutoff in ((here, 0.8), (elsewhere, 0.8), (here, 0.5)):
+        if near := difflib.get_close_matches(name, places, n=1, cutoff=cutoff):
+            return f"did you mean {places[near[0]]}?"
+    return f"leave it out; known are {', '.join(known) or 'none'}"
+
+
+def _pointers(model: type[BaseModel], above: str = "") -> dict[str, str]:
+    """Where each field of a body and of its sections stands; of a name that is there twice, the outermost."""
+    found: dict[str, str] = {}
+    for name, field in model.model_fields.items():
+        section = _model_in(field.annotation)
+        found |= _pointers(section, f"{above}/{name}") if section is not None else {}
+    return found | {name: f"{above}/{name}" for name in model.model_fields}
 
 
 def _from_context(kind: str, context: Mapping[str, Any]) -> str:
