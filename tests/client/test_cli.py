@@ -107,7 +107,15 @@ def test_the_one_line_journey(
     }
     assert (out / "model.onnx").is_file()
     printed = capsys.readouterr().out
-    for part in ("0.9700", "22,000,000", "x 0.244", "min_metric", "few rows [n < 200]", f"fiftytwo predict {out}"):
+    for part in (
+        "0.9700",
+        "22,000,000",
+        "x 0.244",
+        "x 0.350 (median of pairs)",
+        "min_metric",
+        "few rows [n < 200]",
+        f"fiftytwo predict {out}",
+    ):
         assert part in printed
 
 
