@@ -1,17 +1,27 @@
-"""A job's progress, live on a terminal and silent elsewhere. Knows a job's JSON and rich, nothing of HTTP details."""
+"""A job's progress: drawn live on a terminal, told in a few plain lines elsewhere.
 
+Knows a job's JSON and rich, nothing of HTTP details.
+"""
+
+import time
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from client.http import Client, Json
+from client.http import TERMINAL, Client, Json
+
+# Between two plain lines of one phase lie at least so many seconds and a tenth of the steps, or the longer silence.
+_LINE_SECONDS, _SILENT_SECONDS = 10.0, 60.0
+_LOOK_SECONDS = 2
 
 
 def follow(client: Client, job_id: str, console: Console) -> Json:
-    """The job once it has ended, its progress drawn on `console` meanwhile if that is a terminal."""
-    if not console.is_terminal:
+    """The job once it has ended; meanwhile `console`, unless it is quiet, shows how far it is."""
+    if console.quiet:
         return client.wait(job_id)
+    if not console.is_terminal:
+        return _follow_in_lines(client, job_id, console)
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -26,6 +36,35 @@ def follow(client: Client, job_id: str, console: Console) -> Json:
         for job in client.watch(job_id, every=0.5):
             progress.update(bar, **_drawn(job))
     return job
+
+
+def _follow_in_lines(client: Client, job_id: str, console: Console) -> Json:
+    lines, job = Lines(), client.job(job_id)
+    while job["state"] not in TERMINAL:
+        if line := lines.line(job, time.monotonic()):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        job = client.job(job_id, wait_seconds=_LOOK_SECONDS)
+    return job
+
+
+class Lines:
+    """Which looks at a job deserve a plain line: each new state or phase, and now and then how far it is."""
+
+    def __init__(self) -> None:
+        self._at = 0.0
+        self._phase: tuple[Any, Any] | None = None
+        self._share = 0.0
+
+    def line(self, job: Json, now: float) -> str | None:
+        """The line of this look, None where it deserves none; `now` is a clock's seconds."""
+        drawn, phase = _drawn(job), (job["state"], job.get("phase"))
+        share = drawn["completed"] / drawn["total"] if drawn["total"] else 0.0
+        silent = now - self._at
+        moved = share - self._share >= 0.1 and silent >= _LINE_SECONDS
+        if phase == self._phase and not moved and silent < _SILENT_SECONDS:
+            return None
+        self._at, self._phase, self._share = now, phase, share
+        return "  ".join(filter(None, (drawn["description"], drawn["steps"], drawn["figures"])))
 
 
 def _drawn(job: Json) -> dict[str, Any]:
