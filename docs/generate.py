@@ -23,6 +23,8 @@ from docs.problems import problems
 from engine.catalogue import CATALOGUE, describe
 
 PACKAGES = ("client", "app", "worker", "engine", "migrations", "benchmarks", "docs")
+# Higher numbers are those of contributors.
+OF_THE_ARTICLE = 52
 
 
 # Instructions.
@@ -141,15 +143,22 @@ def _caption(path: Path) -> str:
     return first.split(". ")[0].rstrip(".")
 
 
-# The figures of the README.
+# What the README takes from elsewhere.
 
 
 def readme() -> str:
-    """The README with the figures of the recorded demo run between its markers."""
+    """The README with what is read off the catalogue and the recorded demo run between its markers."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    begin, end = "<!-- figures: make docs -->", "<!-- end of figures -->"
+    exist = sum(number <= OF_THE_ARTICLE for number in CATALOGUE)
+    text = _filled(text, "count", f"{OF_THE_ARTICLE} instructions, of which {exist} exist so far")
+    return _filled(text, "figures", f"\n\n{figures()}\n\n").rstrip("\n")
+
+
+def _filled(text: str, name: str, content: str) -> str:
+    """The text with `content` between the markers of this name."""
+    begin, end = f"<!-- {name}: make docs -->", f"<!-- end of {name} -->"
     before, rest = text.split(begin)
-    return f"{before}{begin}\n\n{figures()}\n\n{end}{rest.split(end)[1]}".rstrip("\n")
+    return f"{before}{begin}{content}{end}{rest.split(end)[1]}"
 
 
 PAGES: Mapping[str, Callable[[], str]] = {

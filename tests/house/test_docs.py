@@ -84,6 +84,11 @@ def test_the_generated_pages_are_fresh(root: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_readme_says_how_many_of_the_instructions_exist(root: Path) -> None:
+    files = list(root.glob("engine/instructions/*/i[0-5][0-9]_*.py"))
+    assert f"52 instructions, of which {len(files)} exist so far" in _read(root, "README.md")
+
+
 @pytest.mark.parametrize("name", ["make check", "make test"])
 def test_ci_runs_what_the_readme_says(root: Path, name: str) -> None:
     assert name in _read(root, ".ci/run")
