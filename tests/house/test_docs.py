@@ -78,6 +78,10 @@ def test_every_setting_says_what_it_is() -> None:
     assert [name for name, field in Settings.model_fields.items() if len(field.description or "") < 20] == []
 
 
+def test_what_a_server_keeps_in_its_default_folder_is_never_tracked(root: Path) -> None:
+    assert f"{Settings.model_fields['data_dir'].default}/" in _read(root, ".gitignore").splitlines()
+
+
 def test_the_generated_pages_are_fresh(root: Path) -> None:
     command = [sys.executable, "-m", "docs.generate", "--check"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
