@@ -7,6 +7,7 @@ EngineError
 ├── TimeLimit        training.max_seconds went by
 ├── OutOfMemory      an allocation was refused
 ├── DiskFull         a file could not be written
+├── BudgetExhausted  the next private draw would spend more than there is
 ├── LimitMissed      the receipt's figures miss the limits of the spec
 └── WrongExport      the exported file does not answer as the trained model does
 """
@@ -92,6 +93,13 @@ class DiskFull(EngineError):
 
     code = "disk_full"
     title = "The disk is full"
+
+
+class BudgetExhausted(EngineError):
+    """The next private draw would spend more than there is; nothing was drawn."""
+
+    code = "budget_exhausted"
+    title = "The privacy budget is spent"
 
 
 class LimitMissed(EngineError):

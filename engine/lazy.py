@@ -9,6 +9,30 @@ from types import ModuleType
 
 
 @cache
+def peft() -> ModuleType:
+    """PEFT: adapters beside frozen layers."""
+    return importlib.import_module("peft")
+
+
+@cache
 def torch_pruning() -> ModuleType:
     """Torch-Pruning: dependency graphs of coupled layers."""
     return importlib.import_module("torch_pruning")
+
+
+@cache
+def dp_accounting() -> ModuleType:
+    """dp-accounting: the events that an account of privacy is made of."""
+    return importlib.import_module("dp_accounting")
+
+
+@cache
+def dp_accounting_pld() -> ModuleType:
+    """dp-accounting's privacy loss distributions."""
+    return importlib.import_module("dp_accounting.pld")
+
+
+@cache
+def dp_accounting_rdp() -> ModuleType:
+    """dp-accounting's Rényi divergences."""
+    return importlib.import_module("dp_accounting.rdp")

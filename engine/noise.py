@@ -1,0 +1,95 @@
+"""Randomness that nobody can repeat: draws of rows, and Gaussian noise on a grid. Knows no model, no seed and no run.
+
+Whoever knows the noise can subtract it, and whoever knows which rows were drawn loses the amplification by sampling.
+So both come from the operating system's generator, by way of a stream cipher under a key that is made for one use,
+and nothing here is ever stored, returned or sent: there is no state that a snapshot could hold.
+
+The analysis is of real numbers. The clipped sum and the noise are rounded to one grid before they are added, so that
+the low bits of a float carry nothing (Mironov 2012); that rounding is paid for in the sensitivity. There is no formal
+proof for floating-point training, and timing is not defended.
+"""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from torch import Tensor
+
+Source: TypeAlias = Literal["os", "torch"]
+Normal: TypeAlias = Callable[[int], Tensor]  # how many values: standard normal, (n,), float64
+
+_BLOCK = 1 << 16  # values at a time: what stays in a processor's cache
+_GRID = 2.0**-20  # of the noise's standard deviation
+
+
+class Stream:
+    """Bits of AES-256 in counter mode under a key of its own; it refuses to be copied or stored."""
+
+    def __init__(self) -> None:
+        self._cipher = Cipher(algorithms.AES(os.urandom(32)), modes.CTR(os.urandom(16))).encryptor()
+        self._zeros = bytes(8 * _BLOCK)
+
+    def words(self, count: int) -> npt.NDArray[np.uint64]:
+        """Uniform words, (count,)."""
+        found = np.empty(count, np.uint64)
+        for start in range(0, count, _BLOCK):
+            size = min(_BLOCK, count - start)
+            found[start : start + size] = np.frombuffer(self._cipher.update(self._zeros[: 8 * size]), np.uint64)
+        return found
+
+    def normal(self, count: int) -> Tensor:
+        """Standard normal values, (count,), float64: Box and Muller 1958 on 53 bits."""
+        pairs = (count + 1) // 2
+        words = (self.words(2 * pairs) >> np.uint64(11)).astype(np.float64)
+        uniform = torch.from_numpy(words).add_(0.5).mul_(2.0**-53)
+        radius, angle = uniform[:pairs].log_().mul_(-2).sqrt_(), uniform[pairs:].mul_(2 * math.pi)
+        return torch.cat([angle.cos().mul_(radius), angle.sin().mul_(radius)])[:count]
+
+    def __reduce__(self) -> str:
+        raise TypeError("secret randomness is not stored")
+
+
+def drawn(rows: int, rate: float) -> npt.NDArray[np.int64]:
+    """The numbers of the rows that a Poisson draw takes: each of `rows` by itself with probability `rate`."""
+    if rate >= 1:
+        return np.arange(rows)
+    # Rounded down: a row is never likelier than the account says.
+    return np.flatnonzero(Stream().words(rows) < np.uint64(math.floor(rate * 2.0**64)))
+
+
+def coins(count: int) -> npt.NDArray[np.bool_]:
+    """Fair coins, (count,)."""
+    return (Stream().words(count) & np.uint64(1)).astype(np.bool_)
+
+
+def source(name: Source) -> Normal:
+    """Normal values for one use: of the cipher, or PyTorch's generator, which is faster and not cryptographic."""
+    if name == "os":
+        return Stream().normal
+    generator = torch.Generator().manual_seed(int.from_bytes(os.urandom(8), "big") >> 1)
+    return lambda count: torch.randn(count, generator=generator, dtype=torch.float64)
+
+
+def privatise(sums: Sequence[Tensor], bound: float, sigma: float, divisor: float, normal: Normal) -> None:
+    """Replace sums whose joint L2 sensitivity is `bound` by (sum + noise) / divisor, in place.
+
+    Noise has the standard deviation sigma times the sensitivity after rounding to the grid. Call it once a release.
+
+    Args:
+        sums: tensors of any shape, together one vector.
+        divisor: fixed beforehand, never counted from the rows.
+    """
+    grid = 2.0 ** math.floor(math.log2(sigma * bound * _GRID))
+    deviation = sigma * (bound + grid * math.sqrt(sum(one.numel() for one in sums)))
+    for one in sums:
+        flat = one.view(-1)
+        for start in range(0, flat.numel(), _BLOCK):
+            block = flat[start : start + _BLOCK]
+            steps = block.double().div_(grid).round_()
+            steps += normal(block.numel()).to(block.device).mul_(deviation / grid).round_()
+            block.copy_(steps.mul_(grid / divisor))
