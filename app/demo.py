@@ -75,7 +75,8 @@ def demo(*, json_to: str | None = None, keep: Path | None = None) -> ExitCode:
             error = job.get("error") or {}
             raise ClientError(
                 f"the job {job['state']}: {error.get('detail') or error.get('title')}",
-                remedy=str(error.get("remedy") or "see the log: fiftytwo demo --keep DIR, then DIR/server/logs"),
+                # Not the job's own remedy: its server ends here, so there is nothing left to download or to submit to.
+                remedy="fiftytwo demo --keep DIR keeps the receipt, the model and the server's logs",
             )
         console.print(f"the receipt's limits hold{f'; everything is in {keep}' if keep else ''}")
         return ExitCode.OK

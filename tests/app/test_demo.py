@@ -62,7 +62,9 @@ def test_a_receipt_that_passes_ends_well(stood_in: StandIn, tmp_path: Path, caps
 def test_a_failed_job_fails_the_demo(stood_in: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
     stood_in.job_state = "failed"
     assert main(["demo"]) == 1
-    assert "a limit is missed" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "a limit is missed" in printed
+    assert "next: fiftytwo demo --keep DIR" in printed
 
 
 def test_limits_that_did_not_pass_fail_the_demo(stood_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
