@@ -53,6 +53,7 @@ def _instruction(one: Mapping[str, Any]) -> str:
     facts = [
         ("band", f"{one['band'].replace('_', ' ')} ({one['tier']})"),
         ("tasks", code(one["tasks"])),
+        ("kinds of job", code(one["kinds"])),
         ("hooks", code(one["hooks"])),
         ("provides", code(one["provides"])),
         *(("needs", f"`{fact}`: {reason}") for fact, reason in one["needs"].items()),

@@ -6,6 +6,7 @@ same command goes on). Anything else: the process was lost, and the same command
 
 import argparse
 import errno
+import json
 import logging
 import os
 import sys
@@ -22,7 +23,8 @@ from engine.errors import DiskFull, EngineError, InvalidData, InvalidPlan, OutOf
 from engine.events import Failed, JsonLines, Stopped
 from engine.faults import from_validation
 from engine.interrupt import Interrupt, StopRequested
-from engine.job import run_job
+from engine.kinds import AnySpec, spec_class
+from engine.runners import run_any
 from engine.spec import Spec
 
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
@@ -61,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     try:
         interrupt.listen()
-        run_job(_read(given.job), given.out, sink, job=given.id, interrupt=interrupt)
+        run_any(_read(given.job), given.out, sink, job=given.id, interrupt=interrupt)
     except StopRequested:
         sink.emit(Stopped())
         return STOPPED
@@ -79,11 +81,16 @@ def _only_events() -> IO[str]:
     return events
 
 
-def _read(path: Path) -> Spec:
+def _read(path: Path) -> AnySpec:
+    content = path.read_bytes()
     try:
-        return Spec.model_validate_json(path.read_bytes())
+        kind = spec_class(json.loads(content))
+    except ValueError:
+        kind = Spec  # which says what is wrong with the text
+    try:
+        return kind.model_validate_json(content)
     except ValidationError as error:
-        raise InvalidPlan(from_validation(error, Spec)) from error
+        raise InvalidPlan(from_validation(error, kind)) from error
 
 
 def _as_engine_error(error: Exception) -> EngineError:

@@ -106,6 +106,7 @@ def _description(kind: type[Instruction]) -> dict[str, Any]:
         "title": kind.title,
         "does": kind.does(),
         "tasks": sorted(kind.tasks),
+        "kinds": sorted(kind.kinds),
         "hooks": list(one.hooks),
         "provides": sorted(one.provides),
         "needs": dict(one.needs),

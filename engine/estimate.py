@@ -32,7 +32,6 @@ def estimate(spec: Spec, splits: dict[str, int]) -> dict[str, Any]:
     passes = epochs * (_TRAIN_PASSES * rows + splits.get("valid", 0)) + _MEASURED_PASSES * splits.get("test", 0)
     operations = cost.operations * passes
     rate = _matrix_rate() * _SHARE_OF_MATRIX_RATE
-    narrow = any(one.number in range(47, 53) for one in spec.instructions)
     return {
         "estimated": True,
         "basis": f"{cost.parameters} weights, {rate / 1e9:.0f} GFLOP/s by a probe on this machine",
@@ -41,7 +40,7 @@ def estimate(spec: Spec, splits: dict[str, int]) -> dict[str, Any]:
         "memory_bytes": cost.parameters * _BYTES_A_WEIGHT_IN_TRAINING
         + cost.activation_bytes * spec.training.batch_size
         + 600_000_000,
-        "file_bytes": cost.parameters * (1 if narrow else 4) + _GRAPH_BYTES,
+        "file_bytes": _file_bytes(spec, cost.parameters),
     }
 
 
@@ -55,3 +54,24 @@ def _matrix_rate() -> float:
         torch.mm(left, right)
         seconds.append(time.perf_counter() - started)
     return float(2 * _PROBED**3 / min(seconds))
+
+
+def estimate_derived(spec: Spec, scored: int) -> dict[str, Any]:
+    """The same for a job that begins with a trained model, by what `scored` rows and its recovery steps cost."""
+    cost = TASKS[spec.task].cost(find(spec.base_model, models_dir(), weights=False), spec.training.max_length)
+    steps = sum(int(getattr(one, "recovery_steps", 0) or getattr(one, "steps", 0)) for one in spec.instructions)
+    passes = _TRAIN_PASSES * steps * spec.training.batch_size + _MEASURED_PASSES * scored
+    rate = _matrix_rate() * _SHARE_OF_MATRIX_RATE
+    return {
+        "estimated": True,
+        "basis": f"{cost.parameters} weights, {rate / 1e9:.0f} GFLOP/s by a probe on this machine",
+        "total_steps": steps,
+        "seconds": round(cost.operations * passes / rate + _FIXED_SECONDS, 1),
+        "memory_bytes": cost.parameters * (_BYTES_A_WEIGHT_IN_TRAINING if steps else 8) + 600_000_000,
+        "file_bytes": _file_bytes(spec, cost.parameters) if spec.kind == "compress" else None,
+    }
+
+
+def _file_bytes(spec: Spec, parameters: int) -> int:
+    narrow = any(one.number in range(47, 53) for one in spec.instructions)
+    return parameters * (1 if narrow else 4) + _GRAPH_BYTES

@@ -15,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from engine.accounting import PrivacyEvent
 from engine.errors import Fault
 from engine.hooks import Phase, each, fold, hooks_of, overridden, slot
 from engine.ports import Answers, Batch, Payload
@@ -36,6 +37,10 @@ TIERS: Mapping[str, str] = {
 }
 ALL_TASKS = frozenset({"text_classification", "causal_lm", "image_classification", "text_image_pairs"})
 TEXT_TASKS = frozenset({"text_classification", "causal_lm", "text_image_pairs"})
+# The kinds of job that an instruction may act in: it trains, it works on a trained model, or it only looks at the file.
+TRAINS: frozenset[str] = frozenset({"train"})
+COMPRESSES: frozenset[str] = TRAINS | {"compress"}
+AUDITS: frozenset[str] = COMPRESSES | {"evaluate"}
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class Instruction(BaseModel):
     source: ClassVar[str]
     metric: ClassVar[str]
     tasks: ClassVar[frozenset[str]] = ALL_TASKS
+    kinds: ClassVar[frozenset[str]] = TRAINS
+    """The kinds of job whose plan may hold it."""
     name: str
 
     # The declaration. Properties, since a parameter may decide.
@@ -107,6 +114,14 @@ class Instruction(BaseModel):
 
     def check(self, spec: "Spec", facts: frozenset[str]) -> Iterable[Fault]:
         """Further faults of this choice in this spec; pointers are relative to the instruction, such as "/ratio"."""
+        return ()
+
+    def spends(self, spec: "Spec", rows: int) -> Sequence[PrivacyEvent]:
+        """The private releases that it plans on so many nominal training rows; pure, so the ledger can reserve them.
+
+        Raises:
+            InvalidPlan: where its numbers do not fit that many rows.
+        """
         return ()
 
     # Data.
@@ -141,6 +156,11 @@ class Instruction(BaseModel):
     @slot
     def scaler(self, run: Run) -> torch.amp.GradScaler:
         """Make the gradient scaler."""
+        raise NotImplementedError
+
+    @slot
+    def total_steps(self, run: Run) -> int:
+        """How many optimizer steps the run takes from its beginning, told before the first."""
         raise NotImplementedError
 
     @slot
@@ -230,7 +250,16 @@ class Instruction(BaseModel):
         """The measured effects, for the receipt."""
         return {}
 
-    def preprocess(self) -> Mapping[str, Any] | None:
+    @each
+    def evidence(self, run: Run) -> Mapping[str, Mapping[str, Any]]:
+        """What it knows for sections of the receipt, such as {"privacy": {...}}; what one leaves null another fills."""
+        return {}
+
+    def artifacts(self, run: Run) -> Mapping[str, Path]:
+        """Further folders to be handed over, each as one ZIP, by the kind of artifact that it becomes."""
+        return {}
+
+    def preprocess(self, run: Run) -> Mapping[str, Any] | None:
         """What inference must replay before the model sees an input, for the artifact's list; None for nothing."""
         return None
 

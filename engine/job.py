@@ -4,20 +4,21 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
+from engine.accounting import PrivacyBudget
 from engine.checkpoint import Snapshots
 from engine.data import Data, Source, read_rows, split_by_content
 from engine.deliver import deliver
 from engine.errors import InvalidData, InvalidPlan
 from engine.events import Finished, PhaseStarted, Sink
 from engine.interrupt import Interrupt
+from engine.journal import FILENAME, Journal
 from engine.models import Base, fault, find, models_dir
 from engine.plan import Plan
 from engine.ports import Answers, Task
-from engine.rows import SPLITS, Rows, group_facts
+from engine.randomness import settle_sums
+from engine.rows import SPLITS, Rows, group_facts, nominal_rows
 from engine.run import Run
-from engine.spec import Spec
+from engine.spec import Spec, TrainFile
 from engine.tasks import TASKS
 from engine.train import train
 from engine.twin import untreated_answers
@@ -32,14 +33,13 @@ def run_job(spec: Spec, folder: Path, sink: Sink, *, job: str | None, interrupt:
         EngineError: with every fault found.
         StopRequested: after a snapshot, where one could be taken.
     """
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # A guard for debugging that costs a pass over each new buffer; its module hides the setting from type checkers.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    settle_sums()
     sink.emit(PhaseStarted(phase="data"))
     sources = [(Source.open(Path(path)), role) for role, path in spec.files()]
     base = _base(spec)
     rows = read_rows(sources, _labels(spec, sources))
     run = Run(spec, Plan.of(spec, facts_of(rows, base) | group_facts(source.roles for source, _ in sources)), sink)
+    run.journal = Journal(folder / FILENAME, _budget(spec, rows))
     run.task, run.data = load(run, rows, base, sources[0][0].labels)
     fingerprint = _fingerprint(spec, sources)
     train(run, Snapshots(folder, sink, fingerprint), interrupt)
@@ -52,8 +52,17 @@ def run_job(spec: Spec, folder: Path, sink: Sink, *, job: str | None, interrupt:
 
 def _fingerprint(spec: Spec, sources: Sequence[tuple[Source, str]]) -> str:
     """What a snapshot belongs to: the spec and the bytes of the data, wherever these lie."""
-    parts = [spec.model_dump_json(exclude={"dataset"}), *(f"{role}:{source.sha256}" for source, role in sources)]
+    parts = [
+        spec.model_dump_json(exclude={"dataset", "privacy_budget"}),
+        *(f"{role}:{source.sha256}" for source, role in sources),
+    ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _budget(spec: Spec, rows: Rows) -> PrivacyBudget:
+    """What the job file says of the account, with the public number of rows."""
+    told = spec.privacy_budget if isinstance(spec, TrainFile) else PrivacyBudget()
+    return told if told.rows else told.model_copy(update={"rows": nominal_rows(rows.splits)})
 
 
 def facts_of(rows: Rows, base: Base) -> frozenset[str]:
@@ -64,28 +73,36 @@ def facts_of(rows: Rows, base: Base) -> frozenset[str]:
     return frozenset(facts)
 
 
+def dealt(run: Run, rows: Rows) -> dict[str, Rows]:
+    """The rows by split, through the hooks that act before training rows may be added."""
+    for one in run.plan.on("records"):
+        rows = one.records(run, rows)
+    for one in run.plan.on("split"):
+        rows = one.split(run, rows)
+    rows = split_by_content(rows)
+    parts = {split: rows.where(split) for split in SPLITS}
+    if "streamed_records" in run.plan.facts:
+        return parts
+    return {split: part.loaded() for split, part in parts.items()}
+
+
 def load(run: Run, rows: Rows, base: Base, labels: Sequence[str]) -> tuple[Task, Data]:
-    """Fold the rows through the data hooks, split them, and open the task on them.
+    """Deal the rows, let training rows be added, and open the task on them.
 
     Raises:
         InvalidData: where a split that the run cannot do without is empty.
     """
-    plan = run.plan
-    for one in plan.on("records"):
-        rows = one.records(run, rows)
-    for one in plan.on("split"):
-        rows = one.split(run, rows)
-    rows = split_by_content(rows)
-    parts = {split: rows.where(split) for split in SPLITS}
-    if "streamed_records" not in plan.facts:
-        parts = {split: part.loaded() for split, part in parts.items()}
-    for one in plan.on("training_records"):
+    parts = dealt(run, rows)
+    for one in run.plan.on("training_records"):
         parts["train"] = one.training_records(run, parts["train"])
     kind = TASKS[run.spec.task]
     _filled(parts)
     kind.check(parts["train"])
     task = kind.open(base, labels, parts["train"], run.spec.training.max_length)
-    return task, Data(parts["train"], parts["valid"], parts["test"], task)
+    data = Data(parts["train"], parts["valid"], parts["test"], task)
+    if data.left_out:
+        run.warn("rows_without_targets", f"{data.left_out} training rows have no token to learn and are left out")
+    return task, data
 
 
 def _filled(parts: dict[str, Rows]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import Fault
+from engine.errors import Fault, LimitMissed
 from engine.evaluate import Measured
 from engine.spec import Limits
 
@@ -129,3 +129,15 @@ def faults(found: Sequence[Mapping[str, Any]]) -> Iterator[Fault]:
 def _said(number: float) -> str:
     """Bytes to the last one; what has a fraction to six digits."""
     return f"{number:,.0f}" if float(number).is_integer() else f"{number:g}"
+
+
+def refuse_missed(receipt: Mapping[str, Any]) -> None:
+    """Let a job whose figures miss a limit fail, after its files are whole.
+
+    Raises:
+        LimitMissed: with figure and limit of each side by side.
+    """
+    missed = list(faults(receipt["limits"]["checks"]))
+    if missed:
+        detail = "; ".join(one.detail for one in missed)
+        raise LimitMissed(detail, remedy="the files are kept: see receipt.json for every figure", faults=missed)

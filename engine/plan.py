@@ -37,6 +37,7 @@ class Plan:
         faults = [
             *_repeated(chosen),
             *_wrong_task(chosen, spec.task),
+            *_wrong_kind(chosen, spec.kind),
             *_missing(chosen, known),
             *_excluded(chosen, known),
             *_contested(chosen),
@@ -96,6 +97,13 @@ def _wrong_task(chosen: Sequence[Instruction], task: str) -> Iterator[Fault]:
         if task not in one.tasks:
             detail = f"{one.name} does not serve {task}; it serves {', '.join(sorted(one.tasks))}"
             yield _fault(index, "wrong_task", detail, f"leave {one.name} out of this job")
+
+
+def _wrong_kind(chosen: Sequence[Instruction], kind: str) -> Iterator[Fault]:
+    for index, one in enumerate(chosen):
+        if kind not in one.kinds:
+            detail = f"{one.name} does nothing in a job of kind {kind}; it acts in {', '.join(sorted(one.kinds))}"
+            yield _fault(index, "wrong_kind", detail, f"leave {one.name} out of this job")
 
 
 def _missing(chosen: Sequence[Instruction], facts: frozenset[str]) -> Iterator[Fault]:

@@ -5,6 +5,7 @@ stream is seeded anew from (seed, stream, counters).
 """
 
 import hashlib
+import os
 
 import numpy as np
 import torch
@@ -24,3 +25,12 @@ def generator(seed: int, *stream: int | str) -> np.random.Generator:
 def reseed(seed: int, *stream: int | str) -> None:
     """Set PyTorch's global generators, which dropout and initialisation read, to one stream."""
     torch.manual_seed(derive(seed, *stream))
+
+
+def settle_sums() -> None:
+    """Let this process add in one order each time, so that equal jobs give equal bytes."""
+    # cuBLAS reads this when it is first used, and without it has no order of its own for its sums.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # A guard for debugging that costs a pass over each new buffer; its module hides the setting from type checkers.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -28,6 +28,7 @@ class InstructionShown(BaseModel):
     title: str
     does: str
     tasks: list[str]
+    kinds: list[str]
     hooks: list[str]
     provides: list[str]
     needs: dict[str, str]

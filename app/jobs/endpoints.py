@@ -17,23 +17,23 @@ from app.artifacts import repository as artifacts
 from app.artifacts.schemas import ArtifactShown, artifact_json
 from app.datasets import repository as datasets
 from app.dependencies import Member, Read, Router, Viewer, Write, database, queue, settings, storage
+from app.erasure import erase
 from app.errors import NotFound
 from app.idempotency import Idempotent, Once
 from app.identity import Identity
-from app.jobs import repository, service
-from app.jobs.checks import check, look_at_base, refusal
+from app.jobs import parents, private, repository, service
+from app.jobs.checked import Lookups
+from app.jobs.checks import base_is_near, check, look_at_base, refusal
 from app.jobs.filters import METADATA_FILTER, metadata_filter
 from app.jobs.intake import Intake, Submit
 from app.jobs.models import Job
+from app.jobs.requests import AnyCreate, Submission, Unfit
 from app.jobs.schemas import (
     DryRun,
     EventShown,
-    JobCreate,
     JobErased,
     JobShown,
     PointShown,
-    Submission,
-    Unfit,
     event_json,
     job_json,
 )
@@ -43,8 +43,9 @@ from app.jobs.straight import Straight
 from app.jobs.streaming import stream
 from app.jobs.watching import Watch
 from app.paging import Page, paged
+from app.privacy import service as privacy
+from app.privacy.composition import Spending
 from app.schemas import ListOf
-from engine import models
 from engine.spec import Kind, TaskName
 
 router = Router(prefix="/v1/jobs", tags=["jobs"])
@@ -76,12 +77,13 @@ async def create(
     if dry_run or isinstance(body, Unfit):
         return await run_in_threadpool(_dry_run, request, identity, once, body)
     models_dir = settings(request).models_dir
-    if models.built_in(body.base_model):
+    if base_is_near(body):
         base = look_at_base(body, models_dir)
     else:
         base = await run_in_threadpool(look_at_base, body, models_dir)
+    spending = await run_in_threadpool(_spending, request, identity, body) if private.is_private(body) else None
     intake: Intake = request.app.state.intake
-    return await intake.take(Submit(identity, once, body, base, partial(_accepted, request)))
+    return await intake.take(Submit(identity, once, body, base, partial(_accepted, request), spending))
 
 
 router.routes.append(
@@ -98,15 +100,25 @@ router.routes.append(
 )
 
 
-def _dry_run(request: Request, identity: Identity, once: Once, body: JobCreate | Unfit) -> Response:
+def _spending(request: Request, identity: Identity, body: AnyCreate) -> Spending | None:
+    with database(request).reading() as session:
+        return private.plan(session, identity.tenant, body)
+
+
+def _dry_run(request: Request, identity: Identity, once: Once, body: AnyCreate | Unfit) -> Response:
     with database(request).reading() as session:
         if first := once.replay(session, identity.tenant):
             return first
-        find, models_dir = partial(datasets.find, session), settings(request).models_dir
+        lookups = Lookups(partial(datasets.find, session), partial(parents.find, session))
+        models_dir = settings(request).models_dir
         if isinstance(body, Unfit):
-            raise refusal(find, identity.tenant, body, models_dir)
-        checked = check(find, identity.tenant, body, look_at_base(body, models_dir))
-    return answer(request, service.dry_run(checked))
+            raise refusal(lookups, identity.tenant, body, models_dir)
+        checked = check(lookups, identity.tenant, body, look_at_base(body, models_dir))
+        spending = private.plan(session, identity.tenant, body)
+        if spending is not None:
+            subject = private.subject(lookups.dataset, identity.tenant, body)
+            privacy.check(session, identity.tenant, subject, spending)
+    return answer(request, service.dry_run(checked, spending))
 
 
 def _accepted(request: Request, job: Job) -> Response:
@@ -167,10 +179,12 @@ def _present(session: Session, identity: Identity, job_id: str) -> dict[str, Any
 
 
 @router.delete("/{job_id}", status_code=202, response_model=JobErased, summary="Erase a job that has ended")
-def delete(request: Request, identity: Member, session: Write, job_id: JobId) -> Response:
+def delete(request: Request, identity: Member, job_id: JobId) -> Response:
     """Erases its artifacts, snapshots, metrics, events and log too; 409 while it has not ended."""
-    match(request, lambda: _present(session, identity, job_id))
-    service.delete(session, identity, settings(request), storage(request), job_id)
+    with database(request).session() as session:
+        match(request, lambda: _present(session, identity, job_id))
+        keys = service.delete(session, identity, settings(request), job_id)
+    erase(database(request), storage(request), keys)
     return answer(request, {"id": job_id, "object": "job", "deleted": True}, 202)
 
 

@@ -20,11 +20,14 @@ from app.datasets import repository as datasets
 from app.errors import ServiceError
 from app.idempotency import Once
 from app.identity import Identity
-from app.jobs import repository, service
+from app.jobs import parents, private, repository, service
+from app.jobs.checked import Lookups
 from app.jobs.checks import BaseLook, check
 from app.jobs.models import Job
-from app.jobs.schemas import JobCreate
+from app.jobs.requests import AnyCreate
 from app.jobs.states import State
+from app.privacy import service as privacy
+from app.privacy.composition import Spending
 
 QUIET_TURNS = 3
 GATHER_SECONDS = 0.005
@@ -37,9 +40,11 @@ class Submit:
 
     identity: Identity
     once: Once
-    body: JobCreate
+    body: AnyCreate
     base: BaseLook
     answer: Callable[[Job], Response]
+    spending: Spending | None = None
+    """What the job plans to spend of the privacy of its training rows; None: it is not private."""
 
 
 class Intake:
@@ -104,18 +109,25 @@ class Intake:
             return self._stored(session, together)
 
     def _stored(self, session: Session, together: Sequence[Submit]) -> list[Response | Exception]:
-        find = functools.cache(functools.partial(datasets.hold, session))
+        lookups = Lookups(
+            functools.cache(functools.partial(datasets.hold, session)),
+            functools.partial(parents.find, session, hold=True),
+        )
         open_jobs = functools.cache(functools.partial(repository.open_jobs, session))
         jobs: list[tuple[Identity, Job]] = []
         outcomes: list[Response | Exception] = []
+        private.hold(session, [submit.identity.tenant for submit in together if submit.spending is not None])
         for submit in together:
-            identity = submit.identity
+            identity, spending, subject = submit.identity, submit.spending, ""
             try:
                 # What is refused has written nothing, so the others' transaction goes on.
                 if first := submit.once.replay(session, identity.tenant):
                     outcomes.append(first)
                     continue
-                checked = check(find, identity.tenant, submit.body, submit.base)
+                checked = check(lookups, identity.tenant, submit.body, submit.base)
+                if spending is not None:
+                    subject = private.subject(lookups.dataset, identity.tenant, submit.body)
+                    privacy.check(session, identity.tenant, subject, spending)
                 mine = sum(other.tenant == identity.tenant for other, _ in jobs)
                 service.refuse_beyond(self._max_open_jobs, open_jobs(identity.tenant) + mine)
                 if first := submit.once.begin(session, identity.tenant):
@@ -126,6 +138,8 @@ class Intake:
                 continue
             job = service.made(identity, checked)
             jobs.append((identity, job))
+            if spending is not None:
+                privacy.reserve(session, identity.tenant, subject, job.id, spending)
             outcomes.append(submit.once.finish(session, identity.tenant, submit.answer(job)))
         if jobs:
             repository.add(session, *(job for _, job in jobs))

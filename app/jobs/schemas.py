@@ -1,91 +1,16 @@
-"""Jobs as they stand in requests and answers. Knows no rule beyond a field's own bounds."""
+"""Jobs as they stand in answers. Knows no rule."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, WrapValidator, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict
 
 from app.answers import timestamp
 from app.artifacts.models import Artifact
 from app.artifacts.schemas import ArtifactShown, artifact_json
 from app.jobs.models import Job, JobEvent
 from app.jobs.states import State, allowed_from
-from app.schemas import Name, OneLine
-from engine.errors import Fault
-from engine.faults import from_validation
-from engine.spec import Kind, Spec
-
-KINDS_SERVED = ("train",)
-OWNERS_MOVES = ("start", "cancel", "pause", "resume")
-MetadataKey = OneLine[Annotated[str, StringConstraints(min_length=1, max_length=64)]]
-MetadataValue = OneLine[Annotated[str, StringConstraints(max_length=512)]]
-
-EXAMPLE: dict[str, Any] = {
-    "task": "text_classification",
-    "dataset": "ds_01JZX0M5K2N8Q4R6T9V1W3Y5Z7",
-    "instructions": [1, "length_bucketing", {"name": "structured_pruning", "ratio": 0.2}],
-    "training": {"epochs": 2, "batch_size": 32, "max_length": 96},
-    "limits": {"max_size_ratio": 0.9},
-    "name": "spam filter",
-    "metadata": {"team": "mail"},
-}
-
-
-class JobCreate(Spec):
-    """A job to be made: the spec of its run, and what only the service reads."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
-
-    name: Name | None = Field(default=None, description="What people call it.")
-    metadata: dict[MetadataKey, MetadataValue] = Field(
-        default_factory=dict, max_length=16, description="Up to 16 pairs of your own, to filter lists by."
-    )
-    auto_start: bool = Field(default=True, strict=True, description="false: checked and stored, and queued by `start`.")
-    webhook: None = Field(default=None, description="Not served yet: null, or left out.")
-
-    @field_validator("kind")
-    @classmethod
-    def _served_kind(cls, kind: Kind) -> Kind:
-        if kind not in KINDS_SERVED:
-            raise PydanticCustomError(
-                "kind_not_available",
-                "this server does not run jobs of kind {kind} yet",
-                {"kind": kind, "remedy": f"send {' or '.join(KINDS_SERVED)}"},
-            )
-        return kind
-
-    @field_validator("webhook", mode="before")
-    @classmethod
-    def _no_webhook(cls, webhook: object) -> None:
-        if webhook is not None:
-            raise PydanticCustomError(
-                "webhook_not_available",
-                "this server sends no webhooks yet",
-                {"remedy": "leave webhook out, and poll with GET /v1/jobs/{id}?wait_seconds=60"},
-            )
-
-
-class Unfit:
-    """A body that is no job, with its faults: kept, so that what can be checked further is told along with them."""
-
-    def __init__(self, body: Any, faults: list[Fault]) -> None:
-        self.body = body
-        self.faults = faults
-
-
-def _fitting(body: Any, validate: Any) -> Any:
-    if isinstance(body, bytes):
-        # It came under another content type than JSON's: that is the one fault to tell.
-        return validate(body)
-    try:
-        return validate(body)
-    except ValidationError as error:
-        return Unfit(body, from_validation(error, JobCreate))
-
-
-Submission = Annotated[JobCreate, WrapValidator(_fitting)]
-"""To pydantic and to the API's document a `JobCreate`; to the endpoint a `JobCreate` or `Unfit`."""
+from engine.spec import Kind
 
 
 class Progress(BaseModel):
@@ -120,19 +45,19 @@ class JobError(BaseModel):
 
 
 class SpecShown(BaseModel):
-    """A request's fields with every default filled in."""
+    """A request's fields with every default filled in; those that its kind does not have are absent."""
 
     model_config = ConfigDict(extra="allow")
 
     kind: Kind
     task: str | None
     model: str | None
-    dataset: str | dict[str, str | None]
-    instructions: list[dict[str, Any]]
-    metric: str
-    training: dict[str, Any]
-    limits: dict[str, Any]
-    export: dict[str, Any]
+    dataset: str | dict[str, str | None] | None = None
+    instructions: list[dict[str, Any]] = []
+    metric: str | None = None
+    training: dict[str, Any] | None = None
+    limits: dict[str, Any] | None = None
+    export: dict[str, Any] | None = None
     name: str | None
     metadata: dict[str, str]
 

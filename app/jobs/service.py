@@ -9,17 +9,17 @@ from sqlalchemy.orm import Session
 
 from app.artifacts import repository as artifacts
 from app.auth.audit import audit
-from app.erasure import erase_unnamed
+from app.erasure import unname
 from app.errors import Conflict, NotFound, RateLimited
 from app.identity import Identity
 from app.ids import new_id
-from app.jobs import repository, snapshots
-from app.jobs.checks import Checked
+from app.jobs import private, repository, snapshots
+from app.jobs.checked import Checked
 from app.jobs.models import Job
 from app.jobs.states import MOVES, OPEN, TERMINAL, Mover, State, allowed_from
+from app.privacy.composition import Spending
 from app.settings import Settings
 from app.storage import Storage
-from engine.estimate import estimate
 
 RETRY_SECONDS = 30
 _NOT_YET = dict.fromkeys(("phase", "total_steps", "eta_seconds", "started_at", "finished_at", "error", "result"))
@@ -49,12 +49,12 @@ def made(identity: Identity, checked: Checked) -> Job:
         id=new_id("job"),
         tenant=identity.tenant,
         kind=body.kind,
-        task=body.task,
+        task=checked.task,
         name=body.name,
         metadata_=body.metadata,
-        spec=checked.body.resolved(checked.pretrained),
+        spec=dict(checked.spec),
         plan=checked.plan.describe(),
-        inputs={dataset.id: dataset.storage_key for dataset in checked.datasets.values()},
+        inputs=dict(checked.inputs),
         state=State.QUEUED if body.auto_start else State.CREATED,
         attempt=0,
         step=0,
@@ -65,21 +65,21 @@ def made(identity: Identity, checked: Checked) -> Job:
     return job
 
 
-def dry_run(checked: Checked) -> dict[str, Any]:
+def dry_run(checked: Checked, spending: Spending | None) -> dict[str, Any]:
     """What the job would do and cost."""
     return {
         "object": "dry_run",
-        **checked.body.resolved(checked.pretrained),
+        **checked.spec,
         "name": checked.body.name,
         "metadata": checked.body.metadata,
         "plan": checked.plan.describe(),
-        "estimate": estimate(checked.body, checked.rows),
+        "estimate": checked.estimate() | ({"privacy": private.estimate(spending)} if spending is not None else {}),
     }
 
 
-def find(session: Session, tenant: str, job_id: str) -> Job:
-    """The tenant's job, or NotFound."""
-    job = repository.get(session, tenant, job_id)
+def find(session: Session, tenant: str, job_id: str, *, hold: bool = False) -> Job:
+    """The tenant's job, or NotFound; with `hold` nobody else writes it until the transaction ends."""
+    job = repository.get(session, tenant, job_id, hold=hold)
     if job is None:
         raise NotFound(f"no job {job_id}", remedy="GET /v1/jobs lists yours")
     return job
@@ -109,14 +109,25 @@ def act(session: Session, identity: Identity, settings: Settings, job_id: str, n
     )
 
 
-def delete(session: Session, identity: Identity, settings: Settings, storage: Storage, job_id: str) -> None:
-    """Erase a job that has ended, with its artifacts, snapshots, log, metrics and events.
+def delete(session: Session, identity: Identity, settings: Settings, job_id: str) -> list[str]:
+    """Delete a job that has ended, with its artifacts, snapshots, log, metrics and events.
+
+    Returns:
+        The keys of its files, which are to be erased once this is committed.
 
     Raises:
-        Conflict: it has not ended.
+        Conflict: it has not ended, or a job that has not ended needs its files.
     """
-    job = find(session, identity.tenant, job_id)
+    # Held, or a run that ends just now could put a snapshot on record that nobody saw go.
+    job = find(session, identity.tenant, job_id, hold=True)
     kept = snapshots.of_job(session, job_id)
+    rows = artifacts.of_job(session, identity.tenant, job_id)
+    reading = sorted(
+        {reader for row in rows for reader in repository.open_jobs_reading(session, identity.tenant, row.id)}
+    )
+    if reading:
+        detail = f"{len(reading)} jobs that have not ended need its files: {', '.join(reading[:10])}"
+        raise Conflict(detail, code="job_in_use", remedy="cancel them, or wait for their end")
     if not repository.erase(session, identity.tenant, job_id):
         ended = ", ".join(state for state in State if state in TERMINAL)
         raise Conflict(
@@ -124,13 +135,14 @@ def delete(session: Session, identity: Identity, settings: Settings, storage: St
             code="wrong_state",
             remedy="cancel it first, or wait for its end",
         )
-    rows = artifacts.of_job(session, identity.tenant, job_id)
     keys = [row.storage_key for row in rows] + [snapshot.key for snapshot in kept]
+    keys += [job.log_key] if job.log_key is not None else []
     for row in rows:
         session.delete(row)
     audit(session, identity, "job.delete", job_id, {"artifacts": len(rows)})
-    erase_unnamed(session, storage, keys + ([job.log_key] if job.log_key is not None else []))
+    unname(session, keys)
     erase_run(settings, job_id, keep_log=False)
+    return keys
 
 
 def run_folder(settings: Settings, job_id: str) -> Path:

@@ -12,13 +12,13 @@ from starlette.responses import Response
 
 from app.dependencies import member
 from app.idempotency import is_key, once
-from app.jobs.schemas import JobCreate
+from app.jobs.requests import request_class
 
 PLAIN = "application/json"
 
 
 class Straight(APIRoute):
-    """A POST route whose endpoint takes (request, identity, once, body) and whose body is a `JobCreate`."""
+    """A POST route whose endpoint takes (request, identity, once, body) and whose body is a job of any kind."""
 
     async def answer(self, request: Request, content: bytes) -> Response | None:
         """The answer to a plain request; None: it has to go the long way."""
@@ -27,7 +27,8 @@ class Straight(APIRoute):
         if not plain or request.headers.get("content-type") != PLAIN or not (key is None or is_key(key)):
             return None
         try:
-            body = JobCreate.model_validate(orjson.loads(content))
+            fields = orjson.loads(content)
+            body = request_class(fields).model_validate(fields)
         except (ValueError, RecursionError):
             return None
         response: Response = await self.endpoint(request, await member(request), once(request, key, content), body)

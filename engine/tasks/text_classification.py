@@ -11,8 +11,9 @@ import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, PretrainedConfig
 
+from engine.archive import SHAPES, load_checkpoint
 from engine.errors import InvalidData
 from engine.models import Base
 from engine.ports import Batch, Cost, Example, Payload, Samples
@@ -56,6 +57,13 @@ class TextClassification(Classification):
         return cls(base, labels, max_length)
 
     @classmethod
+    def reopen(cls, folder: Path) -> "TextClassification":
+        """The task of a checkpoint's folder; `build` then gives its weights, in its own shapes."""
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+        return cls(Base(folder.name, folder), labels, int(config["max_length"]))
+
+    @classmethod
     def cost(cls, base: Base, max_length: int) -> Cost:
         """For a text of half of `max_length`; weights are counted on the meta device, so none are read."""
         config = AutoConfig.from_pretrained(_folder(base), trust_remote_code=False)
@@ -70,15 +78,21 @@ class TextClassification(Classification):
         return Cost(weights, 2.0 * (weights - embedded) * tokens, kept)
 
     def build(self) -> nn.Module:
-        """The pretrained encoder in fp32 with a fresh head."""
+        """The pretrained encoder in fp32 with a fresh head; of a checkpoint whose shapes are its own, those."""
+        if (self.folder / SHAPES).is_file():
+            return load_checkpoint(self.folder, _blank(self._own_config()))
         model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
             self.folder,
-            config=copy.deepcopy(self.config),
+            config=self._own_config(),
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
         )
         return model
+
+    def _own_config(self) -> PretrainedConfig:
+        """A copy for each model: a pruned one changes its own."""
+        return copy.deepcopy(self.config)
 
     def encode(self, payloads: Sequence[Payload]) -> list[Example]:
         """Token ids with the special tokens, cut at `max_length`: (length,) int32."""
@@ -138,3 +152,9 @@ def _folder(base: Base) -> Path:
     if base.folder is None:
         raise InvalidData(f"{base.name} reads no text", remedy="choose minilm-l6 or a folder with an encoder")
     return base.folder
+
+
+def _blank(config: PretrainedConfig) -> nn.Module:
+    """The architecture in fp32 without its weights."""
+    model: nn.Module = AutoModelForSequenceClassification.from_config(config)
+    return model.float()

@@ -1,6 +1,6 @@
 """Instruction 45. Knows when to prune and how to recover; what is coupled and what goes is `engine.pruning`'s."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -9,7 +9,7 @@ from torch import nn
 
 from engine.coupling import Forward, Unfit, Width, widths
 from engine.errors import Fault, InvalidPlan
-from engine.instruction import Instruction
+from engine.instruction import COMPRESSES, Instruction
 from engine.ports import Batch, device_of
 from engine.prepare import count_steps, device
 from engine.pruning import check_blocks, drop_blocks, kept, macs, prune, reshape, shapes_of
@@ -46,6 +46,7 @@ class StructuredPruning(Instruction):
     title = "Structured pruning"
     source = "Fang et al. 2023 (DepGraph) section 3; Michel et al. 2019; Molchanov et al. 2019"
     metric = "parameters_removed"
+    kinds = COMPRESSES
     name: Literal["structured_pruning"] = "structured_pruning"
 
     ratio: float = Field(default=0.3, ge=0.05, le=0.9, description="share of hidden units or channels to remove")
@@ -198,15 +199,19 @@ def _trained_in_float(run: Run, model: nn.Module) -> nn.Module:
     return trained
 
 
-def _batch(run: Run, rows: list[int], where: torch.device) -> Batch:
-    examples = [run.data.examples["train"][i] for i in rows]
-    batch = run.task.collate(examples, [int(run.data.train.labels[i]) for i in rows])
+def _batch(run: Run, rows: Sequence[int], where: torch.device, split: str = "train") -> Batch:
+    examples = [run.data.examples[split][i] for i in rows]
+    batch = run.task.collate(examples, [int(run.data.rows(split).labels[i]) for i in rows])
     return {name: value.to(where) for name, value in batch.items()}
 
 
+def _traced(run: Run) -> int:
+    return min(_TRACED_ROWS, len(run.data.rows(run.data.traced)))
+
+
 def _forward(run: Run, model: nn.Module) -> Forward:
-    """The logits of the first training rows, the same each time."""
-    batch = _batch(run, list(range(min(_TRACED_ROWS, len(run.data.train)))), device_of(model))
+    """The logits of the first rows to trace with, the same each time."""
+    batch = _batch(run, range(_traced(run)), device_of(model), run.data.traced)
     return lambda traced: run.task.forward(traced, batch)
 
 
@@ -221,7 +226,7 @@ def _figures(run: Run, model: nn.Module) -> dict[str, float]:
     model.eval()
     found = {
         "parameters": float(sum(weight.numel() for weight in model.parameters())),
-        "macs": macs(model, _forward(run, model)) / min(_TRACED_ROWS, len(run.data.train)),
+        "macs": macs(model, _forward(run, model)) / _traced(run),
     }
     heads = shapes_of(model)["heads"].values()
     return {**found, "heads": float(sum(heads))} if heads else found

@@ -11,7 +11,7 @@ from torch import nn
 from engine.errors import Fault, InvalidData
 from engine.four_bit import export_four_bit
 from engine.inference import eager_answers
-from engine.instruction import TEXT_TASKS, Instruction
+from engine.instruction import COMPRESSES, TEXT_TASKS, Instruction
 from engine.integer_modules import export_integers
 from engine.quantization import Setting
 from engine.quantized import ranges_of, wrap
@@ -44,6 +44,7 @@ class PostTrainingQuantization(Instruction):
     title = "Post-training quantisation"
     source = "Jacob et al. 2018 (1712.05877) section 2; ONNX Runtime's quantization guide for 4 bits"
     metric = "bytes_ratio"
+    kinds = COMPRESSES
     name: Literal["post_training_quantization"] = "post_training_quantization"
 
     scheme: Literal["static_int8", "dynamic_int8", "weight_int4", "embedding_int4"] = Field(
@@ -79,7 +80,8 @@ class PostTrainingQuantization(Instruction):
 
     def check(self, spec: "Spec", facts: frozenset[str]) -> Iterable[Fault]:
         """Convolutions have no 4-bit form in ONNX Runtime."""
-        if "int4" in self.scheme and spec.task not in TEXT_TASKS:
+        whole = self.scheme == "weight_int4" and spec.task == "text_image_pairs"
+        if whole or ("int4" in self.scheme and spec.task not in TEXT_TASKS):
             yield Fault("/scheme", "no_such_format", f"{self.scheme} does not serve {spec.task}", "choose static_int8")
 
     def compress(self, run: Run, model: nn.Module) -> nn.Module:
@@ -93,7 +95,8 @@ class PostTrainingQuantization(Instruction):
         if self._calibrates and len(examples) < self.calibration_rows:
             detail = f"{len(examples)} training rows are fewer than the {self.calibration_rows} to calibrate on"
             raise InvalidData(detail, remedy="lower calibration_rows, or choose dynamic_int8")
-        probe = run.task.collate([examples[0], examples[len(examples) - 1]], [0, 0])
+        shown = run.data.examples[run.data.traced]
+        probe = run.task.collate([shown[0], shown[len(shown) - 1]], [0, 0])
         wrap(model, setting, self.keep, lambda probed: run.task.forward(probed, probe))
         self._check_blocks(model)
         if self._calibrates:

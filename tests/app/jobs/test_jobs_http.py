@@ -14,8 +14,9 @@ from app.jobs.models import Job
 from app.jobs.states import State
 from app.settings import Settings
 from app.storage import S3Storage
-from tests.bucket import Bucket
-from tests.service import SilentBell, put_job
+from tests.app.seeds import seed
+from tests.bucket import Bucket, SlowBucket
+from tests.service import SilentBell, awaiting_erasure, put_job
 from worker.tasks import Worker
 
 MakeDataset = Callable[..., str]
@@ -105,6 +106,20 @@ def test_of_a_log_in_a_bucket_only_the_end_is_read(
     assert admin.get(f"/v1/jobs/{job_id}/logs").text == ""
 
 
+def test_nobody_waits_for_a_slow_store_that_erases_a_job(
+    admin: TestClient, service: FastAPI, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = SlowBucket(settings.data_dir / "fiftytwo.db")
+    monkeypatch.setattr("app.storage.boto3.client", lambda *_args, **_options: bucket)
+    service.state.storage = S3Storage("bucket", "")
+    seeds = seed(service, tmp_path)
+    files = len(bucket.objects)
+    assert admin.delete(f"/v1/jobs/{seeds.job[list(State).index(State.SUCCEEDED)]}").status_code == 202
+    assert len(bucket.objects) == files - 2
+    assert bucket.in_the_way == []
+    assert awaiting_erasure(service.state.database) == set()
+
+
 def test_every_fault_at_once(admin: TestClient, service: FastAPI, dataset: MakeDataset) -> None:
     body = spec(
         "ds_unknown",
@@ -127,7 +142,7 @@ def test_every_fault_at_once(admin: TestClient, service: FastAPI, dataset: MakeD
 @pytest.mark.parametrize(
     ("changes", "pointer", "code"),
     [
-        ({"kind": "compress"}, "/kind", "kind_not_available"),
+        ({"kind": "aggregate"}, "/kind", "kind_not_available"),
         ({"kind": "bake"}, "/kind", "literal_error"),
         ({"model": "resnet-small"}, "/model", "wrong_task"),
         ({"model": "no such model"}, "/model", "unknown_model"),

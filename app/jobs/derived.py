@@ -1,0 +1,101 @@
+"""What can be wrong with a job that begins with a trained model. Knows the rows that each kind reads, no request."""
+
+from pydantic import ValidationError
+
+from app.datasets.models import Dataset
+from app.jobs.checked import Checked, Lookups, data_set, invalid, limit_faults, rows_of
+from app.jobs.requests import CompressCreate, EvaluateCreate
+from engine.errors import Fault, InvalidPlan
+from engine.estimate import estimate_derived
+from engine.kinds import derived_faults
+from engine.plan import Plan
+from engine.spec import Spec
+
+AnyDerived = CompressCreate | EvaluateCreate
+
+
+def check(lookups: Lookups, tenant: str, body: AnyDerived) -> Checked:
+    """The job with what it needs.
+
+    Raises:
+        Invalid: with every fault found.
+    """
+    model = lookups.model(tenant, body.model)
+    if isinstance(model, Fault):
+        given = _given(lookups, tenant, body, None)
+        raise invalid([model, *([given] if isinstance(given, Fault) else [])])
+    try:
+        trained = Spec.model_validate(model.spec)
+    except ValidationError as error:
+        detail = f"the training of {body.model} asked for what this server does not know any more"
+        raise invalid([Fault("/model", "stale_model", detail, "train the model again")]) from error
+    found, faults = _rows(lookups, tenant, body, trained)
+    facts = frozenset[str]().union(*(one.provides for one in trained.instructions))
+    faults += derived_faults(body, trained, facts)
+    try:
+        run = body.run_spec(body.kind, trained)
+        faults += limit_faults(run)
+        plan = Plan.of(run)
+    except InvalidPlan as error:
+        raise invalid([*faults, *error.faults]) from error
+    if faults:
+        raise invalid(faults)
+    inputs = {one.id: one.storage_key for one in found.values()} | model.inputs
+    return Checked(
+        body,
+        run.task,
+        body.resolved(run, model.shown),
+        plan,
+        inputs,
+        lambda: estimate_derived(run, _scored(body, found)),
+    )
+
+
+def _rows(lookups: Lookups, tenant: str, body: AnyDerived, trained: Spec) -> tuple[dict[str, Dataset], list[Fault]]:
+    """The data sets that the run reads: by role those of the training, and "given"."""
+    found: dict[str, Dataset] = {}
+    faults: list[Fault] = []
+    given = _given(lookups, tenant, body, trained.task)
+    if isinstance(given, Fault):
+        faults.append(given)
+    elif given is not None:
+        found["given"] = given
+    if isinstance(body, EvaluateCreate) and body.dataset is not None:
+        return found, faults
+    for role, dataset_id in trained.files():
+        # Its test rows alone, as its training read them.
+        one = data_set(lookups.dataset, tenant, dataset_id, "/model", None, plainly=False)
+        if isinstance(one, Fault):
+            detail = f"the test rows of {body.model} are gone: its data set {dataset_id} was deleted"
+            faults.append(Fault("/model", "test_rows_gone", detail, _remedy(body)))
+            break
+        found[role] = one
+    train = found.get("train") or found.get("")
+    if given is not None and train is not None and "given" in found:
+        faults += _label_faults(found["given"], train)
+    return found, faults
+
+
+def _remedy(body: AnyDerived) -> str:
+    if isinstance(body, EvaluateCreate):
+        return "name a data set to score it on"
+    return "train the model again on rows that are kept"
+
+
+def _given(lookups: Lookups, tenant: str, body: AnyDerived, task: str | None) -> Dataset | Fault | None:
+    return data_set(lookups.dataset, tenant, body.dataset, "/dataset", task) if body.dataset is not None else None
+
+
+def _label_faults(given: Dataset, train: Dataset) -> list[Fault]:
+    if set(given.labels) <= set(train.labels):
+        return []
+    detail = f"the labels of {given.id} are not all among those that the model knows"
+    return [Fault("/dataset", "labels_differ", detail, "give rows with the labels of the model's training")]
+
+
+def _scored(body: AnyDerived, found: dict[str, Dataset]) -> int:
+    """How many rows are scored, roughly."""
+    if isinstance(body, EvaluateCreate) and "given" in found:
+        return found["given"].rows
+    roles = {role: one for role, one in found.items() if role != "given"}
+    return rows_of(roles).get("test", 0)

@@ -1,0 +1,121 @@
+"""The kind `evaluate`: a model's file measured on its own test rows or on a data set. Trains nothing, writes no model.
+
+The reference is the checkpoint beside the file, in PyTorch fp32 and without rounding: of a compressed model, that is
+the compressed one.
+"""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from client.artifact import replay
+from engine.archive import entry
+from engine.calibration import calibration, class_table
+from engine.data import Source, read_rows
+from engine.deliver import audited, in_fresh_process, measure_request
+from engine.errors import InvalidData
+from engine.events import Finished, PhaseStarted, Sink
+from engine.handover import finished, hand_over
+from engine.inference import eager_answers
+from engine.interrupt import Interrupt
+from engine.kinds import EvaluateFile
+from engine.limits import refuse_missed
+from engine.parent import Opened, open_parent, save_reference, testing, told
+from engine.plan import Plan
+from engine.ports import Answers, Payload
+from engine.randomness import settle_sums
+from engine.receipt import Evidence, build
+from engine.rows import Rows
+from engine.run import Run
+
+_SHOWN = ("value", "n", "ci95")
+
+
+def evaluate_model(spec: EvaluateFile, folder: Path, sink: Sink, *, job: str | None, interrupt: Interrupt) -> None:
+    """Measure the parent's file; receipt.json lands in `folder`/outputs. A stop is heeded at once, and all is repeated.
+
+    Raises:
+        EngineError: with every fault found; LimitMissed after the receipt is whole and announced.
+    """
+    settle_sums()
+    sink.emit(PhaseStarted(phase="data"))
+    work, outputs = folder / "work", folder / "outputs"
+    shutil.rmtree(work, ignore_errors=True)
+    for path in (work / "reference", outputs):
+        path.mkdir(parents=True, exist_ok=True)
+    parent = open_parent(spec.parent, work)
+    run, sources = _opened(spec, parent, sink)
+    sink.emit(PhaseStarted(phase="measure"))
+    evidence = _measured(run, parent, sources, work)
+    audited(run, parent.package)
+    sink.emit(PhaseStarted(phase="receipt"))
+    evidence = replace(evidence, effects={one.number: one.report(run) for one in run.plan.on("report")})
+    receipt = build(run, sources, parent.base, job, evidence)
+    receipt["quality"] |= _by_class(run, evidence.exported_answers)
+    receipt = finished(receipt, None, run.task.name, str(run.spec.export.format))
+    hand_over(sink, outputs, receipt, {}, {})
+    shutil.rmtree(work)
+    refuse_missed(receipt)
+    quality = receipt["quality"]
+    shown = {"metric": quality["metric"], **{name: quality["exported"][name] for name in _SHOWN}}
+    sink.emit(Finished(result={"quality": shown, "limits": receipt["limits"]}))
+
+
+def _opened(spec: EvaluateFile, parent: Opened, sink: Sink) -> tuple[Run, list[Source]]:
+    """The run over the rows to be scored, and the files that these lie in."""
+    run_spec = spec.run_spec("evaluate", parent.spec)
+    if spec.dataset is None:
+        sources = parent.sources()
+        test = parent.deal(sources)["test"].loaded()
+    else:
+        sources = [(Source.open(Path(spec.dataset)), "test")]
+        run_spec = run_spec.model_copy(update={"dataset": spec.dataset})
+        parent.check(sources[0][0])
+        test = _prepared(read_rows(sources, parent.task.labels), parent).loaded()
+    if not len(test):
+        raise InvalidData("there is no row to score", remedy="name a data set with rows")
+    run = Run(run_spec, Plan.of(run_spec), sink)
+    run.task, run.data = parent.task, testing(parent.task, test)
+    run.model = parent.task.build().eval()
+    return run, [source for source, _ in sources]
+
+
+def _prepared(rows: Rows, parent: Opened) -> Rows:
+    """Rows that go through what the package replays, as the training's rows have gone through it."""
+    steps = parent.preprocess
+
+    def change(payload: Payload) -> Payload:
+        return replay(steps, payload) if isinstance(payload, str) else payload
+
+    return rows.map(change) if steps else rows
+
+
+def _measured(run: Run, parent: Opened, sources: list[Source], work: Path) -> Evidence:
+    """What a fresh process finds in the file, beside what the checkpoint answers here."""
+    reference_bytes = save_reference(run.model, parent.checkpoint, work / "reference")
+    answers, found = in_fresh_process(measure_request(run, sources, parent.package, work / "reference"), work)
+    weights = sum(one.numel() for one in run.model.parameters())
+    return Evidence(
+        reference_kind="checkpoint",
+        reference_answers=eager_answers(run.task, run.model, run.data.examples["test"]),
+        exported_answers=answers,
+        found=found,
+        reference_bytes=reference_bytes,
+        reference_parameters=weights,
+        exported_parameters=weights,
+        files=[entry(path) for path in sorted(parent.package.iterdir()) if path.name != "receipt.json"],
+        datasets=[told(source, {"test": len(run.data.test)}) for source in sources],
+    )
+
+
+def _by_class(run: Run, answers: Answers) -> Mapping[str, Any]:
+    """Calibration and the table by class, of a task that has classes."""
+    if not run.task.labels:
+        return {}
+    truth = run.data.test.labels
+    return {
+        "calibration": calibration(answers, truth, run.spec.training.seed),
+        "classes": class_table(truth, answers.argmax(axis=1), tuple(run.task.labels)),
+    }

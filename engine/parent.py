@@ -1,0 +1,144 @@
+"""A trained model as the beginning of another job: its files, its task, and the rows that it was judged by.
+
+Knows no kind of job. The rows are dealt by the very hooks of the training, so a test row of the parent is one here.
+"""
+
+import json
+import shutil
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from engine.archive import SHAPES
+from engine.data import Data, Source, read_rows
+from engine.errors import InvalidData, InvalidPlan
+from engine.events import Listed
+from engine.job import dealt
+from engine.kinds import Parent
+from engine.models import FROM_SCRATCH, Base
+from engine.plan import Plan
+from engine.ports import Task
+from engine.rows import Rows, group_facts
+from engine.run import Run
+from engine.spec import Spec
+from engine.tasks import TASKS
+
+_MEND = "name a job that has succeeded, or train the model again"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A parent whose files lie in folders; `preprocess` is what an input goes through before the model sees it."""
+
+    spec: Spec
+    package: Path
+    checkpoint: Path
+    base: Base
+    task: Task
+    preprocess: Sequence[Mapping[str, Any]]
+
+    @property
+    def facts(self) -> frozenset[str]:
+        """What the instructions of the training made true of it."""
+        return frozenset().union(*(one.provides for one in self.spec.instructions))
+
+    def sources(self) -> list[tuple[Source, str]]:
+        """The files of the training, each with its role."""
+        return [(Source.open(Path(path)), role) for role, path in self.spec.files()]
+
+    def check(self, source: Source) -> None:
+        """Refuse a file of another task.
+
+        Raises:
+            InvalidData: naming both tasks.
+        """
+        if source.task != self.spec.task:
+            detail = f"{source.id} was prepared for {source.task}, the model serves {self.spec.task}"
+            raise InvalidData(detail, remedy=f"give rows for {self.spec.task}")
+
+    def deal(self, sources: Sequence[tuple[Source, str]]) -> dict[str, Rows]:
+        """The rows of some files by split, through the hooks that dealt those of the training.
+
+        Raises:
+            InvalidData: where they do not fit the model, or the training's own plan holds no more.
+        """
+        rows = read_rows(sources, self.task.labels)
+        facts = {"pretrained"} if self.spec.base_model not in FROM_SCRATCH else set()
+        if (rows.splits != "").any():
+            facts.add("fixed_splits")
+        try:
+            plan = Plan.of(self.spec, facts | group_facts(source.roles for source, _ in sources))
+        except InvalidPlan as error:
+            raise InvalidData(
+                f"the rows cannot be dealt as they were in the training: {error.detail}",
+                remedy="give rows with the columns of the training's, or train the model again",
+            ) from error
+        return dealt(Run(self.spec, plan, Listed()), rows)
+
+
+def open_parent(parent: Parent, work: Path) -> Opened:
+    """Unpack a parent into folders of `work` and open its task on its checkpoint.
+
+    Raises:
+        InvalidData: where the files are not what a job hands over.
+    """
+    package = _folder(Path(parent.package), work / "parent_package")
+    checkpoint = _folder(Path(parent.checkpoint), work / "parent_checkpoint")
+    try:
+        config = json.loads((package / "config.json").read_text(encoding="utf-8"))
+        task = TASKS[parent.spec.task].reopen(checkpoint)
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidData(f"the model's files cannot be read: {error}", remedy=_MEND) from error
+    base = Base(parent.job or parent.spec.base_model, checkpoint)
+    return Opened(parent.spec, package, checkpoint, base, task, config.get("preprocess") or [])
+
+
+def save_reference(model: nn.Module, checkpoint: Path, folder: Path) -> int:
+    """A parent's weights in the Hugging Face layout, with the shapes where it has its own; the bytes of the weights."""
+    model.save_pretrained(folder)  # type: ignore[operator]  # a method of every transformers model
+    if (checkpoint / SHAPES).is_file():
+        shutil.copyfile(checkpoint / SHAPES, folder / SHAPES)
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def without(rows: Rows, others: Rows) -> Rows:
+    """The rows whose content is none of the others'."""
+    return rows.take(np.flatnonzero(~np.isin(rows.ids, others.ids)))
+
+
+def none_of(rows: Rows) -> Rows:
+    """No row, of the same kind."""
+    return rows.take(np.arange(0)).loaded()
+
+
+def testing(task: Task, test: Rows) -> Data:
+    """Rows to be judged by and none to learn from."""
+    return Data(none_of(test), none_of(test), test, task)
+
+
+def told(source: Source, splits: Mapping[str, int]) -> dict[str, Any]:
+    """A data set as a receipt lists it, with the rows that were used of it."""
+    return {"id": source.id, "sha256": source.sha256, "rows": source.rows, "splits": dict(splits)}
+
+
+def _folder(source: Path, folder: Path) -> Path:
+    """The folder itself, or the one that a ZIP is unpacked into.
+
+    Raises:
+        InvalidData: where it is neither.
+    """
+    if source.is_dir():
+        return source
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        with zipfile.ZipFile(source) as archive:
+            archive.extractall(folder)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise InvalidData(f"{source.name} is no ZIP of a model: {error}", remedy=_MEND) from error
+    return folder
