@@ -6,17 +6,20 @@ A checkpoint holds the weights in the Hugging Face layout and nothing of the job
 import hashlib
 import json
 import os
-import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
+from client.archive import stored_zip
 from engine.pruning import reshape, shapes_of
 from engine.quantized import plain_state
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)
+SHAPES = "shapes.json"
+"""Of a checkpoint whose shapes a configuration cannot say."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,11 @@ def land(content: bytes, path: Path) -> Path:
     return path
 
 
-def zip_folder(folder: Path, path: Path, *, compressed: bool) -> Path:
-    """A ZIP of a flat folder: sorted names, fixed times and modes; lands whole."""
+def zip_folder(folder: Path, path: Path) -> Path:
+    """A ZIP of a flat folder, the same bytes for the same files; lands whole."""
     part = path.with_name(f".{path.name}.part")
-    kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
-    with part.open("wb") as stream:
-        with zipfile.ZipFile(stream, "w", kind, strict_timestamps=True) as archive:
-            for file in sorted(folder.iterdir()):
-                about = zipfile.ZipInfo(file.name, _EPOCH)
-                about.compress_type, about.external_attr, about.create_system = kind, 0o644 << 16, 3
-                archive.writestr(about, file.read_bytes())
+    with part.open("w+b") as stream:
+        stored_zip(folder.iterdir(), stream)
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(part, path)
@@ -72,24 +70,38 @@ def _sync(folder: Path) -> None:
 
 
 def save_weights(model: nn.Module, folder: Path) -> Path:
-    """model.safetensors: the plain weights by their plain names, also of a fake-quantised model."""
-    state = {name: value.detach().cpu().contiguous().clone() for name, value in plain_state(model).items()}
+    """model.safetensors: the plain weights by their plain names, also of a fake-quantised model; tied ones once."""
+    found = plain_state(model)
+    kept = set(found) - _tied(found)
+    state = {name: found[name].detach().cpu().contiguous().clone() for name in kept}
     path = folder / "model.safetensors"
     path.write_bytes(save(dict(sorted(state.items())), metadata={"format": "pt"}))
     return path
 
 
-def save_shapes(model: nn.Module, untouched: nn.Module, folder: Path) -> None:
-    """shapes.json, where the shapes differ from the untouched architecture's."""
+def _tied(state: Mapping[str, Tensor]) -> set[str]:
+    """The names whose tensor an earlier name has already, as transformers leaves them out of a file."""
+    first: dict[tuple[int, torch.Size], str] = {}
+    return {
+        name
+        for name, value in state.items()
+        if value.numel() and first.setdefault((value.data_ptr(), value.shape), name) != name
+    }
+
+
+def save_shapes(model: nn.Module, untouched: nn.Module, folder: Path, *, always: bool = False) -> None:
+    """shapes.json, where the shapes differ from the untouched architecture's, or where that has its own already."""
     shapes = shapes_of(model)
-    if shapes != shapes_of(untouched):
-        (folder / "shapes.json").write_text(json.dumps(shapes, indent=1))
+    if always or shapes != shapes_of(untouched):
+        (folder / SHAPES).write_text(json.dumps(shapes, indent=1))
 
 
 def load_checkpoint(folder: Path, untouched: nn.Module) -> nn.Module:
     """Give an untouched architecture the shapes and the weights of a checkpoint's folder."""
-    shapes = folder / "shapes.json"
+    shapes = folder / SHAPES
     if shapes.is_file():
         untouched = reshape(untouched, json.loads(shapes.read_text()))
-    untouched.load_state_dict(load_file(folder / "model.safetensors"))
+    state = untouched.state_dict()
+    loaded = load_file(folder / "model.safetensors")
+    untouched.load_state_dict({**{name: state[name] for name in _tied(state)}, **loaded})
     return untouched

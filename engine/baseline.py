@@ -8,16 +8,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from engine.export import export_onnx
+from engine.exporters import FORMATS
 from engine.instruction import Closure, Instruction, Window
 from engine.optimizer import decay_groups
 from engine.ports import device_of
 from engine.randomness import generator
 from engine.run import Run
 
+_WALKED_EPOCHS = 20
+
 
 class Baseline(Instruction):
-    """Fused AdamW with decay groups, shuffled rows in batches of one size, a linear rate, an fp32 ONNX file."""
+    """Fused AdamW with decay groups, shuffled rows in batches of one size, a linear rate, a file in fp32."""
 
     number = 0
     band = "gradients"
@@ -31,7 +33,7 @@ class Baseline(Instruction):
         training = run.spec.training
         return torch.optim.AdamW(
             decay_groups(run.model, training.weight_decay),
-            lr=training.rate(run.task.pretrained),
+            lr=training.rate(run.task.pretrained, "adapters" in run.plan.facts),
             betas=(0.9, 0.999),
             fused=True,
         )
@@ -39,6 +41,13 @@ class Baseline(Instruction):
     def scaler(self, run: Run) -> torch.amp.GradScaler:
         """A scaler that is switched off passes everything through, so the loop needs no second path."""
         return torch.amp.GradScaler(device_of(run.model).type, enabled=False)
+
+    def total_steps(self, run: Run) -> int:
+        """By walking the windows: row numbers only. Beyond some epochs, the steps of an epoch are their mean."""
+        epochs = run.spec.training.epochs
+        walked = min(epochs, _WALKED_EPOCHS)
+        counted = sum(1 for epoch in range(walked) for _ in counted_windows(run, epoch))
+        return round(counted * epochs / walked)
 
     def order(self, run: Run, epoch: int) -> Iterator[int]:
         """A fresh shuffle each epoch."""
@@ -79,8 +88,9 @@ class Baseline(Instruction):
         return min((step + 1) / warm, max(0.0, (total - step) / max(1, total - warm)))
 
     def exporter(self, run: Run, model: nn.Module, folder: Path) -> Path:
-        """The fp32 graph as ONNX."""
-        return export_onnx(run.task, model, run.data.sample_payloads(), folder / "model.onnx")
+        """The fp32 weights in the format of the job."""
+        write = FORMATS[run.spec.export.format or run.task.formats[0]].write
+        return write(run.task, model, run.data.sample_payloads(), folder)
 
 
 BASELINE = Baseline()

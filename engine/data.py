@@ -1,7 +1,7 @@
 """Reads the canonical data files and splits them for a run. Knows no format but that one, and no task by name.
 
-Canonical is what `engine.ingest` writes: Parquet with `id`, `label`, a payload column (`text` or `image`), optional
-`split` and `group`, and the label names in the schema's metadata.
+Canonical is what `engine.ingest` writes: Parquet with `id`, a payload column (`text`, `image`, or both), `label` where
+rows have one, optional `split` and `group`, and the label names in the schema's metadata.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from engine.errors import InvalidData
 from engine.on_read import OnRead
-from engine.ports import Example, Payload, Task
-from engine.rows import SPLITS, Mapped, Rows, Taken
+from engine.ports import Cutting, Example, Pair, Payload, Task, size_of
+from engine.rows import SPLITS, Mapped, Rows, Taken, equal_numbers
 
 METADATA_KEY = b"fiftytwo"
 PAYLOADS = ("text", "image")
@@ -29,6 +29,7 @@ class Source:
     """One canonical file: its identity, labels and size, read without its payloads.
 
     `columns` are its own, `roles` tells from which column of the upload the text, the label, the group and so on came.
+    `chat`: its texts are conversations as JSON.
     """
 
     path: Path
@@ -39,6 +40,7 @@ class Source:
     labels: tuple[str, ...]
     columns: tuple[str, ...]
     roles: Mapping[str, str]
+    chat: bool = False
 
     @classmethod
     def open(cls, path: Path) -> "Source":
@@ -65,20 +67,24 @@ class Source:
             tuple(about["labels"]),
             tuple(parquet.schema_arrow.names),
             about["columns"],
+            about.get("chat", False),
         )
 
 
 class ParquetPayloads(OnRead[Payload]):
-    """The payloads of one file, read a row group at a time; the last `kept` groups stay decoded."""
+    """The payloads of one file, read a row group at a time; the last `kept` groups stay decoded.
 
-    def __init__(self, path: Path, column: str, kept: int = 2) -> None:
+    `columns`: one of texts or of pictures, or both in this order.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], kept: int = 2) -> None:
         self._file = pq.ParquetFile(path)
-        self._column = column
+        self._columns = list(columns)
         groups = [self._file.metadata.row_group(i) for i in range(self._file.metadata.num_row_groups)]
         counts = [group.num_rows for group in groups]
         self.group_bytes = [int(group.total_byte_size) for group in groups]
-        at = self._file.schema_arrow.names.index(column)
-        self._stored = [int(group.column(at).total_compressed_size) for group in groups]
+        places = [self._file.schema_arrow.names.index(column) for column in columns]
+        self._stored = [sum(int(group.column(at).total_compressed_size) for at in places) for group in groups]
         self.stored_bytes = sum(self._stored)
         self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self.kept = kept
@@ -96,7 +102,10 @@ class ParquetPayloads(OnRead[Payload]):
     def _group(self, group: int) -> list[Payload]:
         if group not in self._decoded:
             self.bytes_read += self._stored[group]
-            self._decoded[group] = self._file.read_row_group(group, columns=[self._column])[self._column].to_pylist()
+            table = self._file.read_row_group(group, columns=self._columns)
+            values = [table[column].to_pylist() for column in self._columns]
+            paired = len(values) == 2
+            self._decoded[group] = [Pair(*both) for both in zip(*values, strict=True)] if paired else values[0]
             while len(self._decoded) > self.kept:
                 self._decoded.popitem(last=False)
         self._decoded.move_to_end(group)
@@ -134,8 +143,12 @@ def read_rows(sources: Sequence[tuple[Source, str]], labels: Sequence[str]) -> R
     Payloads stay on disk until they are read. Class indices are those of `labels`.
 
     Raises:
-        InvalidData: if a file has a label that `labels` lacks.
+        InvalidData: if a file has a label that `labels` lacks, or some files hold conversations and others do not.
     """
+    if len({source.chat for source, _ in sources}) > 1:
+        raise InvalidData(
+            "some of the files hold conversations, others plain texts", remedy="give files of one of the two kinds"
+        )
     parts, shard = [], 0
     for source, role in sources:
         unknown = sorted(set(source.labels) - set(labels))
@@ -144,11 +157,11 @@ def read_rows(sources: Sequence[tuple[Source, str]], labels: Sequence[str]) -> R
                 f"{source.id} has labels that the training rows lack: {', '.join(unknown[:5])}",
                 remedy="give every file the same label set",
             )
-        column = next(name for name in PAYLOADS if name in source.columns)
+        columns = [name for name in PAYLOADS if name in source.columns]
         table = pq.read_table(
             source.path, columns=[name for name in source.columns if name in {"id", "label", "split", "group"}]
         )
-        payloads = ParquetPayloads(source.path, column)
+        payloads = ParquetPayloads(source.path, columns)
         index = np.array([labels.index(name) for name in source.labels], dtype=np.int64)
         splits = [
             role or value or ""
@@ -161,7 +174,8 @@ def read_rows(sources: Sequence[tuple[Source, str]], labels: Sequence[str]) -> R
             if "group" in source.columns
             else None
         )
-        parts.append((payloads, table["id"].to_pylist(), index[table["label"].to_numpy()], splits, groups, shards))
+        numbers = index[table["label"].to_numpy()] if "label" in source.columns else _equal_captions(source)
+        parts.append((payloads, table["id"].to_pylist(), numbers, splits, groups, shards))
     payloads_of, ids, indices, splits_of, groups_of, shards_of = zip(*parts, strict=True)
     return Rows(
         payloads=payloads_of[0] if len(parts) == 1 else Joined(payloads_of),
@@ -171,7 +185,15 @@ def read_rows(sources: Sequence[tuple[Source, str]], labels: Sequence[str]) -> R
         groups=np.concatenate(groups_of) if all(part is not None for part in groups_of) else None,
         shards=np.concatenate(shards_of).astype(np.int64),
         label_names=tuple(labels),
+        chat=sources[0][0].chat,
     )
+
+
+def _equal_captions(source: Source) -> npt.NDArray[np.int64]:
+    """The labels of rows that have none, (n,): pairs of one caption are told by it."""
+    if not set(PAYLOADS) <= set(source.columns):
+        return np.zeros(source.rows, np.int64)
+    return equal_numbers(pq.read_table(source.path, columns=["text"])["text"].to_pylist())
 
 
 def split_by_content(rows: Rows) -> Rows:
@@ -207,16 +229,25 @@ class Encoded(OnRead[Example]):
 
 @dataclass
 class Data:
-    """The rows of a run by split, and their examples; `train` after `training_records`."""
+    """The rows of a run by split, and their examples; `train` after `training_records`, long rows in parts.
+
+    `left_out`: training rows of which no part teaches anything.
+    """
 
     train: Rows
     valid: Rows
     test: Rows
     task: Task
-    examples: dict[str, Encoded] = field(init=False)
+    examples: dict[str, Sequence[Example]] = field(init=False)
+    left_out: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.examples = {name: Encoded(self.task, self.rows(name)) for name in SPLITS}
+        if isinstance(self.task, Cutting):
+            whole = len(self.train)
+            numbers, self.examples["train"] = self.task.cut(self.examples["train"])
+            self.train = self.train.take(numbers)
+            self.left_out = whole - len(np.unique(numbers))
 
     def rows(self, split: str) -> Rows:
         """The rows of one split by name."""
@@ -226,7 +257,13 @@ class Data:
         """The cost of each row of a split in tokens, (n,)."""
         return self.task.lengths(self.examples[split])
 
+    @property
+    def traced(self) -> str:
+        """The split whose rows show a tracer what inputs look like: nothing is learned from them, so any will do."""
+        return "train" if len(self.train) else "test"
+
     def sample_payloads(self) -> list[Payload]:
-        """The shortest and the longest of the first 64 training payloads: what an export is traced and checked with."""
-        first = [self.train.payloads[i] for i in range(min(64, len(self.train)))]
-        return [min(first, key=len), max(first, key=len)]
+        """The shortest and the longest of the first 64 payloads to trace with: what an export is made and checked by."""
+        payloads = self.rows(self.traced).payloads
+        first = [payloads[i] for i in range(min(64, len(payloads)))]
+        return [min(first, key=size_of), max(first, key=size_of)]

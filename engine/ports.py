@@ -1,20 +1,28 @@
 """What the engine expects of the parts that differ from task to task, as protocols. Knows no task.
 
-Rows come as a payload (a text or the bytes of an image), examples are payloads encoded once, a batch is a dictionary of
-tensors by the names that the model's `forward` takes, plus `labels`.
+Rows come as a payload (a text, the bytes of an image, or both), examples are payloads encoded once, a batch is a
+dictionary of tensors by the names that the model's `forward` takes, plus `labels`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-Payload: TypeAlias = str | bytes
+
+class Pair(NamedTuple):
+    """A text and the bytes of the picture that it belongs to."""
+
+    text: str
+    image: bytes
+
+
+Payload: TypeAlias = str | bytes | Pair
 Example: TypeAlias = npt.NDArray[Any]
 Batch: TypeAlias = dict[str, Tensor]
 Answers: TypeAlias = npt.NDArray[np.float32]
@@ -108,6 +116,53 @@ class Task(Protocol):
         """Write what a stranger needs beside the weights: config.json, labels.json, tokenizer or preprocessor."""
 
 
+@runtime_checkable
+class Cutting(Protocol):
+    """A task whose rows may be longer than its model sees at once, so that training takes them in parts."""
+
+    def cut(self, examples: Sequence[Example]) -> tuple[npt.NDArray[np.int64], Sequence[Example]]:
+        """The parts that teach something, and which example, (n,), each is of; in order."""
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Where a model's first parameter lies."""
     return next(model.parameters()).device
+
+
+def text_of(payload: Payload) -> str:
+    """The text of a row that has one.
+
+    Raises:
+        TypeError: for a picture alone.
+    """
+    if isinstance(payload, bytes):
+        raise TypeError("a picture has no text")
+    return payload.text if isinstance(payload, Pair) else payload
+
+
+def with_text(payload: Payload, text: str) -> Payload:
+    """The same row with another text."""
+    return payload._replace(text=text) if isinstance(payload, Pair) else text
+
+
+def image_of(payload: Payload) -> bytes:
+    """The bytes of a row's picture.
+
+    Raises:
+        TypeError: for a text alone.
+    """
+    if isinstance(payload, str):
+        raise TypeError("a text has no picture")
+    return payload.image if isinstance(payload, Pair) else payload
+
+
+def content_of(payload: Payload) -> bytes:
+    """What a row's hash is taken of: its UTF-8, its picture, or the one and the other with a NUL between."""
+    if isinstance(payload, Pair):
+        return payload.text.encode() + b"\0" + payload.image
+    return payload.encode() if isinstance(payload, str) else payload
+
+
+def size_of(payload: Payload) -> int:
+    """What rows are sorted by so that neighbours cost alike: characters of a text, else bytes of a picture."""
+    return len(payload.text if isinstance(payload, Pair) else payload)

@@ -9,6 +9,7 @@ import inspect
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from engine.data import Source
 from engine.evaluate import Measured, agreement, loss, measured, median
 from engine.events import now
 from engine.instruction import Instruction
-from engine.limits import Figures, checks
+from engine.limits import Figures, checks, robust_score
 from engine.models import Base
 from engine.ports import Answers
 from engine.rows import SPLITS
@@ -49,7 +50,12 @@ _FLAGS = (
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the receipt rests on. `found`: what the fresh process wrote; answers are (n, k) over the test rows."""
+    """What the receipt rests on. `found`: what the fresh process wrote; answers are (n, k) over the test rows.
+
+    `weights`: patterns of the files that hold the model's weights; `untuned_answers`: of the base before any training.
+    `datasets`: what the receipt lists, where it is not the files of the spec with the rows of each split.
+    `sections`: what instructions know for whole sections, such as `privacy`.
+    """
 
     reference_kind: str
     reference_answers: Answers
@@ -60,11 +66,15 @@ class Evidence:
     exported_parameters: int
     files: Sequence[Entry]
     effects: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    weights: Sequence[str] = ("model.onnx*",)
+    untuned_answers: Answers | None = None
+    datasets: Sequence[Mapping[str, Any]] | None = None
+    sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def exported_bytes(self) -> int:
-        """Bytes of the model's own file, and its data file where it has one."""
-        return sum(one.size_bytes for one in self.files if one.path.startswith("model.onnx"))
+        """Bytes of the files that hold the model's weights."""
+        return sum(one.size_bytes for one in self.files if any(fnmatch(one.path, like) for like in self.weights))
 
 
 def build(run: Run, sources: Sequence[Source], base: Base, job: str | None, evidence: Evidence) -> dict[str, Any]:
@@ -81,7 +91,10 @@ def build(run: Run, sources: Sequence[Source], base: Base, job: str | None, evid
         "receipt_version": 1,
         "job": job,
         "created_at": now(),
-        "inputs": {"datasets": _datasets(run, sources), "base_model": {"name": base.name, "sha256": base.sha256()}},
+        "inputs": {
+            "datasets": list(_datasets(run, sources) if evidence.datasets is None else evidence.datasets),
+            "base_model": {"name": base.name, "sha256": base.sha256()},
+        },
         "plan": [_step(one, evidence.effects.get(one.number, {})) for one in run.plan.instructions],
         "environment": environment(run),
         "quality": quality,
@@ -93,13 +106,23 @@ def build(run: Run, sources: Sequence[Source], base: Base, job: str | None, evid
             "parameters": {"reference": evidence.reference_parameters, "exported": evidence.exported_parameters},
         },
         "latency": latency,
-        "privacy": None,
-        "robustness": None,
+        "privacy": evidence.sections.get("privacy"),
+        "robustness": evidence.sections.get("robustness"),
         "limits": {"passed": all(one["outcome"] == "passed" for one in found), "checks": found},
         "warnings": warnings,
         "files": [asdict(one) for one in evidence.files],
         "signature": None,
     }
+
+
+def sections(run: Run) -> dict[str, dict[str, Any]]:
+    """The sections that instructions write, in order: what one leaves null, another may fill."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in run.plan.on("evidence"):
+        for name, section in one.evidence(run).items():
+            kept = {key: value for key, value in found.get(name, {}).items() if value is not None}
+            found[name] = {**found.get(name, {}), **section, **kept}
+    return found
 
 
 def figures_of(run: Run, evidence: Evidence) -> Figures:
@@ -115,6 +138,8 @@ def figures_of(run: Run, evidence: Evidence) -> Figures:
         speedup=median(np.array(seconds["reference"]) / np.array(seconds["exported"]), confidence),
         exported_bytes=evidence.exported_bytes,
         reference_bytes=evidence.reference_bytes,
+        epsilon=evidence.sections.get("privacy", {}).get("epsilon"),
+        robust_score=robust_score(evidence.sections.get("robustness"), confidence),
     )
 
 
@@ -141,10 +166,36 @@ def _quality(run: Run, figures: Figures, evidence: Evidence) -> dict[str, Any]:
         "flipped": [
             _flip(run, evidence, i) for i in ([] if same is None else np.flatnonzero(~same)[:_FLIPPED].tolist())
         ],
-        "golden": [
-            {**_row(run, evidence, one["row"]), **task.said(one["answers"])} for one in evidence.found["golden"]
-        ],
+        **_base(run, evidence),
+        "golden": [_golden(run, evidence, one) for one in evidence.found["golden"]],
+        **({"generation": evidence.found["generation"]} if "generation" in evidence.found else {}),
     }
+
+
+def _base(run: Run, evidence: Evidence) -> dict[str, Any]:
+    """The untuned base on the same rows, and what the training gained over it."""
+    metric, seed, truth = run.spec.metric, run.spec.training.seed, run.data.test.labels
+    if evidence.untuned_answers is None:
+        return {}
+    before, after = (
+        run.task.figures(metric, one, truth) for one in (evidence.untuned_answers, evidence.exported_answers)
+    )
+    gain = loss(metric, after, before, seed)
+    further = run.task.quality(evidence.untuned_answers, evidence.exported_answers, truth)
+    return {
+        "base": {
+            **_scored(measured(metric, before, seed)),
+            "gain": {"value": _rounded(gain.value), "ci95": [_rounded(gain.low), _rounded(gain.high)]},
+            **{name: one["reference"] for name, one in further.items() if isinstance(one, dict) and "reference" in one},
+        }
+    }
+
+
+def _golden(run: Run, evidence: Evidence, one: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer to a test row, or one to a prompt, which shows itself."""
+    if "row" not in one:
+        return dict(one)
+    return {**_row(run, evidence, one["row"]), **run.task.said(one["answers"])}
 
 
 def _flip(run: Run, evidence: Evidence, number: int) -> dict[str, Any]:

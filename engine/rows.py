@@ -1,23 +1,38 @@
 """The rows of a job: small columns in memory, payloads wherever they lie. Knows neither files nor instructions."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from engine.conversations import each_message
 from engine.on_read import OnRead
 from engine.ports import Payload
 
 SPLITS = ("train", "valid", "test")
 # Facts of a run: what the column of groups is called where every file has one, or that some file has none.
 GROUPED_BY, UNGROUPED = "grouped_by:", "ungrouped"
+CLIENTS = "clients:"  # how many groups the training rows name, where somebody counted them
 
 
 def group_facts(columns: Iterable[Mapping[str, str]]) -> frozenset[str]:
     """The facts about groups that hold of files with these columns by role."""
     names = {of_file.get("group") for of_file in columns}
     return frozenset({UNGROUPED} if None in names else {f"{GROUPED_BY}{name}" for name in names})
+
+
+def equal_numbers(texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    """(n,): 0 for a text that stands alone, and a number from 1 on that equal texts share."""
+    repeated = (text for text, count in Counter(texts).items() if count > 1)
+    number_of = {text: number for number, text in enumerate(repeated, 1)}
+    return np.array([number_of.get(text, 0) for text in texts], dtype=np.int64)
+
+
+def client_facts(groups: int | None) -> frozenset[str]:
+    """The fact that the training rows are those of so many groups; nothing where nobody counted."""
+    return frozenset() if groups is None else frozenset({f"{CLIENTS}{groups}"})
 
 
 class Mapped(OnRead[Payload]):
@@ -52,9 +67,11 @@ class Taken(OnRead[Payload]):
 
 @dataclass(frozen=True)
 class Rows:
-    """n rows. `ids`: content hashes, `labels`: (n,) int64 class indices, `splits`: (n,) of "train", "valid", "test", or
-    "" where none is given yet, `groups`: (n,) with "" where a row has none, or None, `shards`: (n,) int64, the unit of
+    """n rows. `ids`: content hashes, `labels`: (n,) int64 class indices (without classes 0, but for pairs the
+    number from 1 on that rows of one caption share), `splits`: (n,) of "train", "valid", "test", or "" where none is
+    given yet, `groups`: (n,) with "" where a row has none, or None, `shards`: (n,) int64, the unit of
     storage that each payload is read with. `label_names`: by class index, () where nobody said.
+    `chat`: payloads are conversations, a list of messages as JSON text.
     """
 
     payloads: Sequence[Payload]
@@ -64,13 +81,14 @@ class Rows:
     groups: npt.NDArray[np.str_] | None
     shards: npt.NDArray[np.int64]
     label_names: tuple[str, ...] = ()
+    chat: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def map(self, change: Callable[[Payload], Payload]) -> "Rows":
-        """The same rows, each payload changed when it is read."""
-        return replace(self, payloads=Mapped(self.payloads, change))
+        """The same rows, each payload changed when it is read; of a conversation, the content of each message."""
+        return replace(self, payloads=Mapped(self.payloads, each_message(change) if self.chat else change))
 
     def take(self, numbers: npt.NDArray[np.int64]) -> "Rows":
         """The rows of these numbers, in this order."""
@@ -82,6 +100,7 @@ class Rows:
             groups=None if self.groups is None else self.groups[numbers],
             shards=self.shards[numbers],
             label_names=self.label_names,
+            chat=self.chat,
         )
 
     def where(self, split: str) -> "Rows":
@@ -95,3 +114,8 @@ class Rows:
     def loaded(self) -> "Rows":
         """The same rows with every payload read into memory, in order of storage."""
         return replace(self, payloads=list(self.payloads))
+
+
+def nominal_rows(splits: npt.NDArray[np.str_]) -> int:
+    """The public number of training rows that a private plan rests on: what the data names, or eight tenths of all."""
+    return int((splits == "train").sum()) if (splits != "").any() else round(0.8 * len(splits))

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from engine.accounting import PrivacyBudget
 from engine.catalogue import AnyInstruction, resolve_choice
 from engine.evaluate import METRICS
 from engine.tasks import TASKS
@@ -47,7 +48,7 @@ class Splits(BaseModel):
 
 
 class Training(BaseModel):
-    """The loop's own numbers. `learning_rate` None: 1e-4 for a pretrained base, 1e-3 from scratch."""
+    """The loop's own numbers. `learning_rate` None: 1e-4 for a pretrained base, 1e-3 from scratch and for adapters."""
 
     model_config = _FROZEN
 
@@ -62,9 +63,9 @@ class Training(BaseModel):
     optimizer: Literal["adamw"] = "adamw"
     keep: Literal["last", "best"] = "last"
 
-    def rate(self, pretrained: bool) -> float:
+    def rate(self, pretrained: bool, adapters: bool = False) -> float:
         """The base learning rate."""
-        return self.learning_rate or (1e-4 if pretrained else 1e-3)
+        return self.learning_rate or (1e-4 if pretrained else 1e-3) * (10 if adapters else 1)
 
 
 class Limits(BaseModel):
@@ -143,6 +144,18 @@ class Spec(BaseModel):
             )
         return metric
 
+    @field_validator("limits")
+    @classmethod
+    def _limits_of_the_metric(cls, limits: Limits, about: ValidationInfo) -> Limits:
+        metric = METRICS.get(about.data.get("metric", ""))
+        if limits.min_metric is not None and metric is not None and not metric.more_is_better:
+            raise PydanticCustomError(
+                "wrong_limit",
+                "min_metric is a floor, and of {metric} less is better",
+                {"metric": about.data["metric"], "remedy": "limit max_metric_loss instead"},
+            )
+        return limits
+
     @field_validator("export")
     @classmethod
     def _format_of_the_task(cls, export: Export, about: ValidationInfo) -> Export:
@@ -169,12 +182,20 @@ class Spec(BaseModel):
         """The spec as JSON with every default filled in; what a subclass adds is not part of it."""
         filled = self.model_dump(mode="json", include=_SPEC_FIELDS)
         filled["model"] = self.base_model
-        filled["training"]["learning_rate"] = self.training.rate(pretrained)
+        filled["training"]["learning_rate"] = self.training.rate(
+            pretrained, any("adapters" in one.provides for one in self.instructions)
+        )
         return filled
 
     def files(self) -> list[tuple[str, str]]:
         """(role, file or id) of each data set; role "" for one that holds all splits."""
         return self.dataset.named() if isinstance(self.dataset, Splits) else [("", self.dataset)]
+
+
+class TrainFile(Spec):
+    """The job file of `train`: whoever keeps the account of privacy tells the run what it holds."""
+
+    privacy_budget: PrivacyBudget = PrivacyBudget()
 
 
 def steps_of(rows: int, training: Training, windows_a_batch: int = 1) -> int:

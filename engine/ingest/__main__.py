@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.ingest import images, texts
+from engine.ingest import images, language, texts
 from engine.ingest.canonical import Canonical
 from engine.ingest.findings import ROLES, Choices, Findings, Limits, Unusable
 from engine.ingest.unpack import kind_of, unpacked
@@ -24,7 +24,11 @@ OUT_OF_MEMORY = 3
 PR_SET_PDEATHSIG = 1
 
 Ingest = Callable[[str, Path, Path, Choices, Limits, Findings], Canonical]
-TASKS: dict[str, Ingest] = {"text_classification": texts.ingest, "image_classification": images.ingest}
+TASKS: dict[str, Ingest] = {
+    "text_classification": texts.ingest,
+    "image_classification": images.ingest,
+    "causal_lm": language.ingest,
+}
 
 
 def ingest(
@@ -54,7 +58,7 @@ def ingest(
 def _too_few(rows: Canonical) -> Unusable | None:
     if not rows.rows:
         return Unusable("no_rows", "the file has no rows", "upload a file with rows")
-    if len(rows.counts) < 2:
+    if "label" in rows.schema.names and len(rows.counts) < 2:
         detail = f"every row has the label {rows.labels[0][:80]!r}"
         return Unusable("single_class", detail, "upload rows of at least two classes")
     return None

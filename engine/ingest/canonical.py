@@ -20,11 +20,13 @@ MOST_CLASSES = 10_000
 class Canonical:
     """Takes rows one by one; `label` is the class's name in them and an index in the file.
 
-    `columns` tells which column of the source plays which role.
+    `columns` tells which column of the source plays which role. Without a column `label` in the schema rows have no
+    class. `chat`: the texts are conversations as JSON.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema, columns: dict[str, str]) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, columns: dict[str, str], *, chat: bool = False) -> None:
         self.schema = schema
+        self.chat = chat
         self.columns = columns
         self.path = path
         self._first = path.with_suffix(".first")
@@ -38,15 +40,7 @@ class Canonical:
 
     def add(self, row: dict[str, Any], size: int) -> None:
         """Add a row whose payload has `size` bytes."""
-        index = self._seen.setdefault(row["label"], len(self._seen))
-        if index == len(self.counts):
-            if index == MOST_CLASSES:
-                detail = f"the label column has more than {MOST_CLASSES} different values"
-                raise Unusable(
-                    "too_many_classes", detail, "name the column that holds the class", pointer="/label_column"
-                )
-            self.counts.append(0)
-        self.counts[index] += 1
+        index = self._index(row["label"]) if "label" in self._values else 0
         for name, values in self._values.items():
             values.append(index if name == "label" else row[name])
         if row.get("split"):
@@ -55,6 +49,19 @@ class Canonical:
         self._bytes += size + 64
         if self._bytes >= GROUP_BYTES:
             self._flush()
+
+    def _index(self, label: str) -> int:
+        """The index of a class by its first appearance, and one more row of it."""
+        index = self._seen.setdefault(label, len(self._seen))
+        if index == len(self.counts):
+            if index == MOST_CLASSES:
+                detail = f"the label column has more than {MOST_CLASSES} different values"
+                raise Unusable(
+                    "too_many_classes", detail, "name the column that holds the class", pointer="/label_column"
+                )
+            self.counts.append(0)
+        self.counts[index] += 1
+        return index
 
     @property
     def labels(self) -> list[str]:
@@ -76,8 +83,10 @@ class Canonical:
         final = {name: index for index, name in enumerate(self.labels)}
         indices = pa.array([final[name] for name in self._seen], pa.int32())
         about = {"version": 1, "task": task, "labels": self.labels, "columns": self.columns}
+        if self.chat:
+            about["chat"] = True
         schema = self.schema.with_metadata({"fiftytwo": json.dumps(about, ensure_ascii=False, sort_keys=True)})
-        place = schema.get_field_index("label")
+        place = schema.get_field_index("label")  # -1: no classes
         few = [name for name in schema.names if name in ("label", "split", "group", "mode")]
         with (
             pq.ParquetFile(self._first) as first,
@@ -85,7 +94,9 @@ class Canonical:
         ):
             for group in range(first.num_row_groups):
                 table = first.read_row_group(group, use_threads=False)
-                table = table.set_column(place, schema.field(place), indices.take(table["label"].combine_chunks()))
+                if place >= 0:
+                    named = indices.take(table["label"].combine_chunks())
+                    table = table.set_column(place, schema.field(place), named)
                 writer.write_table(table.cast(schema), row_group_size=max(1, len(table)))
         self._first.unlink()
 
@@ -96,7 +107,7 @@ class Canonical:
         self.path.unlink(missing_ok=True)
 
     def _flush(self) -> None:
-        if not self._values["label"]:
+        if not self._values["id"]:
             return
         table = pa.table(self._values, schema=self.schema)
         self._writer.write_table(table, row_group_size=len(table))

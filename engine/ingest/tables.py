@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -55,7 +55,14 @@ def missing(role: str, column: str, known: Sequence[str]) -> Unusable:
     )
 
 
-def _lines(stream: IO[bytes], most: int) -> Iterator[tuple[int, bytes | InvalidRow]]:
+class Lined(Protocol):
+    """Whatever gives lines of bytes: a file, or a member of an archive."""
+
+    def readline(self, size: int = -1, /) -> bytes:
+        """The next line, or its first `size` bytes; b"" at the end."""
+
+
+def lines(stream: Lined, most: int) -> Iterator[tuple[int, bytes | InvalidRow]]:
     """The lines of a file without ever holding one that is longer than `most` bytes."""
     number = 0
     while line := stream.readline(most + 1):
@@ -72,11 +79,16 @@ def _lines(stream: IO[bytes], most: int) -> Iterator[tuple[int, bytes | InvalidR
 
 def _jsonl(path: Path, limits: Limits) -> Iterator[tuple[int, Record]]:
     with path.open("rb") as stream:
-        for number, line in _lines(stream, limits.max_cell_bytes * ESCAPE_FACTOR):
-            if isinstance(line, InvalidRow):
-                yield number, line
-            elif line.strip():
-                yield number, _object(line)
+        yield from objects(stream, limits)
+
+
+def objects(stream: Lined, limits: Limits) -> Iterator[tuple[int, Record]]:
+    """The objects of JSONL, each with its line; blank lines are no rows."""
+    for number, line in lines(stream, limits.max_cell_bytes * ESCAPE_FACTOR):
+        if isinstance(line, InvalidRow):
+            yield number, line
+        elif line.strip():
+            yield number, _object(line)
 
 
 def _object(line: bytes) -> Record:
@@ -147,7 +159,7 @@ def _csv_rows(path: Path, limits: Limits) -> Iterator[tuple[int, list[str] | Inv
         delimiter = _delimiter(stream)
 
         def text() -> Iterator[str]:
-            for _, line in _lines(stream, limits.max_cell_bytes * ESCAPE_FACTOR):
+            for _, line in lines(stream, limits.max_cell_bytes * ESCAPE_FACTOR):
                 if isinstance(line, InvalidRow):
                     too_long.append(line)
                     yield "\n"

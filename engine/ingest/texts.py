@@ -11,7 +11,7 @@ import pyarrow as pa
 from engine.ingest.canonical import Canonical
 from engine.ingest.findings import SPLITS, Choices, Findings, InvalidRow, Limits, Unusable
 from engine.ingest.tables import Record, missing, read, too_many_rows
-from engine.ingest.unpack import too_large
+from engine.ingest.unpack import table_of, too_large
 
 REQUIRED: list[str] = ["text", "label"]
 OPTIONAL: list[str] = ["split", "group"]
@@ -25,7 +25,7 @@ def ingest(kind: str, source: Path, out: Path, choices: Choices, limits: Limits,
         detail = "text classification takes no ZIP"
         raise Unusable("unknown_format", detail, "upload the JSONL, CSV or Parquet file itself", pointer="/task")
     columns = {**DEFAULTS, **choices.columns}
-    names, records = read(kind, source, list(columns.values()), limits)
+    names, records = read(table_of(kind, source), source, list(columns.values()), limits)
     asked = REQUIRED + [role for role in OPTIONAL if role in choices.columns]
     # A column called `split` is one, even where nobody says so: to ignore it would mix test rows into the training.
     used = asked if "split" in asked or "split" not in names else [*asked, "split"]
@@ -79,7 +79,7 @@ def _row(record: Record, columns: dict[str, str], limits: Limits) -> dict[str, A
 def _text(value: Any, column: str, limits: Limits) -> str:
     if value is None:
         raise InvalidRow("missing_text", f"the row has no {column!r}", "fill it in, or leave the row out")
-    text = _string(value, column, limits)
+    text = storable(value, column, limits)
     if not text.strip():
         raise InvalidRow("empty_text", f"{column!r} is empty", "fill it in, or leave the row out")
     return text
@@ -94,7 +94,7 @@ def _label(value: Any, column: str, limits: Limits) -> str:
         value = ""
     if isinstance(value, float | dict | list):
         raise InvalidRow("wrong_label", f"{column!r} is no class: {str(value)[:80]}", "send a string or a whole number")
-    name = _string(str(value) if isinstance(value, int) else value, column, limits).strip()
+    name = storable(str(value) if isinstance(value, int) else value, column, limits).strip()
     if not name:
         raise InvalidRow("missing_label", f"the row has no {column!r}", "fill it in, or leave the row out")
     if len(name) > MOST_LABEL_CHARACTERS:
@@ -105,20 +105,20 @@ def _label(value: Any, column: str, limits: Limits) -> str:
 
 
 def _split(value: Any, column: str, limits: Limits) -> str:
-    name = _string(value, column, limits).strip().lower()
+    name = storable(value, column, limits).strip().lower()
     if name not in SPLITS:
         raise InvalidRow("unknown_split", f"{column!r} is {name[:80]!r}", "write train, valid or test")
     return SPLITS[name]
 
 
 def _group(value: Any, column: str, limits: Limits) -> str:
-    name = _string(str(value) if isinstance(value, int) else value, column, limits)
+    name = storable(str(value) if isinstance(value, int) else value, column, limits)
     if not name:
         raise InvalidRow("missing_group", f"the row has no {column!r}", "fill it in, or leave the row out")
     return name
 
 
-def _string(value: Any, column: str, limits: Limits) -> str:
+def storable(value: Any, column: str, limits: Limits) -> str:
     """The value, if it is a string that can be stored."""
     if isinstance(value, bytes):
         try:

@@ -65,7 +65,7 @@ def too_large(max_bytes: int) -> Unusable:
 
 
 def kind_of(path: Path, filename: str) -> str:
-    """What the file is, by its first bytes and, for text, its name: parquet, zip, csv or jsonl."""
+    """What the file is, by its first bytes and, for text, its name: parquet, zip, csv, jsonl, or else text."""
     with path.open("rb") as stream:
         head = stream.read(4096)
     if not head:
@@ -76,8 +76,10 @@ def kind_of(path: Path, filename: str) -> str:
         return "zip"
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise Unusable("not_utf8", "the file starts like UTF-16", "save it as UTF-8", line=1)
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    text = _beginning(head)
     suffixes = filename.lower().removesuffix(".gz").removesuffix(".zst").rpartition(".")
+    if suffixes[2] == "txt":
+        return "text"
     if suffixes[2] in ("csv", "tsv"):
         return "csv"
     if suffixes[2] in ("jsonl", "ndjson", "json") or text[:1] in (b"{", b"["):
@@ -86,7 +88,19 @@ def kind_of(path: Path, filename: str) -> str:
     if sum(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in head) > len(head) // 50:
         detail = "the file is neither text nor Parquet nor ZIP"
         raise Unusable("unknown_format", detail, "upload JSONL, CSV, Parquet or a ZIP of images")
-    return "csv"
+    return "text"
+
+
+def table_of(kind: str, path: Path) -> str:
+    """The kind of a file that holds a table, whatever its name says: a text is JSONL or CSV."""
+    if kind != "text":
+        return kind
+    with path.open("rb") as stream:
+        return "jsonl" if _beginning(stream.read(4096))[:1] in (b"{", b"[") else "csv"
+
+
+def _beginning(head: bytes) -> bytes:
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip()
 
 
 def _frames(stream: IO[bytes], piece_bytes: int, new: Callable[[], _Decoder]) -> Iterator[bytes]:

@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from typing import TypeAlias
 
+from engine.tasks.causal_lm import CausalLM
 from engine.tasks.image_classification import ImageClassification
 from engine.tasks.text_classification import TextClassification
 
-AnyTask: TypeAlias = type[TextClassification] | type[ImageClassification]
+AnyTask: TypeAlias = type[TextClassification] | type[CausalLM] | type[ImageClassification]
 
-TASKS: Mapping[str, AnyTask] = {one.name: one for one in (TextClassification, ImageClassification)}
+TASKS: Mapping[str, AnyTask] = {
+    one.name: one for one in (TextClassification, CausalLM, ImageClassification)
+}

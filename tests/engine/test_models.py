@@ -33,7 +33,14 @@ def test_a_folder_in_the_hubs_layout_is_loaded(local: Path) -> None:
     model = TextClassification(base, LABELS, 16).build()
     assert sum(weight.numel() for weight in model.parameters()) > 1000
     assert models.fault("tiny", "text_classification", local) is None
-    assert [one["id"] for one in models.describe(local)] == ["minilm-l6", "resnet-small", "resnet-18", "tiny"]
+    assert [one["id"] for one in models.describe(local)] == [
+        "minilm-l6",
+        "smollm2-135m",
+        "pair-encoder",
+        "resnet-small",
+        "resnet-18",
+        "tiny",
+    ]
 
 
 @pytest.mark.parametrize("name", ["../tiny", "..", "a/b/c", "tiny\0", "", "no such name"])
