@@ -34,7 +34,7 @@ MOST_EPSILON = 1e6  # beyond it nothing is said any more
 _COARSE = 1e-3  # of the losses' grid while a noise multiplier is looked for; it errs upwards
 _LEAST_NOISE, _MOST_NOISE = 0.05, 1e4
 # Whole orders alone: at fractional ones the library's series may fail to converge, and says so in the log.
-_ORDERS = tuple(float(order) for order in (*range(2, 64), *range(64, 513, 8)))
+_ORDERS = tuple(float(order) for order in (*range(2, 33), 40, 48, 64, 96, 128, 192, 256, 512))
 _DECIMALS = 2
 _NOISE_DECIMALS = 4
 
@@ -164,15 +164,20 @@ def noise_multiplier(target: float, delta: float, q: float, steps: int, sampling
     high = _rdp_noise(target, delta, q, steps, sampling)
     if high is None:
         raise ValueError(f"no noise keeps {steps} steps at rate {q:g} within epsilon {target:g}")
-    low = max(high / 2, _LEAST_NOISE)
+    while spent(high) > target:  # the coarse grid errs upwards more than Rényi divergence, once in a while
+        high *= 1.05
+    # In small strides: far below the noise that is wanted, losses are many and slow to add up.
+    low = high * 0.85
+    while low > _LEAST_NOISE and spent(low) <= target:
+        low, high = low * 0.85, low
     if spent(low) <= target:
         return _up(low)
 
     def distance(logarithm: float) -> float:
-        return math.log(spent(math.exp(logarithm)) / target)
+        return math.log(max(spent(math.exp(logarithm)), 1e-9) / target)
 
     # Four or five looks, since both axes are logarithms and the curve is almost straight there.
-    found = math.exp(brentq(distance, math.log(low), math.log(high * 1.01), xtol=1e-5))
+    found = math.exp(brentq(distance, math.log(low), math.log(high), xtol=1e-5))
     sigma = _up(found)
     while spent(sigma) > target:
         sigma = _up(sigma + 10**-_NOISE_DECIMALS)

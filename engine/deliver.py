@@ -26,13 +26,14 @@ from engine.errors import LimitMissed, WrongExport
 from engine.evaluate import wilson
 from engine.events import FileWritten, PhaseStarted
 from engine.export import TOLERANCE
+from engine.guard import public_effects
 from engine.inference import eager_answers
 from engine.limits import faults
 from engine.measure import Request
 from engine.models import Base
 from engine.ports import Answers
 from engine.quantized import in_float
-from engine.receipt import Evidence, build, figures_of
+from engine.receipt import Evidence, build, figures_of, sections
 from engine.run import Run
 
 _MOST_CONTRADICTED = 0.02
@@ -60,9 +61,11 @@ def deliver(
     expected = _export(run, package)
     evidence = _measure(run, sources, package, untouched, expected, reference, trained_float)
     run.sink.emit(PhaseStarted(phase="receipt"))
+    evidence = replace(evidence, sections=sections(run))
     figures = figures_of(run, evidence)
     run.memory["measured"] = {"metric_loss": figures.metric_loss.value, "bytes_ratio": figures.size_ratio}
-    evidence = replace(evidence, effects={one.number: one.report(run) for one in run.plan.on("report")})
+    effects = {one.number: one.report(run) for one in run.plan.on("report")}
+    evidence = replace(evidence, effects=public_effects(effects, run.plan))
     receipt = build(run, sources, base, job, evidence)
     _hand_over(run, work, outputs, receipt)
     shutil.rmtree(work)

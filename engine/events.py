@@ -1,8 +1,9 @@
 """What a run tells while it goes on. Frozen facts, one JSON line each; who listens is not known here.
 
 The stream of a run, in order: `PhaseStarted` (data, train, compress, export, measure, receipt), many `StepDone`,
-a `CheckpointWritten` now and then, `Warned` where something deserves a look, `FileWritten` for each output, and last
-exactly one of `Finished`, `Stopped` (run the same command again to go on) or `Failed`.
+a `CheckpointWritten` now and then, `PrivacyDrawn` before each private step, `Warned` where something deserves a look,
+`FileWritten` for each output, and last exactly one of `Finished`, `Stopped` (run the same command again to go on) or
+`Failed`.
 """
 
 import json
@@ -54,6 +55,16 @@ class Warned(Event):
     event = "warned"
     code: str
     detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyDrawn(Event):
+    """A private draw was written down and is about to be made: as in `engine.accounting`; `drawn`: of all attempts."""
+
+    event = "privacy_drawn"
+    step: int
+    draw: Mapping[str, Any]
+    drawn: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ PRIVATE = "differential_privacy"
 _PUBLIC = frozenset({"learning_rate", "epsilon"})
 _OF_VALID_ROWS = frozenset({"valid_loss", "valid_score"})
 # Who holds one of these has looked at training rows, so that its figures are about them.
-_SEES_ROWS = frozenset({"records", "split", "training_records", "batch", "loss", "gradients", "after_step", "windows"})
+_SEES_ROWS = frozenset({"records", "split", "training_records", "batch", "loss", "gradients", "after_step", "trained"})
 
 
 def public_figures(values: Mapping[str, float], spec: "Spec", plan: "Plan") -> Mapping[str, float]:

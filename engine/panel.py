@@ -11,7 +11,6 @@ import time
 import torch
 
 from engine.errors import Diverged
-from engine.events import StepDone
 from engine.ports import device_of
 from engine.run import Run
 
@@ -56,7 +55,7 @@ class Panel:
                     remedy="lower training.learning_rate, or choose 20 or 22",
                 )
             finite = {name: value for name, value in plain.items() if math.isfinite(value)}
-            self._run.sink.emit(StepDone(step=step, total_steps=self._run.clock.total, values=finite))
+            self._run.tell(step, finite)
 
 
 def _memory_bytes(run: Run) -> float:

@@ -2,13 +2,10 @@
 
 import torch
 
-from engine.baseline import counted_windows
 from engine.checkpoint import Snapshot
 from engine.errors import InvalidData
 from engine.randomness import reseed
 from engine.run import Run
-
-_WALKED_EPOCHS = 20  # beyond these, the number of steps of an epoch is their mean
 
 
 def begin(run: Run, snapshot: Snapshot | None) -> None:
@@ -45,18 +42,15 @@ def arm(run: Run) -> None:
 
 
 def count_steps(run: Run) -> int:
-    """The optimizer steps of the run, by walking its windows: row numbers only.
+    """The optimizer steps of the run, as whoever decides on them says, and no more than `training.max_steps`.
 
     Raises:
         InvalidData: where there is none.
     """
-    training = run.spec.training
-    walked = min(training.epochs, _WALKED_EPOCHS)
-    counted = sum(1 for epoch in range(walked) for _ in counted_windows(run, epoch))
-    steps = round(counted * training.epochs / walked)
+    steps = run.plan.slot("total_steps").total_steps(run)
     if steps == 0:
         raise InvalidData(
             "there is no training step: no training row is left",
             remedy="give more rows, or drop an instruction that removes them",
         )
-    return min(steps, training.max_steps or steps)
+    return min(steps, run.spec.training.max_steps or steps)

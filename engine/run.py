@@ -1,5 +1,6 @@
 """What a hook may touch: one run of one plan. Knows nothing of files, processes or what an instruction does with it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,9 @@ import torch
 from torch import nn
 
 from engine.data import Data
-from engine.events import Event, Sink, Warned
+from engine.events import Event, Sink, StepDone, Warned
+from engine.guard import public_figures
+from engine.journal import Journal
 from engine.ports import Task
 
 if TYPE_CHECKING:  # the plan and the spec hold instructions, which are handed a run: a circle of types only
@@ -32,7 +35,7 @@ class Run:
     """One run, filled in as it goes on: data hooks find spec, plan, sink and memory, later ones the rest too.
 
     `memory[name]` holds the state of the instruction of that name and travels in every snapshot: tensors, numbers,
-    strings, and lists and dictionaries of these.
+    strings, and lists and dictionaries of these. Nothing is drawn privately in a run without a `journal`.
     """
 
     spec: "Spec"
@@ -45,6 +48,7 @@ class Run:
     model: nn.Module = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
     scaler: torch.amp.GradScaler = field(init=False)
+    journal: Journal | None = None
 
     def state(self, name: str) -> dict[str, Any]:
         """The memory of one instruction, made on first use."""
@@ -56,6 +60,16 @@ class Run:
         if detail not in told:  # a run that is gone on from may say a thing again
             told.append(detail)
         self.sink.emit(Warned(code=code, detail=detail))
+
+    def tell(self, step: int, values: Mapping[str, float]) -> None:
+        """Tell the listener of figures at a step: every figure of a step goes this way.
+
+        Here, and nowhere else, a private run drops what is no business of anyone's.
+        """
+        values = public_figures(values, self.spec, self.plan)
+        if not values:
+            return
+        self.sink.emit(StepDone(step=step, total_steps=self.clock.total, values=values))
 
     def metric(self, name: str, value: float | torch.Tensor) -> None:
         """Set one of the panel's metrics for the step under way; the loop takes it up."""

@@ -52,9 +52,10 @@ def again(run: Run, model: nn.Module, *, steps: int) -> nn.Module:
     """Train `model` for `steps` further steps by the same plan, with memory, clock and optimizer of its own.
 
     The `model` folds are not applied: they have been. No snapshot is taken, so a run that is killed repeats it. Its
-    time counts towards the limit of the run.
+    time counts towards the limit of the run, its private draws towards what the run may draw.
     """
-    inner = Run(run.spec, run.plan, WarningsOnly(run), clock=Clock(total=steps, seconds=run.clock.seconds))
+    clock = Clock(total=steps, seconds=run.clock.seconds)
+    inner = Run(run.spec, run.plan, WarningsOnly(run), clock=clock, journal=run.journal)
     inner.task, inner.data, inner.model = run.task, run.data, model
     arm(inner)
     while inner.clock.step < steps:

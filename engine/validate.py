@@ -4,7 +4,6 @@ import math
 
 from engine.errors import Diverged
 from engine.evaluate import METRICS
-from engine.events import StepDone
 from engine.inference import eager_answers
 from engine.run import Run
 
@@ -28,8 +27,7 @@ def validate(run: Run) -> None:
         )
     metric = METRICS[run.spec.metric]
     value = metric.value(run.task.figures(run.spec.metric, answers, labels))
-    values = {"valid_loss": loss, "valid_score": value}
-    run.sink.emit(StepDone(step=run.clock.step, total_steps=run.clock.total, values=values))
+    run.tell(run.clock.step, {"valid_loss": loss, "valid_score": value})
     gain = value if metric.more_is_better else -value
     if run.spec.training.keep == "best" and gain > run.state("keep").get("gain", -math.inf):
         weights = {name: weight.detach().clone() for name, weight in run.model.state_dict().items()}

@@ -8,6 +8,7 @@ from engine.checkpoint import Snapshots
 from engine.data import Data
 from engine.events import Listed
 from engine.interrupt import Interrupt
+from engine.journal import Journal
 from engine.plan import Plan
 from engine.rows import Rows
 from engine.run import Run
@@ -32,7 +33,7 @@ def tiny_image_run(folder: Path, instructions: Sequence[Any] = (), rows: Rows | 
 
 def _folded(spec: Spec, rows: Rows, folder: Path) -> Run:
     text = spec.task == "text_classification"
-    run = Run(spec, Plan.of(spec, {"pretrained"} if text else ()), Listed())
+    run = Run(spec, Plan.of(spec, {"pretrained"} if text else ()), Listed(), journal=Journal())
     for one in run.plan.on("records"):
         rows = one.records(run, rows)
     for one in run.plan.on("split"):
