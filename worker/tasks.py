@@ -202,6 +202,7 @@ class Worker:
         kept = {name: value for name, value in os.environ.items() if name in PASSED or name.startswith(PASSED_PREFIXES)}
         if self.settings.models_dir is not None:
             kept["FIFTYTWO_MODELS_DIR"] = str(self.settings.models_dir)
+        kept["FIFTYTWO_CACHE_DIR"] = str(self.settings.cache)
         # A run shares the machine with everything else here: its threads sleep while they wait for each other.
         # Spinning, as OpenMP does by default, costs a busy machine a multiple of the work.
         sharing = {"OMP_WAIT_POLICY": "PASSIVE", **kept}

@@ -1,0 +1,21 @@
+"""What a run's process is told by its environment."""
+
+from pathlib import Path
+
+from app.database import Database
+from app.jobs.lifecycle import Run
+from app.settings import Settings
+from tests.service import worker_for
+
+
+def _told(settings: Settings, database: Database) -> dict[str, str]:
+    run = Run(job_id="job_1", tenant="default", attempt=1, spec={}, inputs={}, threads=1)
+    return worker_for(settings, database)._environment(run)
+
+
+def test_a_run_keeps_converted_bases_in_the_data_folder_or_where_the_setting_says(
+    settings: Settings, database: Database, tmp_path: Path
+) -> None:
+    assert _told(settings, database)["FIFTYTWO_CACHE_DIR"] == str(settings.data_dir / "cache")
+    moved = settings.model_copy(update={"cache_dir": tmp_path / "elsewhere"})
+    assert _told(moved, database)["FIFTYTWO_CACHE_DIR"] == str(tmp_path / "elsewhere")
