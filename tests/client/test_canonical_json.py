@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.canonical_json import encode
+from client.canonical_json import encode
 
 # RFC 8785, appendix B: the bits of a double, and its one spelling.
 VECTORS = {

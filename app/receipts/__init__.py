@@ -1,0 +1,1 @@
+"""The public half of the key that signs this server's receipts."""

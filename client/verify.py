@@ -1,0 +1,136 @@
+"""Whether a downloaded folder is what its receipt says: signature, every file, and with test data the score again.
+
+Knows neither torch nor the server: what it needs is in the folder, but for the key that the receipt is checked against.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from client import canonical_json, signature
+from client.archive import stored_zip
+from client.artifact import Package
+from client.errors import BadPackage, BadUsage
+
+RECEIPT, ARCHIVE = "receipt.json", "model.zip"
+_AGAIN = "download the model again; if it stays so, do not use it"
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was checked: the key, and whether it was known before; the files; the score, where data were given."""
+
+    public_key: str
+    pinned: bool
+    files: Sequence[str]
+    measured: Mapping[str, Any] = field(default_factory=dict)
+
+
+def verify(folder: Path, pinned: str | None, data: Path | None = None) -> Verified:
+    """Check a folder that `fiftytwo download` filled.
+
+    Args:
+        folder: the unpacked package, with or without `model.zip` beside it.
+        pinned: the server's public key in base64, as kept at login; None checks against the receipt's own.
+        data: labelled test rows as JSONL (`text`, and `label` or `label_name`), to be answered again.
+
+    Raises:
+        BadPackage: something differs; says what.
+        BadUsage: the folder or the data cannot be read.
+    """
+    content = _read(folder / RECEIPT)
+    receipt = _canonical(content)
+    key = signature.check(receipt, pinned)
+    listed = _check_files(folder, receipt)
+    _check_archive(folder, [*listed, RECEIPT])
+    measured = _measure(folder, receipt, data) if data is not None else {}
+    return Verified(key, pinned is not None, listed, measured)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadUsage(f"cannot read {path}: {error}", remedy="fiftytwo download JOB --out FOLDER") from error
+
+
+def _canonical(content: bytes) -> dict[str, Any]:
+    """The receipt, which must be stored in exactly its canonical bytes."""
+    try:
+        receipt = json.loads(content)
+        same = isinstance(receipt, dict) and canonical_json.encode(receipt) == content
+    except (ValueError, RecursionError):
+        same = False
+    if not same:
+        raise BadPackage("receipt.json is not stored in its canonical bytes: it was changed", remedy=_AGAIN)
+    return dict(receipt)
+
+
+def _check_files(folder: Path, receipt: Mapping[str, Any]) -> list[str]:
+    listed: dict[str, Any] = {str(one["path"]): one for one in receipt.get("files") or []}
+    present = {path.name for path in folder.iterdir()} - {RECEIPT, ARCHIVE}
+    if missing := sorted(set(listed) - present):
+        raise BadPackage(f"the folder lacks {', '.join(missing)}", remedy=_AGAIN)
+    if unknown := sorted(present - set(listed)):
+        raise BadPackage(f"the receipt does not know {', '.join(unknown)}", remedy="remove it, or use a fresh folder")
+    for name, about in listed.items():
+        with (folder / name).open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if digest != about["sha256"] or (folder / name).stat().st_size != about["size_bytes"]:
+            raise BadPackage(f"{name} is not the file that the receipt was made for", remedy=_AGAIN)
+    return sorted(listed)
+
+
+def _check_archive(folder: Path, names: Sequence[str]) -> None:
+    """Hold the ZIP, where it lies beside its files, against the one spelling that it can have."""
+    archive = folder / ARCHIVE
+    if not archive.exists():
+        return
+    expected = io.BytesIO()
+    stored_zip([folder / name for name in names], expected)
+    if archive.read_bytes() != expected.getvalue():
+        raise BadPackage(f"{ARCHIVE} is not what the files beside it make", remedy=_AGAIN)
+
+
+def _measure(folder: Path, receipt: Mapping[str, Any], data: Path) -> dict[str, Any]:
+    """Accuracy on the given rows, beside the receipt's; further apart than its interval is a failure."""
+    package = Package(folder)
+    texts, labels = _labelled(data, package.labels)
+    said = [one.label for one in package.predict(texts)]
+    accuracy = sum(one == label for one, label in zip(said, labels, strict=True)) / len(labels)
+    quality = receipt["quality"]
+    claimed = quality["accuracy"]["exported"]
+    low, high = quality["exported"]["ci95"]
+    allowed = max(high - low, 0.005)
+    if abs(accuracy - claimed) > allowed:
+        raise BadPackage(
+            f"accuracy on {data} is {accuracy:.4f}; the receipt says {claimed:.4f}, give or take {allowed:.4f}",
+            remedy="give the rows that the model was tested on, or do not use the model",
+        )
+    return {"accuracy": round(accuracy, 6), "claimed": claimed, "n": len(labels)}
+
+
+def _labelled(path: Path, labels: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Texts and the names of their labels; a whole number counts into the model's labels."""
+    texts, names = [], []
+    for number, line in enumerate(_read(path).decode("utf-8", "replace").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            label = row["label_name"] if "label_name" in row else row["label"]
+            name = labels[label] if isinstance(label, int) and str(label) not in labels else str(label)
+            texts.append(str(row["text"]))
+        except (ValueError, KeyError, IndexError, AttributeError) as error:
+            raise BadUsage(
+                f"line {number} of {path} is no labelled row: {error}",
+                remedy='give JSONL such as {"text": "...", "label_name": "spam"}',
+            ) from error
+        names.append(name)
+    if not texts:
+        raise BadUsage(f"{path} holds no rows", remedy="give labelled test rows as JSONL")
+    return texts, names

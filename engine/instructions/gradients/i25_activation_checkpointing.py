@@ -1,0 +1,179 @@
+"""Instruction 25. Knows no architecture: a repeated block is a list of modules of one class."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from engine.dropout import cheap_draws
+from engine.errors import Fault, InvalidData
+from engine.instruction import Instruction
+from engine.ports import device_of
+from engine.run import Run
+
+if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
+    from engine.spec import Spec
+
+_BATCH_NORMS = nn.modules.batchnorm._BatchNorm
+_PROBED_ROWS = 32
+
+
+class ActivationCheckpointing(Instruction):
+    """Forgets the inner activations of each block and computes them again in the backward pass: memory for time.
+
+    Sound: gradients are equal, not close. The recomputation starts from the random state of the block's forward pass
+    and draws its dropout in the same way, which the contexts of the forward pass alone would not bring about: the
+    backward pass runs outside of them. The non-reentrant form keeps gradients of frozen embeddings and composes with
+    the precision contexts.
+
+    Refuses: pictures, since batch norm would update its statistics twice; a model without a repeated block; dp_sgd
+    (37), whose sums need the very activations that are forgotten.
+
+    Effect: none on accuracy. `saved_activation_bytes` is what forward keeps of some training rows, and
+    `saved_activation_bytes_without` what it would keep; a step costs about a third more time.
+    """
+
+    number = 25
+    band = "gradients"
+    title = "Activation checkpointing"
+    source = "Chen et al. 2016 (arXiv 1604.06174)"
+    metric = "saved_activation_bytes"
+    name: Literal["activation_checkpointing"] = "activation_checkpointing"
+
+    every: int = Field(default=1, ge=1, le=16, description="every n-th block is checkpointed")
+
+    @property
+    def excludes(self) -> Mapping[str, str]:
+        """Per-example gradients read what is forgotten here."""
+        return {"per_example_gradients": "the clipped sum is formed from activations, which checkpointing forgets"}
+
+    def check(self, spec: "Spec", facts: frozenset[str]) -> Iterable[Fault]:
+        """Nets of this server for pictures are residual nets with batch norm."""
+        if spec.task == "image_classification":
+            yield Fault(
+                "",
+                "batch_norm",
+                "activation_checkpointing computes blocks twice, and batch norm would update its statistics twice",
+                "leave activation_checkpointing out; choose gradient_accumulation (24) to save memory",
+            )
+
+    def model(self, run: Run, model: nn.Module) -> nn.Module:
+        """Wrap every n-th repeated block without batch norm."""
+        chosen = [block for number, block in enumerate(_blocks(model)) if number % self.every == 0]
+        if not chosen:
+            raise InvalidData(
+                "activation_checkpointing found no repeated block to checkpoint in this model",
+                remedy="leave activation_checkpointing (25) out",
+            )
+        for block in chosen:
+            block.forward = _Checkpointed(block.forward)
+        return model
+
+    def after_epoch(self, run: Run, epoch: int) -> None:
+        """Count what forward keeps, once, on some training rows."""
+        state = run.state(self.name)
+        if "kept" not in state:
+            state["kept"] = [_kept_bytes(run, forget) for forget in (True, False)]
+
+    def trained(self, run: Run, model: nn.Module) -> nn.Module:
+        """Unwrap."""
+        for block in _wrapped(model):
+            del block.forward
+        return model
+
+    def report(self, run: Run) -> Mapping[str, float]:
+        """Bytes with and without."""
+        kept = run.state(self.name).get("kept")
+        return {"saved_activation_bytes": kept[0], "saved_activation_bytes_without": kept[1]} if kept else {}
+
+
+class _Checkpointed:
+    """A block's forward pass, forgotten but for its inputs while training."""
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        self.forward = forward
+        self.forgets = True
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the block."""
+        if not self.forgets or not torch.is_grad_enabled():
+            return self.forward(*args, **kwargs)
+        device = next(one.device for one in args if isinstance(one, Tensor))
+        return checkpoint(
+            self.forward,
+            *args,
+            use_reentrant=False,
+            # The first of the two is around the forward pass, which the loop's own contexts surround already.
+            context_fn=lambda: (nullcontext(), cheap_draws(device)),
+            **kwargs,
+        )
+
+
+def _blocks(model: nn.Module) -> Iterator[nn.Module]:
+    """The members of every list of two or more modules of one class, outermost lists only, none with batch norm."""
+    inside: set[int] = set()
+    for module in model.modules():
+        if not isinstance(module, nn.ModuleList | nn.Sequential) or id(module) in inside:
+            continue
+        members = list(module)
+        if len(members) < 2 or len({type(one) for one in members}) > 1:
+            continue
+        inside.update(id(one) for one in module.modules())
+        for member in members:
+            if not any(isinstance(one, _BATCH_NORMS) for one in member.modules()):
+                yield member
+
+
+def _wrapped(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(vars(module).get("forward"), _Checkpointed)]
+
+
+def _kept_bytes(run: Run, forget: bool) -> float:
+    """What the forward pass keeps for backward: the storages of saved tensors and of checkpointed inputs, once each."""
+    rows = range(min(_PROBED_ROWS, len(run.data.train)))
+    examples, labels = run.data.examples["train"], run.data.train.labels
+    batch = run.task.collate([examples[i] for i in rows], [int(labels[i]) for i in rows])
+    batch = {name: value.to(device_of(run.model)) for name, value in batch.items()}
+    weights = {one.untyped_storage().data_ptr() for one in run.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    alive: list[Tensor] = []  # a freed storage's address would be given again, and two counted as one
+    run.model.train()
+    with _counted(run.model, forget, alive), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        losses = run.task.losses(run.task.forward(run.model, batch), batch)
+    for tensor in alive:
+        keep(tensor)
+    del losses
+    return float(sum(kept.values()))
+
+
+@contextmanager
+def _counted(model: nn.Module, forget: bool, inputs: list[Tensor]) -> Iterator[None]:
+    """Checkpointing on or off, and the tensors that go into checkpointed blocks kept in `inputs`."""
+    blocks = _wrapped(model)
+    hooks = []
+    for block in blocks:
+        vars(block)["forward"].forgets = forget
+        if forget:
+            hooks.append(
+                block.register_forward_pre_hook(
+                    lambda _, args: inputs.extend(one for one in args if isinstance(one, Tensor))
+                )
+            )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for block in blocks:
+            vars(block)["forward"].forgets = True

@@ -1,0 +1,47 @@
+"""The compression ladder: score, bytes and latency of the model before and after each step. Knows no instruction."""
+
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from engine.evaluate import METRICS
+from engine.inference import eager_answers
+from engine.run import Run
+
+_TIMED_ROWS = 16
+_WARM = 2
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One state of the model on its way to the file; latency of one row in milliseconds, in PyTorch."""
+
+    name: str
+    score: float
+    bytes: int
+    latency_ms: float
+
+
+def climb(run: Run, name: str) -> None:
+    """Measure the model as it stands, and keep the rung for the report."""
+    answers = eager_answers(run.task, run.model, run.data.examples["test"])
+    score = METRICS[run.spec.metric].value(run.task.figures(run.spec.metric, answers, run.data.test.labels))
+    size = sum(one.numel() * one.element_size() for one in run.model.state_dict().values())
+    rungs: list[dict[str, Any]] = run.state("ladder").setdefault("rungs", [])
+    rungs.append(asdict(Rung(name, float(score), int(size), _latency(run))))
+
+
+@torch.no_grad()
+def _latency(run: Run) -> float:
+    """The median over some test rows, each alone."""
+    run.model.eval()
+    examples, seconds = run.data.examples["test"], []
+    for number in range(min(_TIMED_ROWS, len(examples)) + _WARM):
+        batch = run.task.collate([examples[number % len(examples)]], [0])
+        start = time.perf_counter()
+        run.task.forward(run.model, batch)
+        seconds.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(seconds[_WARM:])
