@@ -23,9 +23,11 @@ from engine.run import Run
 from engine.spec import Spec
 from tests.engine.runs import tiny_image_run, tiny_pair_run, tiny_run, trained
 from tests.engine.tiny import tiny_image_rows, tiny_pair_rows, tiny_text_rows
+from tests.engine.tiny_lm import tiny_lm_rows, tiny_lm_run
 
 RUNS = {
     "text_classification": partial(tiny_run, rows=tiny_text_rows(40)),
+    "causal_lm": partial(tiny_lm_run, rows=tiny_lm_rows(40)),
     "image_classification": partial(tiny_image_run, rows=tiny_image_rows(40)),
     "text_image_pairs": partial(tiny_pair_run, rows=tiny_pair_rows(40)),
 }
@@ -35,13 +37,14 @@ SAMPLED, LARGEST = 10, 8
 
 # What each needs to stand, by number; the others stand alone.
 COMPANY: dict[int, list[dict[str, Any]]] = {28: [{"number": 26, "dtype": "float16"}], 51: [{"number": 49}]}
+COMPANY_BY_TASK: dict[tuple[str, int], list[dict[str, Any]]] = {("causal_lm", 37): [{"number": 19}]}
 
 
-def _with_company(numbers: Iterable[int]) -> list[dict[str, Any]]:
+def _with_company(task: str, numbers: Iterable[int]) -> list[dict[str, Any]]:
     """The choices of these numbers and of what they need; a parameter that somebody needs wins over a default."""
     chosen: dict[int, dict[str, Any]] = {}
     for number in numbers:
-        for one in [*COMPANY.get(number, []), {"number": number}]:
+        for one in [*COMPANY.get(number, []), *COMPANY_BY_TASK.get((task, number), []), {"number": number}]:
             kept = chosen.get(one["number"], {})
             chosen[one["number"]] = one if len(one) > len(kept) else kept
     return list(chosen.values())
@@ -49,7 +52,7 @@ def _with_company(numbers: Iterable[int]) -> list[dict[str, Any]]:
 
 def _refusals(task: str, choices: list[dict[str, Any]]) -> tuple[Fault, ...]:
     """Why the plan is refused; nothing where it composes."""
-    facts = {"pretrained"} if task == "text_classification" else set()
+    facts = {"pretrained"} if task in ("text_classification", "causal_lm") else set()
     try:
         Plan.of(Spec.model_validate({"task": task, "dataset": "none", "instructions": choices}), facts)
     except InvalidPlan as refused:
@@ -81,7 +84,7 @@ def _assert_two_steps(run: Run, folder: Path) -> None:
 
 def _walk(task: str, numbers: Iterable[int], folder: Path) -> bool:
     """Whether the set composes; it has run if so, and was refused with reasons if not."""
-    choices = _with_company(numbers)
+    choices = _with_company(task, numbers)
     faults = _refusals(task, choices)
     if faults:
         _assert_reasons(faults, choices)
@@ -104,16 +107,16 @@ def test_each_pair_runs_or_is_refused(task: str, pair: tuple[int, int], tmp_path
     alone = [{"number": number} for number in pair]
     _assert_reasons(_refusals(task, alone), alone)
     composes = _walk(task, pair, tmp_path)
-    assert composes or not _serves(task, pair) or _declares_a_conflict(pair)
+    assert composes or not _serves(task, pair) or _declares_a_conflict(task, pair)
 
 
 def _serves(task: str, numbers: Iterable[int]) -> bool:
-    return all(task in CATALOGUE[one["number"]].tasks for one in _with_company(numbers))
+    return all(task in CATALOGUE[one["number"]].tasks for one in _with_company(task, numbers))
 
 
-def _declares_a_conflict(numbers: Iterable[int]) -> bool:
+def _declares_a_conflict(task: str, numbers: Iterable[int]) -> bool:
     """Whether two of them say by their own declaration that they do not go together: a slot, or an exclusion."""
-    chosen = [CATALOGUE[one["number"]].model_validate(_named(one)) for one in _with_company(numbers)]
+    chosen = [CATALOGUE[one["number"]].model_validate(_named(one)) for one in _with_company(task, numbers)]
     for one, other in combinations(chosen, 2):
         excluded = set(one.excludes) & {other.name, *other.provides} | set(other.excludes) & {one.name, *one.provides}
         slots = {name for name, phase in HOOKS.items() if phase is Phase.SLOT}
@@ -130,7 +133,7 @@ def _named(choice: dict[str, Any]) -> dict[str, Any]:
 def test_most_pairs_compose() -> None:
     for task in TASKS:
         served = [pair for pair in PAIRS if _serves(task, pair)]
-        composed = [pair for pair in served if not _refusals(task, _with_company(pair))]
+        composed = [pair for pair in served if not _refusals(task, _with_company(task, pair))]
         assert len(composed) > 0.8 * len(served)
 
 
@@ -144,4 +147,4 @@ def _sample(task: str) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize(("task", "numbers"), [(task, numbers) for task in TASKS for numbers in _sample(task)], ids=str)
 def test_larger_sets_run_or_are_refused(task: str, numbers: tuple[int, ...], tmp_path: Path) -> None:
     composes = _walk(task, numbers, tmp_path)
-    assert composes or _declares_a_conflict(numbers)
+    assert composes or _declares_a_conflict(task, numbers)

@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig, PreTra
 
 from engine.data import Data
 from engine.events import Listed
+from engine.journal import Journal
 from engine.models import Base
 from engine.plan import Plan
 from engine.rows import Rows
@@ -123,7 +124,7 @@ def tiny_lm_run(
     given = {"epochs": 1, "batch_size": 8, "learning_rate": 3e-3, "max_length": 48, **training}
     body = {"task": "causal_lm", "dataset": "rows", "instructions": list(instructions), "training": given}
     spec = Spec.model_validate(body)
-    run = Run(spec, Plan.of(spec, {"pretrained"}), Listed())
+    run = Run(spec, Plan.of(spec, {"pretrained"}), Listed(), journal=Journal())
     for one in run.plan.on("records"):
         rows = one.records(run, rows)
     for one in run.plan.on("split"):

@@ -9,7 +9,7 @@ from torch import nn
 
 from engine.coupling import Forward, Unfit, Width, widths
 from engine.errors import Fault, InvalidPlan
-from engine.instruction import COMPRESSES, Instruction
+from engine.instruction import ALL_TASKS, COMPRESSES, Instruction
 from engine.ports import Batch, device_of
 from engine.prepare import count_steps, device
 from engine.pruning import check_blocks, drop_blocks, kept, macs, prune, reshape, shapes_of
@@ -46,6 +46,8 @@ class StructuredPruning(Instruction):
     title = "Structured pruning"
     source = "Fang et al. 2023 (DepGraph) section 3; Michel et al. 2019; Molchanov et al. 2019"
     metric = "parameters_removed"
+    # A language model ships as a Hugging Face folder, whose configuration cannot say widths of single layers.
+    tasks = ALL_TASKS - {"causal_lm"}
     kinds = COMPRESSES
     name: Literal["structured_pruning"] = "structured_pruning"
 

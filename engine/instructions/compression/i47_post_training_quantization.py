@@ -11,7 +11,7 @@ from torch import nn
 from engine.errors import Fault, InvalidData
 from engine.four_bit import export_four_bit
 from engine.inference import eager_answers
-from engine.instruction import COMPRESSES, TEXT_TASKS, Instruction
+from engine.instruction import ALL_TASKS, COMPRESSES, TEXT_TASKS, Instruction
 from engine.integer_modules import export_integers
 from engine.quantization import Setting
 from engine.quantized import ranges_of, wrap
@@ -44,6 +44,8 @@ class PostTrainingQuantization(Instruction):
     title = "Post-training quantisation"
     source = "Jacob et al. 2018 (1712.05877) section 2; ONNX Runtime's quantization guide for 4 bits"
     metric = "bytes_ratio"
+    # A language model ships as a Hugging Face folder, which holds no integers: see its format gguf.
+    tasks = ALL_TASKS - {"causal_lm"}
     kinds = COMPRESSES
     name: Literal["post_training_quantization"] = "post_training_quantization"
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from engine.errors import Fault
-from engine.instruction import Instruction
+from engine.instruction import ALL_TASKS, Instruction
 from engine.integer_modules import export_integers
 from engine.ports import device_of
 from engine.quantization import Activation, Setting
@@ -41,6 +41,8 @@ class QuantizationAwareTraining(Instruction):
     title = "Quantisation-aware training"
     source = "Jacob et al. 2018 (1712.05877) section 3; Bengio et al. 2013 (1308.3432)"
     metric = "quantized_metric_loss"
+    # A language model ships as a Hugging Face folder, which holds no integers: see its format gguf.
+    tasks = ALL_TASKS - {"causal_lm"}
     name: Literal["quantization_aware_training"] = "quantization_aware_training"
 
     weight_bits: int = Field(default=8, ge=2, le=8, description="bits of a weight in training; the file stores 8")

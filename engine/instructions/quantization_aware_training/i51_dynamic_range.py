@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from engine.inference import eager_answers
-from engine.instruction import Instruction
+from engine.instruction import ALL_TASKS, Instruction
 from engine.quantization import Setting
 from engine.quantized import ranges_of, setting_of
 from engine.run import Run
@@ -36,6 +36,8 @@ class DynamicRange(Instruction):
     title = "Dynamic range tracking"
     source = "Jacob et al. 2018 (1712.05877) section 3.1; Krishnamoorthi 2018 (1806.08342) section 2"
     metric = "clipped_share"
+    # A language model ships as a Hugging Face folder, which holds no integers: see its format gguf.
+    tasks = ALL_TASKS - {"causal_lm"}
     name: Literal["dynamic_range"] = "dynamic_range"
 
     observer: Literal["moving_average", "percentile", "minmax"] = Field(
