@@ -29,6 +29,7 @@ from engine.receipt import sections
 from engine.run import Run
 from engine.spec import Spec
 from engine.train import train
+from tests.engine.tiny_lm import tiny_lm_run
 from tests.engine.tiny_run import text_run, told, trained
 
 RARE = 1e-6
@@ -328,6 +329,45 @@ def test_a_scope_trains_its_part_and_nothing_else(tmp_path: Path, scope: str, mo
         assert all(moves & set(name.split(".")) for name in moved)
     else:
         assert len(moved) > 0.9 * len(before)
+
+
+def _one_by_one(run: Run, rows: list[int]) -> torch.Tensor:
+    """The clipped sum by a pass for each row alone."""
+    data, total = run.data, torch.zeros(sum(weight.numel() for weight in _weights(run)))
+    for row in rows:
+        batch = run.task.collate([data.examples["train"][row]], [int(data.train.labels[row])])
+        loss = run.task.losses(run.task.forward(run.model, batch), batch).sum()
+        own = torch.autograd.grad(loss, _weights(run), allow_unused=True)
+        parts = [torch.zeros_like(w) if g is None else g for w, g in zip(_weights(run), own, strict=True)]
+        flat = torch.cat([part.flatten() for part in parts])
+        total += flat * min(1.0, BOUND / float(flat.norm()))
+    return total
+
+
+def test_adapters_are_clipped_example_by_example(tmp_path: Path) -> None:
+    run = _text_run(tmp_path, [{"number": 19, "rank": 4}, _choice()])
+    begin(run, None)
+    run.model.eval()
+    names = [name for name, weight in run.model.named_parameters() if weight.requires_grad]
+    assert all("lora_" in name or "modules_to_save" in name for name in names)
+    torch.testing.assert_close(_clipped_sum(run, [0, 1, 2, 3]), _one_by_one(run, [0, 1, 2, 3]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_language_model_is_trained_through_its_adapters(tmp_path: Path) -> None:
+    """A long text is cut into several rows of one id: only its first part is ever drawn."""
+    assert _faults(37, task="causal_lm", facts=("pretrained",)) == ["/instructions/0 missing_need"]
+    choice = _choice(physical_batch=4)
+    run = tiny_lm_run(tmp_path, [{"number": 19, "rank": 2}, choice], batch_size=32, max_length=8)
+    begin(run, None)
+    run.model.eval()
+    torch.testing.assert_close(_clipped_sum(run, [0, 1, 2]), _one_by_one(run, [0, 1, 2]), rtol=1e-4, atol=1e-5)
+    ids = run.data.train.ids
+    drawn_from = list(_one(run).order(run, 0))
+    assert len(drawn_from) == len(set(ids.tolist())) < len(ids)
+    trained(run, tmp_path / "run")
+    assert run.clock.step == 6
+    assert told(run, "epsilon")
+    assert not told(run, "train_loss")
 
 
 def _faults(*chosen: Any, task: str = "text_classification", facts: tuple[str, ...] = (), **fields: Any) -> list[str]:
