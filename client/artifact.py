@@ -18,17 +18,18 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 from PIL import Image, UnidentifiedImageError
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from client.archive import unpack
+from client.canonical import canonical_text
 from client.errors import BadPackage, BadUsage
-from client.preprocess import image_array, normalize_text
+from client.preprocess import image_array, normalize_text, sized_image
 
 Input = str | bytes | Path
 Feeds = dict[str, npt.NDArray[Any]]
 
 # Every entry that `preprocess` may hold, by name: (text, parameters) -> text.
-_TEXT_STEPS: Mapping[str, Callable[..., str]] = {"text_normalization": normalize_text}
+_TEXT_STEPS: Mapping[str, Callable[..., str]] = {"text_normalization": normalize_text, "canonical_text": canonical_text}
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,20 @@ class Package:
         """The logits of `inputs`, (rows, labels) a batch, in order."""
         for start in range(0, len(inputs), batch_size):
             yield self.answer(self.feeds(inputs[start : start + batch_size]))
+
+    @property
+    def texts(self) -> "_TextReader":
+        """What turns texts into tokens."""
+        if not isinstance(self._feeds, _TextReader):
+            raise BadUsage(f"a model of {self.task} has no tokens alone", remedy="give a model that reads texts")
+        return self._feeds
+
+    @property
+    def pictures(self) -> "_ImageReader":
+        """What turns pictures into arrays."""
+        if not isinstance(self._feeds, _ImageReader):
+            raise BadUsage(f"a model of {self.task} has no pictures alone", remedy="give a model that reads pictures")
+        return self._feeds
 
     def feeds(self, inputs: Sequence[Input]) -> Feeds:
         """What the file is fed for one batch of inputs, by name."""
@@ -161,12 +176,15 @@ class _TextReader:
         self.tokenizer.enable_truncation(max_length=int(config["max_length"]))
 
     def __call__(self, inputs: Sequence[Input]) -> Feeds:
-        texts = [replay(self.steps, read_text(one)) for one in inputs]
-        rows = self.tokenizer.encode_batch(texts)
+        rows = self.encode(inputs)
         return {
             "input_ids": np.array([row.ids for row in rows], dtype=np.int64),
             "attention_mask": np.array([row.attention_mask for row in rows], dtype=np.int64),
         }
+
+    def encode(self, inputs: Sequence[Input]) -> list[Encoding]:
+        """The tokens of texts, cut and padded as the file is fed them."""
+        return list(self.tokenizer.encode_batch([replay(self.steps, read_text(one)) for one in inputs]))
 
 
 class _ImageReader:
@@ -181,15 +199,20 @@ class _ImageReader:
         self.processor: dict[str, Any] = _read_json(folder, "preprocessor_config.json", dict)
 
     def __call__(self, inputs: Sequence[Input]) -> Feeds:
-        return {"pixel_values": np.stack([self._pixels(one) for one in inputs])}
+        return {"pixel_values": np.stack([self.array(self.picture(one)) for one in inputs])}
 
-    def _pixels(self, one: Input) -> npt.NDArray[np.float32]:
+    def picture(self, one: Input) -> Image.Image:
+        """A picture in the mode and the size that the model takes."""
         try:
             with Image.open(BytesIO(one) if isinstance(one, bytes) else one) as image:
-                return image_array(image, self.processor)
+                return sized_image(image, self.processor).copy()  # read while the file is open
         except (UnidentifiedImageError, Image.DecompressionBombError, OSError) as error:
             name = "the input" if isinstance(one, bytes) else str(one)
             raise BadUsage(f"cannot read {name} as a picture: {error}", remedy="give a PNG or JPEG file") from error
+
+    def array(self, picture: Image.Image) -> npt.NDArray[np.float32]:
+        """(channels, height, width), as the file is fed it."""
+        return image_array(picture, self.processor)
 
 
 _READERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Callable[[Sequence[Input]], Feeds]]] = {

@@ -103,6 +103,18 @@ def _even_spaces(text: str, whitespace: Whitespace) -> str:
     return text
 
 
+def sized_image(image: Image.Image, config: Mapping[str, Any]) -> Image.Image:
+    """A picture in the mode and the size that the configuration of `image_array` names."""
+    mode = config.get("image_mode", "RGB")
+    if image.mode != mode:
+        image = image.convert(mode)
+    if config.get("do_resize", True):
+        size = (int(config["size"]["width"]), int(config["size"]["height"]))
+        if image.size != size:
+            image = image.resize(size, Image.Resampling(config.get("resample", Image.Resampling.BILINEAR)))
+    return image
+
+
 def image_array(image: Image.Image, config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
     """A picture as the model's `pixel_values`.
 
@@ -114,14 +126,7 @@ def image_array(image: Image.Image, config: Mapping[str, Any]) -> npt.NDArray[np
     Returns:
         (channels, height, width), float32; one channel for "L", three for "RGB".
     """
-    mode = config.get("image_mode", "RGB")
-    if image.mode != mode:
-        image = image.convert(mode)
-    if config.get("do_resize", True):
-        size = (int(config["size"]["width"]), int(config["size"]["height"]))
-        if image.size != size:
-            image = image.resize(size, Image.Resampling(config.get("resample", Image.Resampling.BILINEAR)))
-    pixels = np.asarray(image, dtype=np.float32)
+    pixels = np.asarray(sized_image(image, config), dtype=np.float32)
     pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     if config.get("do_rescale", True):
         pixels = pixels * np.float32(config.get("rescale_factor", 1 / 255))

@@ -96,7 +96,7 @@ def _export(run: Run, package: Path) -> Answers:
         raise WrongExport(
             f"the exporter wrote {written.name}, not model.onnx", remedy="report this as a fault of the server"
         )
-    steps = [step for one in run.plan.instructions if (step := one.preprocess()) is not None]
+    steps = [step for one in run.plan.instructions if (step := one.preprocess(run)) is not None]
     run.task.describe(package, run.model, steps)
     return expected
 

@@ -26,7 +26,7 @@ from engine.parent import Opened, open_parent, save_reference, testing, told
 from engine.plan import Plan
 from engine.ports import Answers, Payload
 from engine.randomness import settle_sums
-from engine.receipt import Evidence, build
+from engine.receipt import Evidence, build, sections
 from engine.rows import Rows
 from engine.run import Run
 
@@ -51,7 +51,8 @@ def evaluate_model(spec: EvaluateFile, folder: Path, sink: Sink, *, job: str | N
     evidence = _measured(run, parent, sources, work)
     audited(run, parent.package)
     sink.emit(PhaseStarted(phase="receipt"))
-    evidence = replace(evidence, effects={one.number: one.report(run) for one in run.plan.on("report")})
+    effects = {one.number: one.report(run) for one in run.plan.on("report")}
+    evidence = replace(evidence, effects=effects, sections=sections(run))
     receipt = build(run, sources, parent.base, job, evidence)
     receipt["quality"] |= _by_class(run, evidence.exported_answers)
     receipt = finished(receipt, None, run.task.name, str(run.spec.export.format))

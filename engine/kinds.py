@@ -6,13 +6,15 @@ wrote the file says what the id stands for.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
+from client.signals import SignalName
 from engine.errors import Fault, InvalidPlan
 from engine.faults import from_validation
-from engine.spec import Choice, Export, Limits, MetricName, Spec, TaskName, TrainFile, Training
+from engine.spec import Choice, Export, Limits, MetricName, Real, Spec, TaskName, TrainFile, Training
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
@@ -92,6 +94,68 @@ class Compress(Derived):
         return own | ({"training": self.training.model_dump()} if self.training is not None else {})
 
 
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        told = {"remedy": "leave empty texts out: there is nothing to judge"}
+        raise PydanticCustomError("empty_text", "the text is empty", told)
+    return text
+
+
+class Inputs(BaseModel):
+    """What is screened: the rows of a data set, or texts."""
+
+    model_config = _FROZEN
+
+    dataset: str | None = Field(default=None, min_length=1, strict=True, description="All of its rows.")
+    texts: tuple[Annotated[str, Field(strict=True, max_length=100_000), AfterValidator(_not_empty)], ...] | None = (
+        Field(default=None, min_length=1, max_length=1000, description="Up to 1,000 texts; more come as a data set.")
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "Inputs":
+        if (self.dataset is None) is (self.texts is None):
+            raise PydanticCustomError(
+                "one_of_two", "inputs are either a data set or texts", {"remedy": "send one of dataset and texts"}
+            )
+        return self
+
+
+class Detect(BaseModel):
+    """Screen inputs with a trained model: which look manipulated, at a stated rate of false alarms."""
+
+    model_config = _FROZEN
+
+    kind: Literal["detect"]
+    model: str = Field(
+        min_length=1, max_length=200, description="`job_...` or `art_...`: a trained model, or the job that made it."
+    )
+    task: TaskName | None = Field(default=None, description="The model's; another one is a fault.")
+    inputs: Inputs
+    signals: tuple[SignalName, ...] | None = Field(
+        default=None, min_length=1, max_length=4, description="null: all that the detector has."
+    )
+    target_fpr: Real | None = Field(
+        default=None,
+        ge=0.001,
+        le=0.5,
+        description="Share of honest inputs that may be flagged; null: the detector's, .05.",
+    )
+    control: Literal["fpr", "fdr"] = Field(
+        default="fpr", description="fpr: the share is of honest inputs; fdr: of the flags, and depends on the batch."
+    )
+    calibration: str | None = Field(
+        default=None,
+        min_length=1,
+        strict=True,
+        description="A data set of clean rows, in the place of the detector that the model carries.",
+    )
+
+    def resolved(self, task: str, parent: Mapping[str, Any]) -> dict[str, Any]:
+        """The job as JSON, and what `model` stands for: a job file but for its paths."""
+        fields = set(Detect.model_fields)
+        return {**self.model_dump(mode="json", include=fields), "task": task, "parent": dict(parent)}
+
+
 class Parent(BaseModel):
     """What `model` stands for: the files of the job that made it, and the training that its weights came from."""
 
@@ -115,8 +179,19 @@ class CompressFile(Compress):
     parent: Parent
 
 
-AnySpec: TypeAlias = Spec | EvaluateFile | CompressFile
-SPECS: Mapping[str, type[AnySpec]] = {"train": TrainFile, "evaluate": EvaluateFile, "compress": CompressFile}
+class DetectFile(Detect):
+    """The job file of `detect`."""
+
+    parent: Parent
+
+
+AnySpec: TypeAlias = Spec | EvaluateFile | CompressFile | DetectFile
+SPECS: Mapping[str, type[AnySpec]] = {
+    "train": TrainFile,
+    "evaluate": EvaluateFile,
+    "compress": CompressFile,
+    "detect": DetectFile,
+}
 """The class of a job file by its kind: one more entry here and one in `engine.runners` make a further kind."""
 
 

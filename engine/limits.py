@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import Fault, LimitMissed
-from engine.evaluate import Measured
+from engine.evaluate import Measured, wilson
 from engine.spec import Limits
 
 # name: (figure, whether the limit is a ceiling, what helps)
@@ -43,6 +43,15 @@ class Figures:
     def size_ratio(self) -> float:
         """Exported over reference bytes."""
         return self.exported_bytes / self.reference_bytes
+
+
+def robust_score(section: Mapping[str, Any] | None, confidence: float) -> Measured | None:
+    """The share of attacked rows that were right to the end, from the receipt's `robustness`; None without one."""
+    if section is None:
+        return None
+    n = int(section["n"])
+    right = round(float(section["robust"]) * n)
+    return Measured(right / n, *wilson(right, n, confidence), n)
 
 
 def checks(limits: Limits, figures: Figures, *, compresses: bool) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from engine.compress import compress_model
+from engine.detect import detect_inputs
 from engine.errors import Fault, InvalidPlan
 from engine.evaluate_model import evaluate_model
 from engine.events import Sink
@@ -16,6 +17,7 @@ RUNNERS: Mapping[str, Callable[..., None]] = {
     "train": run_job,
     "evaluate": evaluate_model,
     "compress": compress_model,
+    "detect": detect_inputs,
 }
 """By kind, as (spec, folder, sink, *, job, interrupt)."""
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from app.datasets.models import Dataset
 from app.errors import Invalid
-from app.jobs import derived
+from app.jobs import derived, detecting
 from app.jobs.checked import Checked, FindDataset, Lookups, data_set, invalid, limit_faults, rows_of
-from app.jobs.requests import AnyCreate, CompressCreate, EvaluateCreate, JobCreate, Unfit, request_class
+from app.jobs.requests import AnyCreate, CompressCreate, DetectCreate, EvaluateCreate, JobCreate, Unfit, request_class
 from app.privacy.service import is_private
 from engine import models
+from engine.conformal import VALID_ROWS
 from engine.errors import Fault, InvalidPlan
 from engine.estimate import estimate
 from engine.plan import Plan
@@ -25,6 +26,7 @@ from engine.spec import Spec, Splits
 OTHERS: Mapping[type[AnyCreate], Callable[[Lookups, str, Any], Checked]] = {
     EvaluateCreate: derived.check,
     CompressCreate: derived.check,
+    DetectCreate: detecting.check,
 }
 
 
@@ -63,6 +65,8 @@ def check(lookups: Lookups, tenant: str, body: AnyCreate, base: BaseLook) -> Che
     if len(found) == len(body.files()):
         facts |= group_facts(dataset.columns for dataset in found.values())
         facts |= client_facts((found.get("train") or found[""]).groups)
+        if "valid" in rows_of(found) and not any("split" in one.hooks for one in body.instructions):
+            facts.add(f"{VALID_ROWS}{rows_of(found)['valid']}")
     if base.fault is not None:
         faults.append(base.fault)
     elif base.pretrained:

@@ -22,6 +22,8 @@ class TrainedModel:
     spec: Mapping[str, Any]
     package: Artifact
     checkpoint: Artifact
+    kinds: frozenset[str] = frozenset()
+    """The kinds of all files that the job has left."""
 
     @property
     def shown(self) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def find(session: Session, tenant: str, model: str, *, hold: bool = False) -> Tr
         remedy = "wait until it has succeeded" if job.finished_at is None else "name a job that trained a model"
         return _fault("no_model", f"{job.id} is {job.state} and has left no model", remedy)
     spec = job.spec if job.kind == "train" else job.spec["parent"]["spec"]
-    return TrainedModel(job.id, spec, files["model"], files["checkpoint"])
+    return TrainedModel(job.id, spec, files["model"], files["checkpoint"], frozenset(files))
 
 
 def _fault(code: str, detail: str, remedy: str) -> Fault:

@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 from app.schemas import Name, OneLine
 from engine.errors import Fault
 from engine.faults import from_validation
-from engine.kinds import Compress, Evaluate
+from engine.kinds import Compress, Detect, Evaluate
 from engine.spec import Kind, Spec
 
 MetadataKey = OneLine[Annotated[str, StringConstraints(min_length=1, max_length=64)]]
@@ -44,6 +44,13 @@ COMPRESS_EXAMPLE: dict[str, Any] = {
     "dataset": "ds_01JZX0M5K2N8Q4R6T9V1W3Y5Z7",
     "instructions": [{"name": "structured_pruning", "ratio": 0.2}, "post_training_quantization"],
     "limits": {"max_metric_loss": 0.01, "max_size_ratio": 0.3},
+}
+
+DETECT_EXAMPLE: dict[str, Any] = {
+    "kind": "detect",
+    "model": _MODEL,
+    "inputs": {"texts": ["the parcel is here", "yоur аccount is closed"]},
+    "target_fpr": 0.05,
 }
 
 
@@ -110,11 +117,19 @@ class CompressCreate(Submitted, Compress):
     stand_ins = {"model": "job_0"}
 
 
-AnyCreate: TypeAlias = JobCreate | EvaluateCreate | CompressCreate
+class DetectCreate(Submitted, Detect):
+    """A job of kind `detect`."""
+
+    model_config = _config(DETECT_EXAMPLE)
+    stand_ins = {"model": "job_0", "inputs": {"texts": ["a"]}}
+
+
+AnyCreate: TypeAlias = JobCreate | EvaluateCreate | CompressCreate | DetectCreate
 REQUESTS: Mapping[str, type[AnyCreate]] = {
     "train": JobCreate,
     "evaluate": EvaluateCreate,
     "compress": CompressCreate,
+    "detect": DetectCreate,
 }
 """The class of a request by its kind: those that are served."""
 
@@ -144,5 +159,5 @@ def _fitting(body: Any, validate: Any) -> Any:
         return Unfit(body, from_validation(error, kind))
 
 
-Submission = Annotated[JobCreate | EvaluateCreate | CompressCreate, WrapValidator(_fitting)]
+Submission = Annotated[JobCreate | EvaluateCreate | CompressCreate | DetectCreate, WrapValidator(_fitting)]
 """To pydantic and to the API's document one of the kinds; to the endpoint one of them or `Unfit`."""

@@ -101,7 +101,7 @@ class TextNormalization(Instruction):
             "characters_changed": counts.get("characters_changed", 0) / characters,
         }
 
-    def preprocess(self) -> Mapping[str, Any]:
+    def preprocess(self, run: Run) -> Mapping[str, Any]:
         """The same function by name, with its parameters and the version of the library that repairs."""
         return {"name": self.name, "parameters": self.parameters(), "version": f"ftfy {ftfy.__version__}"}
 

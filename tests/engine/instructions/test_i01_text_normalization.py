@@ -88,7 +88,7 @@ def test_each_parameter_does_what_it_says_in_training_and_in_use(
 ) -> None:
     chosen = TextNormalization(**parameters)
     trained_on = list(chosen.records(_run(), _rows(before)).payloads)
-    step = chosen.preprocess()
+    step = chosen.preprocess(_run())
     assert trained_on == [after]
     assert step is not None
     assert step["version"].startswith("ftfy ")

@@ -1,0 +1,206 @@
+"""Makes a detector of a trained model's file, measures it, and writes it beside the file. Knows no instruction.
+
+What is fitted on what: counts on training rows, ranks on validation rows that nothing was fitted on, figures on test
+rows and on attacks that succeed against this very file. How a detector answers stands in `client.detector`.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+from torch import nn
+
+from client.artifact import Package
+from client.conformal import Calibration, Combine, Scores
+from client.detector import ABOUT, TENSORS, Detector, read_signals, rows_needed
+from client.ngrams import NGrams
+from client.signals import SignalName, Statistics
+from engine.errors import Fault, InvalidData
+from engine.evaluate import wilson
+from engine.instruction import Exported
+from engine.ports import Payload
+from engine.randomness import generator
+from engine.robustness import ATTACKS, Setting, attack_rows
+from engine.rows import Rows
+from engine.run import Run
+
+VALID_ROWS = "valid_rows:"
+"""A fact that ends in the number of validation rows, where it is known before the run."""
+CONFIDENT = 0.9
+MODES: Mapping[str, Mapping[str, tuple[SignalName, ...]]] = {
+    "text_classification": {"full": ("softmax", "perplexity", "reaction"), "fast": ("softmax", "perplexity")},
+    "image_classification": {"full": ("softmax", "squeezing"), "fast": ("softmax",)},
+}
+"""By task and mode the signals of a detector: every one that serves the task, or those of one forward."""
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How a detector does on n successful attacks, beside clean rows; every figure at the threshold that ships.
+
+    auroc: an attack scores higher than a clean row, with its interval. tpr: share of attacks flagged. fpr: share of
+    clean rows flagged. f1: at a prevalence of one half.
+    """
+
+    n: int
+    clean_rows: int
+    auroc: float
+    auroc_ci95: tuple[float, float]
+    tpr: float
+    tpr_ci95: tuple[float, float]
+    fpr: float
+    fpr_ci95: tuple[float, float]
+    f1: float
+
+    def json(self) -> dict[str, Any]:
+        """Rounded, as it is told."""
+        rounded = {name: _rounded(value) for name, value in asdict(self).items()}
+        return {**rounded, "n": self.n, "clean_rows": self.clean_rows}
+
+
+def _rounded(value: Any) -> Any:
+    return [round(float(end), 4) for end in value] if isinstance(value, tuple) else round(float(value), 4)
+
+
+def auroc(attacks: Scores, clean: Scores) -> float:
+    """How often an attack scores higher than a clean row, ties counted half."""
+    ordered = np.sort(clean)
+    below = np.searchsorted(ordered, attacks, side="left")
+    not_above = np.searchsorted(ordered, attacks, side="right")
+    return float((below + not_above).mean() / 2 / len(clean))
+
+
+def figures(attacks: Scores, clean: Scores, threshold: float, seed: int) -> Figures:
+    """Hold the scores of attacks and of clean rows against a threshold that neither has set."""
+    drawn = generator(seed, "auroc")
+    values = [auroc(drawn.choice(attacks, len(attacks)), drawn.choice(clean, len(clean))) for _ in range(_RESAMPLES)]
+    low, high = np.quantile(values, [0.025, 0.975])
+    hits, alarms = int((attacks > threshold).sum()), int((clean > threshold).sum())
+    tpr, fpr = hits / len(attacks), alarms / len(clean)
+    return Figures(
+        n=len(attacks),
+        clean_rows=len(clean),
+        auroc=auroc(attacks, clean),
+        auroc_ci95=(float(low), float(high)),
+        tpr=tpr,
+        tpr_ci95=wilson(hits, len(attacks)),
+        fpr=fpr,
+        fpr_ci95=wilson(alarms, len(clean)),
+        f1=2 * tpr / (1 + tpr + fpr),
+    )
+
+
+def drawn_payloads(rows: Rows, count: int, seed: int, stream: str) -> list[Payload]:
+    """At most `count` payloads, drawn by a seed, in order of storage."""
+    order = np.sort(generator(seed, stream).permutation(len(rows))[:count])
+    return [rows.payloads[int(number)] for number in order]
+
+
+def too_few(rate: float, rows: int) -> str | None:
+    """What is wrong with a rate that so few calibration rows are to hold; None where it is sound."""
+    needed = rows_needed(rate)
+    return None if rows >= needed else f"a {rate:.3g} rate needs {needed:,} clean validation rows, there are {rows:,}"
+
+
+def rate_faults(rate: float, calibration_rows: int, facts: frozenset[str]) -> Iterator[Fault]:
+    """The same before the run: of the parameter, and of the validation rows where their number is known."""
+    needed = rows_needed(rate)
+    if calibration_rows < needed:
+        detail = f"a {rate:.3g} rate needs {needed:,} clean rows, calibration_rows is {calibration_rows:,}"
+        yield Fault("/calibration_rows", "too_few_rows", detail, f"set it to at least {needed}, or raise target_fpr")
+    for rows in (int(fact.removeprefix(VALID_ROWS)) for fact in facts if fact.startswith(VALID_ROWS)):
+        wrong = too_few(rate, rows)
+        if wrong is not None:
+            yield Fault("/target_fpr", "too_few_rows", wrong, _more(rows))
+
+
+def _more(rows: int) -> str:
+    """The way out."""
+    if rows < 20:
+        return "give more validation rows"
+    return f"give more validation rows, or raise target_fpr to at least {20 / rows:.2g}"
+
+
+def count_tokens(package: Package, texts: Sequence[Payload]) -> NGrams:
+    """Counts over texts as the file reads them: cut and prepared like every input."""
+    reader = package.texts
+    sequences = [np.array(reader.encode([str(text)])[0].ids, dtype=np.int64) for text in texts]
+    return NGrams.fit(sequences, reader.tokenizer.get_vocab_size())
+
+
+def calibrated(
+    package: Package,
+    statistics: Statistics,
+    signals: Sequence[str],
+    clean: Sequence[Payload],
+    *,
+    rate: float,
+    combine: Combine = "fisher",
+) -> Detector:
+    """The detector whose ranks are those of some clean rows.
+
+    Raises:
+        InvalidData: where they cannot hold the rate.
+    """
+    wrong = too_few(rate, len(clean))
+    if wrong is not None:
+        raise InvalidData(wrong, remedy=_more(len(clean)))
+    raw = read_signals(package, statistics, signals, clean).signals
+    return Detector(package, Calibration(tuple(signals), raw, combine), statistics, rate)
+
+
+def as_package(exported: Exported) -> Package:
+    """The file that ships, as its users read it."""
+    return exported if isinstance(exported, Package) else Package(exported.folder)
+
+
+def tested(run: Run, exported: Exported, eager: nn.Module, detector: Detector, setting: Setting) -> Detector:
+    """The same detector with its figures on attacks against this file: at the first wrong answer, and at a sure one."""
+    attack = ATTACKS[run.spec.task][0]
+    outcome = attack_rows(run, exported, eager, [attack], setting)[attack]
+    clean = [run.data.test.payloads[int(row)] for row in outcome.rows]
+    scores = detector.scores(clean)
+    threshold, seed = detector.calibration.threshold(detector.target_fpr), run.spec.training.seed
+    measured = []
+    for until, found in (("first wrong answer", outcome.found), (f"confidence {CONFIDENT:g}", outcome.confident)):
+        changed = [one for one in found if one is not None]
+        if changed and len(clean):
+            about = figures(detector.scores(changed), scores, threshold, seed).json()
+            measured.append({"attack": attack, "until": until, "target_fpr": detector.target_fpr, **about})
+    if not measured:
+        run.warn("untested_detector", f"no attack of {len(outcome.rows)} rows succeeded: the detector was not tested")
+    return replace(detector, measured=measured)
+
+
+def write_detector(detector: Detector, *folders: Path) -> None:
+    """detector.json and detector.safetensors, in each folder."""
+    arrays = {name: np.ascontiguousarray(one) for name, one in sorted(detector.arrays().items())}
+    content = save(arrays)
+    about = detector.about(hashlib.sha256(content).hexdigest())
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / TENSORS).write_bytes(content)
+        (folder / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
+
+
+def effects(measured: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The figures for a report: of the first kind of attack as they are, of the others by what they stopped at."""
+    found: dict[str, float] = {}
+    for number, one in enumerate(measured):
+        prefix = "" if number == 0 else "confident_"
+        found |= {prefix + name: float(one[name]) for name in ("auroc", "tpr", "fpr", "f1")}
+        found[f"{prefix}attacks"] = float(one["n"])
+    return found
+
+
+def ship(package: Package, detector: Detector) -> dict[str, Any]:
+    """Write the detector into the package and into a folder beside it; what an instruction remembers of it."""
+    folder = package.folder.parent / "detector"
+    write_detector(detector, package.folder, folder)
+    return {"folder": str(folder), "measured": list(detector.measured), "rows": detector.calibration.rows}

@@ -1,0 +1,134 @@
+"""Instruction 33. Knows which signals serve a task; how they are read and held stands in `client.detector`."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+from torch import nn
+
+from client.conformal import Combine
+from client.signals import SignalName, Squeezers, Statistics
+from engine.conformal import (
+    CONFIDENT,
+    MODES,
+    as_package,
+    calibrated,
+    count_tokens,
+    drawn_payloads,
+    effects,
+    rate_faults,
+    ship,
+    tested,
+)
+from engine.errors import Fault
+from engine.instruction import COMPRESSES, Exported, Instruction
+from engine.robustness import Setting
+from engine.run import Run
+
+if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
+    from engine.spec import Spec
+
+
+class AttentionDetection(Instruction):
+    """Ships a calibrated detector of inputs that look manipulated, with a verdict an input at a stated rate.
+
+    Texts are judged by how unsure the answer is (`softmax`), how unusual the tokens are beside the training rows
+    (`perplexity`, a trigram), and how far the answer falls where single words are masked (`reaction`, one forward a
+    word); pictures by `softmax` and by how far the answer moves where detail is squeezed out (`squeezing`). No
+    attention is read, in spite of the name: the article's score over attention weights is at chance.
+
+    Sound: each signal becomes a p-value by its rank among clean validation rows that nothing was fitted on; the
+    p-values are combined (Fisher's sum), and the sum is ranked among those of the same rows again, since signals depend
+    on each other and a chi-square table would be wrong. Each input is read alone, so its score never depends on a
+    neighbour. The detector is tested on attacks that succeed against this very file, at their first wrong answer and
+    again once they are sure of it, with the threshold that ships. The article's code averages over the batch and over
+    padding, grows with the length of the text, leaves its threshold undefined, and reads weights that fused attention
+    does not return.
+
+    Refuses: fewer validation rows than 20 / `target_fpr`; language models, which have no answer to be unsure of; a
+    second detector beside its own.
+
+    Effect: on ag_news with MiniLM, one seed, attacks that succeed: AUROC .97 and .98 on two sets (softmax alone .93 and
+    .96, the article's score .62 and .47), .80 and .84 flagged at 5 %. At a prevalence of 1 % most flags are still
+    false. Nothing here was held against an attacker who knows the detector.
+    """
+
+    number = 33
+    band = "adversarial_defence"
+    title = "Detection of adversarial inputs"
+    source = "article, instruction 33; Hendrycks and Gimpel 2017; Mosca et al. 2022; Vovk et al. 2005 section 2"
+    metric = "auroc"
+    tasks = frozenset(MODES)
+    kinds = COMPRESSES
+    name: Literal["attention_detection"] = "attention_detection"
+
+    target_fpr: float = Field(
+        default=0.05, ge=0.001, le=0.2, allow_inf_nan=False, description="share of honest inputs that may be flagged"
+    )
+    mode: Literal["full", "fast"] = Field(
+        default="full", description="full: every signal, a forward a word; fast: those of one forward"
+    )
+    signals: list[SignalName] | None = Field(
+        default=None, min_length=1, max_length=4, strict=False, description="None: those of the mode"
+    )
+    combine: Combine = Field(default="fisher", description="the sum over all signals, or the most telling one alone")
+    fit_rows: int = Field(
+        default=2000, ge=500, le=20_000, description="training rows, at most, that tokens are counted on"
+    )
+    calibration_rows: int = Field(
+        default=500, ge=100, le=20_000, description="clean validation rows, at most, that scores are ranked among"
+    )
+    attack_rows: int = Field(default=200, ge=0, le=5000, description="test rows attacked to test the detector; 0: none")
+    attack_epsilon: float = Field(
+        default=8 / 255, gt=0, le=0.5, allow_inf_nan=False, description="how far these attacks move a pixel, of 0 to 1"
+    )
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """A detector; its counts are of training rows."""
+        reads = self.signals is None or "perplexity" in self.signals
+        return frozenset({"detector", "reads_training_rows"} if reads else {"detector"})
+
+    @property
+    def excludes(self) -> Mapping[str, str]:
+        """One detector a model."""
+        return {
+            "detector": "a model ships one detector; leave the squeezers of feature_squeezing (34) empty to keep both"
+        }
+
+    def check(self, spec: "Spec", facts: frozenset[str]) -> Iterable[Fault]:
+        """Signals of another task, and rates that the rows cannot hold."""
+        served = MODES.get(spec.task, {}).get("full", ())
+        wrong = [one for one in self.signals or () if one not in served]
+        if wrong and served:
+            detail = f"{', '.join(wrong)} cannot be read off what {spec.task} takes"
+            yield Fault("/signals", "wrong_signal", detail, f"choose among {', '.join(served)}")
+        yield from rate_faults(self.target_fpr, self.calibration_rows, facts)
+
+    def audit(self, run: Run, exported: Exported, eager: nn.Module) -> None:
+        """Fit on training rows, calibrate on validation rows, test on attacks; write the detector into the package.
+
+        Raises:
+            InvalidData: where the validation rows cannot hold the rate.
+        """
+        package, seed = as_package(exported), run.spec.training.seed
+        signals = list(dict.fromkeys(self.signals or MODES[run.spec.task][self.mode]))
+        counted = drawn_payloads(run.data.train, self.fit_rows, seed, "fit") if "perplexity" in signals else []
+        statistics = Statistics(count_tokens(package, counted) if counted else None, None, Squeezers())
+        clean = drawn_payloads(run.data.valid, self.calibration_rows, seed, "calibration")
+        detector = calibrated(package, statistics, signals, clean, rate=self.target_fpr, combine=self.combine)
+        if self.attack_rows:
+            setting = Setting(rows=self.attack_rows, epsilon=self.attack_epsilon, confidence=CONFIDENT)
+            detector = tested(run, exported, eager, detector, setting)
+        run.state(self.name).update(ship(package, detector))
+
+    def report(self, run: Run) -> Mapping[str, float]:
+        """Figures on the attacks that succeeded."""
+        state = run.state(self.name)
+        return {"calibration_rows": float(state["rows"]), **effects(state["measured"])} if state else {}
+
+    def artifacts(self, run: Run) -> Mapping[str, Path]:
+        """The detector by itself."""
+        state = run.state(self.name)
+        return {"detector": Path(state["folder"])} if state else {}

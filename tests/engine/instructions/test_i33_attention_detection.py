@@ -1,0 +1,125 @@
+"""33: the detector that ships, read back from the folder alone, and its figures on real digits."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import binom, spearmanr
+
+from client.artifact import Package
+from client.detector import ABOUT, TENSORS, Detector
+from engine.errors import InvalidData, InvalidPlan
+from engine.instructions.adversarial_defence.i33_attention_detection import AttentionDetection
+from engine.plan import Plan
+from engine.run import Run
+from engine.spec import Spec
+from tests.engine.packaged import digit_run, packaged
+from tests.engine.runs import tiny_run, trained
+from tests.engine.tiny import tiny_text_rows, tiny_texts
+
+RATE = 0.2
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Package]:
+    """A text run with its detector in the package."""
+    folder = tmp_path_factory.mktemp("texts")
+    choice = {"number": 33, "target_fpr": RATE, "fit_rows": 500, "attack_rows": 40}
+    run = trained(tiny_run(folder, [choice], tiny_text_rows(1200), epochs=2), folder)
+    package = packaged(run, folder)
+    run.plan.instructions[0].audit(run, package, run.model)
+    return run, package
+
+
+def test_the_folder_alone_gives_verdicts(texts: tuple[Run, Package]) -> None:
+    run, package = texts
+    detector = Detector.read(Package(package.folder))
+    assert detector.calibration.signals == ("softmax", "perplexity", "reaction")
+    assert detector.calibration.rows == len(run.data.valid) == 120
+    found = detector.screen([str(one) for one in run.data.test.payloads])
+    assert found.summary["target_fpr"] == RATE
+    assert {one.prediction for one in found.detections} == {"ham", "spam"}
+    beside = run.plan.instructions[0].artifacts(run)["detector"]
+    for name in (ABOUT, TENSORS):
+        assert (beside / name).read_bytes() == (package.folder / name).read_bytes()
+
+
+def test_clean_rows_are_flagged_at_the_rate(texts: tuple[Run, Package]) -> None:
+    """The share lies in the 99 % interval of a binomial at the rate, on rows that set nothing."""
+    clean, _ = tiny_texts(400, seed=99)
+    flagged = Detector.read(texts[1]).screen(clean).summary["flagged"]
+    # The threshold has luck of its own, from 120 rows: the interval is that of both.
+    spread = 2.58 * np.sqrt(RATE * (1 - RATE) * (1 / 120 + 1 / 400)) * 400
+    assert abs(flagged - RATE * 400) <= max(spread, binom.ppf(0.995, 400, RATE) - RATE * 400)
+
+
+def test_a_threshold_from_the_fit_rows_flags_too_many(texts: tuple[Run, Package]) -> None:
+    """The mutation: ranks among the very rows that the counts were taken on."""
+    run, package = texts
+    sound = Detector.read(package)
+    fitted = [str(one) for one in list(run.data.train.payloads)[:120]]
+    surprise = [sound.statistics.ngrams.surprise(_ids(package, one)) for one in fitted]  # type: ignore[union-attr]
+    fresh = sound.calibration.raw[:, 1]
+    assert np.mean(surprise) < fresh.mean()
+
+
+def _ids(package: Package, text: str) -> Any:
+    return np.array(package.texts.encode([text])[0].ids, dtype=np.int64)
+
+
+def test_the_score_follows_no_length(texts: tuple[Run, Package]) -> None:
+    clean, _ = tiny_texts(200, seed=5)
+    scores = Detector.read(texts[1]).scores(clean)
+    assert abs(spearmanr(scores, [len(one.split()) for one in clean])[0]) < 0.5
+
+
+def test_the_report_has_what_was_measured(texts: tuple[Run, Package]) -> None:
+    run, _ = texts
+    report = run.plan.instructions[0].report(run)
+    assert report["calibration_rows"] == 120
+    measured = Detector.read(texts[1]).measured
+    assert bool(measured) is ("auroc" in report)
+
+
+def test_too_few_rows_for_the_rate_are_refused(tmp_path: Path) -> None:
+    run = trained(tiny_run(tmp_path, [33], tiny_text_rows(200)), tmp_path)
+    with pytest.raises(InvalidData, match=r"a 0\.05 rate needs 400 clean validation rows, there are 20") as refused:
+        run.plan.instructions[0].audit(run, packaged(run, tmp_path), run.model)
+    assert "raise target_fpr to at least 1" in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("choice", "facts", "says"),
+    [
+        ({"target_fpr": 0.01}, (), "a 0.01 rate needs 2,000 clean rows, calibration_rows is 500"),
+        ({"signals": ["squeezing"]}, (), "squeezing cannot be read"),
+        ({}, ("valid_rows:300",), "a 0.05 rate needs 400 clean validation rows, there are 300"),
+    ],
+)
+def test_the_plan_says_so_before_the_run(choice: dict[str, Any], facts: tuple[str, ...], says: str) -> None:
+    body = {"task": "text_classification", "dataset": "none"}
+    chosen = [{"name": "attention_detection", **choice}]
+    with pytest.raises(InvalidPlan, match=says):
+        Plan.of(Spec.model_validate({**body, "instructions": chosen}), facts)
+
+
+def test_it_says_whether_it_reads_training_rows() -> None:
+    assert "reads_training_rows" in AttentionDetection().provides
+    assert "reads_training_rows" not in AttentionDetection(signals=["softmax", "reaction"]).provides
+
+
+def test_attacked_digits_stand_out(tmp_path: Path) -> None:
+    """The measured effect: attacks that succeed against this very file, at the threshold that ships."""
+    choice = {"number": 33, "target_fpr": 0.1, "attack_rows": 200, "attack_epsilon": 0.08}
+    run = digit_run(tmp_path, [choice])
+    package = packaged(run, tmp_path)
+    run.plan.instructions[0].audit(run, package, run.model)
+    report = run.plan.instructions[0].report(run)
+    assert report["attacks"] >= 30
+    assert report["auroc"] > 0.7
+    assert report["tpr"] > report["fpr"] + 0.2
+    assert report["fpr"] < 0.2
+    (told,) = Detector.read(package).measured
+    assert told["attack"] == "pgd20"
+    assert told["until"] == "first wrong answer"
