@@ -25,11 +25,14 @@ from client.canonical import canonical_text
 from client.errors import BadPackage, BadUsage
 from client.preprocess import image_array, normalize_text, sized_image
 
-Input = str | bytes | Path
+Input = str | bytes | Path | tuple["str | Path", "bytes | Path"]
+"""A text, a picture, or a pair of the two; a path is read."""
 Feeds = dict[str, npt.NDArray[Any]]
 
 # Every entry that `preprocess` may hold, by name: (text, parameters) -> text.
 _TEXT_STEPS: Mapping[str, Callable[..., str]] = {"text_normalization": normalize_text, "canonical_text": canonical_text}
+_OUTPUTS = {"text_image_pairs": ["text_embeds", "image_embeds"]}
+_RANKS = "fiftytwo predict FOLDER PICTURE... TEXT... ranks the texts for each picture"
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,11 @@ class Package:
         return self._feeds(inputs)
 
     def answer(self, feeds: Feeds) -> npt.NDArray[np.float32]:
-        """The logits of one batch, (rows, labels)."""
-        (logits,) = self._session.run(["logits"], feeds)
-        return np.asarray(logits, dtype=np.float32)
+        """The logits of one batch, (rows, labels); of pairs both embeddings side by side, (rows, 2 dimensions)."""
+        return np.asarray(np.concatenate(self._run(feeds), axis=1), dtype=np.float32)
+
+    def _run(self, feeds: Feeds) -> list[npt.NDArray[np.float32]]:
+        return list(self._session.run(_OUTPUTS.get(self.task, ["logits"]), feeds))
 
     def answers(self, inputs: Sequence[Input], batch_size: int = 32) -> npt.NDArray[np.float32]:
         """The logits of every input, (rows, labels).
@@ -109,11 +114,27 @@ class Package:
 
     def predict(self, inputs: Sequence[Input], batch_size: int = 32) -> list[Prediction]:
         """The label and the score of every label, for every input."""
+        if self.task == "text_image_pairs":
+            raise BadUsage("a model of pairs gives no labels", remedy=_RANKS)
         scores = softmax(self.answers(inputs, batch_size).astype(np.float64))
         return [
             Prediction(self.labels[int(row.argmax())], dict(zip(self.labels, row.tolist(), strict=True)))
             for row in scores
         ]
+
+    def rank(self, pictures: Sequence[Input], texts: Sequence[Input]) -> list[Prediction]:
+        """For every picture the text that goes best with it, and a score of every text; for a model of pairs.
+
+        Scores are a softmax over these texts at the temperature that was learned: they say which, not whether.
+        """
+        reader = self._feeds
+        if not isinstance(reader, _PairReader) or not pictures or not texts:
+            raise BadUsage("texts are ranked for pictures by a model of pairs, given some of both", remedy=_RANKS)
+        read = list(dict.fromkeys(read_text(text) for text in texts))
+        text, image = self._run({**reader.text(read), **reader.image(pictures)})
+        scale = np.exp(float(self.config.get("logit_scale", 0.0)))
+        scores = softmax(scale * (image.astype(np.float64) @ text.astype(np.float64).T))
+        return [Prediction(read[int(row.argmax())], dict(zip(read, row.tolist(), strict=True))) for row in scores]
 
 
 def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -127,6 +148,8 @@ def read_text(one: Input) -> str:
     try:
         if isinstance(one, Path):
             return one.read_text(encoding="utf-8")
+        if isinstance(one, tuple):
+            raise BadUsage("a pair is no text", remedy="give the text alone")
         return one.decode("utf-8") if isinstance(one, bytes) else one
     except UnicodeDecodeError as error:
         raise BadUsage(f"the input is not UTF-8: {error}", remedy="save the text as UTF-8") from error
@@ -203,6 +226,8 @@ class _ImageReader:
 
     def picture(self, one: Input) -> Image.Image:
         """A picture in the mode and the size that the model takes."""
+        if isinstance(one, tuple):
+            raise BadUsage("a pair is no picture", remedy="give the picture alone")
         try:
             with Image.open(BytesIO(one) if isinstance(one, bytes) else one) as image:
                 return sized_image(image, self.processor).copy()  # read while the file is open
@@ -215,9 +240,24 @@ class _ImageReader:
         return image_array(picture, self.processor)
 
 
+class _PairReader:
+    """Pairs of a text and a picture to the inputs of both towers."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        self.text = _TextReader(folder, config)
+        self.image = _ImageReader(folder, {})  # what is replayed is done to texts
+
+    def __call__(self, inputs: Sequence[Input]) -> Feeds:
+        pairs = [one for one in inputs if isinstance(one, tuple)]
+        if len(pairs) < len(inputs):
+            raise BadUsage("a model of pairs takes texts with pictures", remedy=_RANKS)
+        return {**self.text([text for text, _ in pairs]), **self.image([picture for _, picture in pairs])}
+
+
 _READERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Callable[[Sequence[Input]], Feeds]]] = {
     "text_classification": _TextReader,
     "image_classification": _ImageReader,
+    "text_image_pairs": _PairReader,
 }
 
 

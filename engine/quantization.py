@@ -141,6 +141,11 @@ class ActivationRange(nn.Module):
             return low, high
         return self.low, self.high
 
+    def _mask_of(self, values: Tensor) -> Tensor | None:
+        """The batch's mask where the values are of its tokens, (batch, sequence, width): a picture has four axes."""
+        mask = self.setting.padding
+        return mask if mask is not None and values.ndim == 3 and values.shape[:2] == mask.shape else None
+
     @torch.no_grad()
     def _observe(self, values: Tensor) -> None:
         low, high = self._extremes(values)
@@ -152,9 +157,7 @@ class ActivationRange(nn.Module):
 
     def _extremes(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """The extremes, or the percentiles, of what is no padding."""
-        mask = self.setting.padding
-        if mask is None or values.shape[:2] != mask.shape:
-            mask = None
+        mask = self._mask_of(values)
         if self.setting.percentile is not None:
             flat = (values if mask is None else values[mask.bool()]).float().flatten()
             flat = flat[:: max(1, flat.numel() // _SAMPLED)]
@@ -197,7 +200,7 @@ class ActivationRange(nn.Module):
 
     def _count(self, values: Tensor) -> None:
         outside = (values < self.low.clamp(max=0.0)) | (values > self.high.clamp(min=0.0))
-        mask = self.setting.padding
-        if mask is not None and values.shape[:2] == mask.shape:
+        mask = self._mask_of(values)
+        if mask is not None:
             outside = outside[mask.bool()]
         self.counted = [self.counted[0] + int(outside.sum()), self.counted[1] + outside.numel()]

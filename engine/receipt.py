@@ -199,8 +199,10 @@ def _golden(run: Run, evidence: Evidence, one: Mapping[str, Any]) -> dict[str, A
 
 
 def _flip(run: Run, evidence: Evidence, number: int) -> dict[str, Any]:
+    if not run.task.labels:  # which of many texts a picture finds is no answer by a name
+        return _row(run, evidence, number)
     was, now_ = (one[number].tolist() for one in (evidence.reference_answers, evidence.exported_answers))
-    truth = {"label": run.task.labels[run.data.test.labels[number]]} if run.task.labels else {}
+    truth = {"label": run.task.labels[run.data.test.labels[number]]}
     said = {"reference": run.task.said(was).get("label"), "exported": run.task.said(now_).get("label")}
     return {**_row(run, evidence, number), **truth, **said}
 

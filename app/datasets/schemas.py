@@ -8,7 +8,7 @@ from app.answers import timestamp
 from app.datasets.models import Dataset
 from app.schemas import Name
 
-Task = Literal["text_classification", "causal_lm", "image_classification"]
+Task = Literal["text_classification", "causal_lm", "image_classification", "text_image_pairs"]
 Column = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 

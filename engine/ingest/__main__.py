@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.ingest import images, language, texts
+from engine.ingest import images, language, pairs, texts
 from engine.ingest.canonical import Canonical
 from engine.ingest.findings import ROLES, Choices, Findings, Limits, Unusable
 from engine.ingest.unpack import kind_of, unpacked
@@ -28,6 +28,7 @@ TASKS: dict[str, Ingest] = {
     "text_classification": texts.ingest,
     "image_classification": images.ingest,
     "causal_lm": language.ingest,
+    "text_image_pairs": pairs.ingest,
 }
 
 

@@ -6,9 +6,10 @@ from typing import TypeAlias
 from engine.tasks.causal_lm import CausalLM
 from engine.tasks.image_classification import ImageClassification
 from engine.tasks.text_classification import TextClassification
+from engine.tasks.text_image_pairs import TextImagePairs
 
-AnyTask: TypeAlias = type[TextClassification] | type[CausalLM] | type[ImageClassification]
+AnyTask: TypeAlias = type[TextClassification] | type[CausalLM] | type[ImageClassification] | type[TextImagePairs]
 
 TASKS: Mapping[str, AnyTask] = {
-    one.name: one for one in (TextClassification, CausalLM, ImageClassification)
+    one.name: one for one in (TextClassification, CausalLM, ImageClassification, TextImagePairs)
 }

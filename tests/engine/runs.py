@@ -14,7 +14,14 @@ from engine.rows import Rows
 from engine.run import Run
 from engine.spec import Spec
 from engine.train import train
-from tests.engine.tiny import tiny_image_rows, tiny_image_task, tiny_task, tiny_text_rows
+from tests.engine.tiny import (
+    tiny_image_rows,
+    tiny_image_task,
+    tiny_pair_rows,
+    tiny_pair_task,
+    tiny_task,
+    tiny_text_rows,
+)
 
 
 def tiny_run(folder: Path, instructions: Sequence[Any] = (), rows: Rows | None = None, **training: Any) -> Run:
@@ -31,6 +38,13 @@ def tiny_image_run(folder: Path, instructions: Sequence[Any] = (), rows: Rows | 
     return _folded(Spec.model_validate(body), rows or tiny_image_rows(80), folder)
 
 
+def tiny_pair_run(folder: Path, instructions: Sequence[Any] = (), rows: Rows | None = None, **training: Any) -> Run:
+    """A run over pairs up to its first step."""
+    given = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "max_length": 32, **training}
+    body = {"task": "text_image_pairs", "dataset": "rows", "instructions": list(instructions), "training": given}
+    return _folded(Spec.model_validate(body), rows or tiny_pair_rows(80), folder)
+
+
 def _folded(spec: Spec, rows: Rows, folder: Path) -> Run:
     text = spec.task == "text_classification"
     run = Run(spec, Plan.of(spec, {"pretrained"} if text else ()), Listed(), journal=Journal())
@@ -42,7 +56,10 @@ def _folded(spec: Spec, rows: Rows, folder: Path) -> Run:
     train_rows, valid, test = parts if "streamed_records" in run.plan.facts else [part.loaded() for part in parts]
     for one in run.plan.on("training_records"):
         train_rows = one.training_records(run, train_rows)
-    run.task = tiny_task(folder / "base") if text else tiny_image_task(train_rows)
+    if spec.task == "text_image_pairs":
+        run.task = tiny_pair_task(folder / "base", train_rows)
+    else:
+        run.task = tiny_task(folder / "base") if text else tiny_image_task(train_rows)
     run.data = Data(train_rows, valid, test, run.task)
     return run
 

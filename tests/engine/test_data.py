@@ -31,7 +31,7 @@ def canonical(
 
 def test_payloads_are_read_a_row_group_at_a_time(tmp_path: Path) -> None:
     texts = [f"text {i}" for i in range(10)]
-    payloads = ParquetPayloads(canonical(tmp_path / "ds.parquet", texts, [0, 1] * 5, ["a", "b"]), "text", kept=1)
+    payloads = ParquetPayloads(canonical(tmp_path / "ds.parquet", texts, [0, 1] * 5, ["a", "b"]), ["text"], kept=1)
     assert list(payloads) == texts
     read = payloads.bytes_read
     assert [payloads[9], payloads[9]] == ["text 9", "text 9"]

@@ -18,7 +18,7 @@ from engine.optimizer import decay_groups
 from engine.randomness import generator, reseed
 from engine.run import Run, WarningsOnly
 from engine.train import again, train
-from tests.engine.runs import tiny_image_run, tiny_run, trained
+from tests.engine.runs import tiny_image_run, tiny_pair_run, tiny_run, trained
 from tests.engine.tiny import tiny_text_rows
 
 
@@ -115,6 +115,16 @@ def test_an_image_run_resumes_with_its_batch_norm(tmp_path: Path) -> None:
     with pytest.raises(StopRequested):
         train(run, Snapshots(tmp_path / "b", run.sink), StopAt(run, 3))
     assert same(weights(trained(tiny_image_run(tmp_path / "b", epochs=2), tmp_path / "b")), whole)
+
+
+def test_a_run_over_pairs_resumes_with_both_towers(tmp_path: Path) -> None:
+    plan = [7, 11, 22]
+    whole = weights(trained(tiny_pair_run(tmp_path / "a", plan, epochs=2), tmp_path / "a"))
+    for stop in (3, 9):
+        run = tiny_pair_run(tmp_path / "b", plan, epochs=2)
+        with pytest.raises(StopRequested):
+            train(run, Snapshots(tmp_path / "b", run.sink), StopAt(run, stop))
+    assert same(weights(trained(tiny_pair_run(tmp_path / "b", plan, epochs=2), tmp_path / "b")), whole)
 
 
 def test_another_seed_gives_other_weights(tmp_path: Path) -> None:

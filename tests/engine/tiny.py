@@ -7,8 +7,9 @@ above, the other below.
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +21,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification
 
 from engine.models import Base
-from engine.rows import Rows
+from engine.ports import Pair, Payload, content_of
+from engine.rows import Rows, equal_numbers
 from engine.tasks.image_classification import ImageClassification
 from engine.tasks.text_classification import TextClassification
+from engine.tasks.text_image_pairs import TextImagePairs
 
 LABELS = ("ham", "spam")
 SHARED = tuple(f"word{i}" for i in range(24))
@@ -83,6 +86,20 @@ def tiny_image_rows(count: int, seed: int = 0, size: int = 12, mode: str = "L") 
     return _rows(pictures, pictures, labels)
 
 
+def tiny_pair_rows(count: int, seed: int = 0, size: int = 12) -> Rows:
+    """Rows of pairs: the first word of a caption says the colour and its second the place of a square in noise."""
+    drawn = np.random.default_rng(seed)
+    pairs = []
+    for _ in range(count):
+        colour, place = int(drawn.integers(8)), int(drawn.integers(9))
+        pixels = drawn.integers(0, 60, (size, size, 3))
+        side, (down, right) = size // 3, divmod(place, 3)
+        levels = [190 if colour & bit else 0 for bit in (1, 2, 4)]
+        pixels[down * side : (down + 1) * side, right * side : (right + 1) * side] += levels
+        pairs.append(Pair(f"{SHARED[colour]} {SHARED[8 + place]}", _png(pixels)))
+    return _rows(pairs, [content_of(one) for one in pairs], equal_numbers([one.text for one in pairs]))
+
+
 def tiny_task(folder: Path, max_length: int = 32) -> TextClassification:
     """The text task over a tiny base in `folder`."""
     return TextClassification(tiny_bert(folder), LABELS, max_length)
@@ -93,7 +110,13 @@ def tiny_image_task(rows: Rows) -> ImageClassification:
     return ImageClassification.open(Base("resnet-small", None), LABELS, rows, 1)
 
 
-def _rows(payloads: Sequence[str | bytes], contents: Sequence[bytes], labels: Sequence[int]) -> Rows:
+def tiny_pair_task(folder: Path, rows: Rows, max_length: int = 32) -> TextImagePairs:
+    """The task of pairs over a tiny text tower in `folder`, sized by the rows."""
+    return TextImagePairs.open(Base("pair-encoder", tiny_bert(folder).folder), (), rows, max_length)
+
+
+def _rows(payloads: Sequence[Payload], contents: Sequence[bytes], labels: Iterable[int]) -> Rows:
+    labels = list(labels)
     splits = ["valid" if i % 20 in (8, 9) else "test" if i % 20 in (18, 19) else "train" for i in range(len(labels))]
     return Rows(
         payloads=list(payloads),
@@ -110,6 +133,10 @@ def _picture(drawn: np.random.Generator, label: int, size: int, mode: str) -> by
     pixels: npt.NDArray[np.int64] = drawn.integers(0, 120, shape)
     half = slice(0, size // 2) if label == 0 else slice(size // 2, size)
     pixels[half] += 100
+    return _png(pixels)
+
+
+def _png(pixels: npt.NDArray[np.int64]) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(stream, format="PNG")
     return stream.getvalue()
@@ -117,13 +144,14 @@ def _picture(drawn: np.random.Generator, label: int, size: int, mode: str) -> by
 
 def write_rows(rows: Rows, path: Path, task: str, labels: Sequence[str] = LABELS) -> Path:
     """The rows as a canonical data file."""
-    table = pa.table(
-        {
-            "id": rows.ids.tolist(),
-            "image" if task == "image_classification" else "text": list(rows.payloads),
-            "label": pa.array(rows.labels.tolist(), pa.int32()),
-        }
-    )
+    columns: dict[str, Any] = {"id": rows.ids.tolist()}
+    if task == "text_image_pairs":
+        pairs = [one for one in rows.payloads if isinstance(one, Pair)]
+        columns |= {"text": [one.text for one in pairs], "image": [one.image for one in pairs]}
+    else:
+        columns["image" if task == "image_classification" else "text"] = list(rows.payloads)
+        columns["label"] = pa.array(rows.labels.tolist(), pa.int32())
+    table = pa.table(columns)
     about = {"version": 1, "task": task, "labels": list(labels), "columns": {}}
     pq.write_table(table.replace_schema_metadata({"fiftytwo": json.dumps(about)}), path)
     return path

@@ -11,6 +11,7 @@ from pydantic import Field
 from client.preprocess import Form, Whitespace, normalize_text
 from engine.errors import Fault, InvalidData
 from engine.instruction import TEXT_TASKS, Instruction
+from engine.ports import text_of, with_text
 from engine.rows import Rows
 from engine.run import Run
 
@@ -75,7 +76,7 @@ class TextNormalization(Instruction):
         counts: Counter[str] = Counter()
         empty: list[int] = []
         for number in range(len(rows)):
-            before = str(rows.payloads[number])
+            before = text_of(rows.payloads[number])
             after = normalize_text(before, **parameters)
             counts.update(changes(before, after, parameters))
             if not after.strip():
@@ -89,7 +90,7 @@ class TextNormalization(Instruction):
             detail = f"{len(empty)} of {len(rows)} rows are empty once normalised; the first are rows {shown}"
             raise _refusal("text_empty_after_normalization", detail, "remove these rows")
         run.state(self.name).update({"rows": len(rows), **counts})
-        return rows.map(lambda text: normalize_text(str(text), **parameters))
+        return rows.map(lambda payload: with_text(payload, normalize_text(text_of(payload), **parameters)))
 
     def report(self, run: Run) -> Mapping[str, float]:
         """Shares of the rows that each kind of change touched, and of the characters that went or came."""

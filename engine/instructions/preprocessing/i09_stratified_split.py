@@ -62,7 +62,9 @@ class StratifiedSplit(Instruction):
         max_length=200,
         description='the column that was uploaded as group_column, or "cluster" for clusters of duplicates; null: none',
     )
-    stratify: Literal["label"] | None = Field(default="label", description="whose shares are kept; null: nobody's")
+    stratify: Literal["label"] | None = Field(
+        default="label", description="whose shares are kept; null, or rows without labels: nobody's"
+    )
     seed: int = Field(default=0, ge=0, lt=2**53, description="seed of the assignment")
     tolerance: float = Field(
         default=0.03, ge=0, le=0.2, allow_inf_nan=False, description="largest allowed difference in a class share"
@@ -101,7 +103,8 @@ class StratifiedSplit(Instruction):
         """
         groups = self._groups(run, rows)
         keys = unit_keys(rows.ids, groups)
-        strata = rows.labels if self.stratify else np.zeros(len(rows), np.int64)
+        classes = rows.labels if rows.label_names else np.zeros(len(rows), np.int64)  # a pair or a text may have none
+        strata = classes if self.stratify else np.zeros(len(rows), np.int64)
         self._splittable(keys, strata, rows)
         if "streamed_records" in run.plan.facts:
             splits = hashed(keys, self.seed, self.valid, self.test)
@@ -119,7 +122,7 @@ class StratifiedSplit(Instruction):
         for split, names in absent.items():
             if names:
                 run.warn("class_absent", f"{split} has no row of {', '.join(names[:5])}")
-        run.state(self.name).update(_figures(rows.ids, keys, rows.labels, splits))
+        run.state(self.name).update(_figures(rows.ids, keys, classes, splits))
         return rows.assigned(splits)
 
     def report(self, run: Run) -> Mapping[str, float]:

@@ -89,7 +89,7 @@ class LengthBucketing(Instruction):
     def grouping(self, run: Run, ids: Iterator[int], epoch: int) -> Iterator[Window]:
         """The windows of an epoch; a pure function of the order given, the lengths, the seed and the epoch."""
         lengths = run.data.lengths("train")
-        run.state(self.name)["longest"] = int(lengths.max())
+        run.state(self.name).update(longest=int(lengths.max()), ends=[int(lengths.argmin()), int(lengths.argmax())])
         batches = self._batches(run, list(ids), lengths, epoch)
         # A language model's items are its tokens, which such a budget has evened out already.
         even = self.budget == "tokens" and run.spec.task != "causal_lm"
@@ -98,12 +98,13 @@ class LengthBucketing(Instruction):
 
     def batch(self, run: Run, batch: Batch, row_ids: Sequence[int], epoch: int) -> Batch:
         """Pad to the multiple, with what the task itself pads with, yet never beyond the longest training row."""
-        width, multiple = batch["input_ids"].shape[1], self._multiple(run)
-        wanted = min(-(-width // multiple) * multiple, run.state(self.name)["longest"])
+        width, multiple, state = batch["input_ids"].shape[1], self._multiple(run), run.state(self.name)
+        wanted = min(-(-width // multiple) * multiple, state["longest"])
         if wanted <= width:
             return batch
-        padding = run.task.collate([np.zeros(1, np.int32), np.zeros(wanted, np.int32)], [0, 0])
-        return {name: _padded(value, padding[name], width) for name, value in batch.items()}
+        # The shortest row beside the longest is padded as far as any batch is.
+        padding = run.task.collate([run.data.examples["train"][i] for i in state["ends"]], [0, 0])
+        return {name: _padded(value, padding[name], width, wanted) for name, value in batch.items()}
 
     def after_epoch(self, run: Run, epoch: int) -> None:
         """Say once where there was nothing to save, or where batches are skewed."""
@@ -213,9 +214,9 @@ def _cost(batch: Sequence[int], widths: Lengths) -> int:
     return len(batch) * int(widths[list(batch)].max())
 
 
-def _padded(value: Tensor, padding: Tensor, width: int) -> Tensor:
-    """`value` (batch, width) with the tail of the first row of `padding` (2, wanted) behind each of its rows."""
+def _padded(value: Tensor, padding: Tensor, width: int, wanted: int) -> Tensor:
+    """`value` (batch, width) with the first row of `padding` (2, at least wanted) from there on behind each row."""
     if value.ndim != 2 or value.shape[1] != width:
         return value
-    tail = padding[:1, width:].to(value.device, value.dtype)
+    tail = padding[:1, width:wanted].to(value.device, value.dtype)
     return torch.cat([value, tail.expand(len(value), -1)], dim=1)

@@ -1,0 +1,28 @@
+"""From the words of a command line to what a model says of them. Knows no server and prints nothing."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from client.artifact import Package, Prediction
+
+
+def predictions(package: Package, words: Sequence[str], batch_size: int) -> tuple[list[str], list[Prediction]]:
+    """What was asked about and the answer to each.
+
+    A word is a text, or the name of a file: with a picture, or with a text. A model of pairs takes both, pictures as
+    files and texts as they are, and ranks the texts for each picture.
+    """
+    if package.task == "text_image_pairs":
+        pictures = [word for word in words if is_file(word)]
+        return pictures, package.rank([Path(one) for one in pictures], [word for word in words if word not in pictures])
+    pictured = package.task == "image_classification"
+    inputs = [Path(word) if pictured or is_file(word) else word for word in words]
+    return list(words), package.predict(inputs, batch_size=batch_size)
+
+
+def is_file(word: str) -> bool:
+    """Whether a word names a file."""
+    try:
+        return Path(word).is_file()
+    except (OSError, ValueError):  # a long text is no file name
+        return False
