@@ -1,11 +1,13 @@
 """Every table of the service on one metadata, to hold the migrations against. Imports the whole of `app`'s models."""
 
-from app import idempotency
+from app import erasure, idempotency
 from app.artifacts import models as artifacts
 from app.auth import models as auth
 from app.database import Base
 from app.datasets import models as datasets
+from app.federation import models as federation
 from app.jobs import models as jobs
+from app.privacy import models as privacy
 
-MODULES = (artifacts, auth, datasets, idempotency, jobs)
+MODULES = (artifacts, auth, datasets, erasure, federation, idempotency, jobs, privacy)
 METADATA = Base.metadata

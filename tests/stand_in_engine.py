@@ -4,6 +4,7 @@ Its weights are a chain of hashes, one link a step, so a step left out or taken 
 how to behave from the spec's member `stand_in`, or from the environment variable STAND_IN (both JSON):
 
     steps, sleep (seconds a step), checkpoint_every, fail (a problem), grandchild (start a process that sleeps),
+    private (an event of the ledger, of which one is drawn before each step, noted in draws.txt by a spy after it)
     crash {"at": step, "how": kill | exit | memory | hang, "once": bool}, stubborn (SIGTERM is ignored)
 """
 
@@ -75,6 +76,16 @@ def output(folder: Path, kind: str, filename: str, media_type: str, data: bytes)
     )
 
 
+def draw(folder: Path, event: dict[str, Any], step: int) -> None:
+    """Write a draw into the journal, tell of it, and only then make it; the spy counts those that were made."""
+    with (folder / "privacy.jsonl").open("a") as journal:
+        journal.write(json.dumps(event) + "\n")
+    drawn = len((folder / "privacy.jsonl").read_text().splitlines())
+    tell("privacy_drawn", step=step, draw=event, drawn=drawn)
+    with (folder.parent / f"{folder.name}.draws").open("a") as spy:
+        spy.write(".")
+
+
 def crash(how: str, folder: Path) -> None:
     """End in one of the ways that are no ordinary end."""
     print(f"crashing: {how}", file=sys.stderr, flush=True)
@@ -125,6 +136,8 @@ def main() -> int:
             crash(crashing["how"], folder)
         time.sleep(ways["sleep"])
         step += 1
+        if "private" in ways:
+            draw(folder, ways["private"], step)
         chain = hashlib.sha256(f"{chain}:{step}".encode()).hexdigest()
         tell("step_done", step=step, total_steps=ways["steps"], values={"train_loss": 1 / step, "learning_rate": 1e-3})
         if step % ways["checkpoint_every"] == 0:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from app.jobs.lifecycle import Batch, Happening, Point, Snapshot
+from app.jobs.lifecycle import Batch, Drawn, Happening, Point, Snapshot
 from app.jobs.states import State
 from worker.lease import DATABASE_AWAY
 
@@ -33,6 +33,7 @@ class Recorder:
         self._happenings: list[Happening] = []
         self._snapshots: list[Snapshot] = []
         self._progress: dict[str, Any] = {}
+        self._drawn: list[Drawn] = []
         self._number = 0
         self._unsure: Batch | None = None
         self._due = time.monotonic() + FLUSH_SECONDS
@@ -44,6 +45,9 @@ class Recorder:
         at = datetime.fromisoformat(event["at"])
         if kind == "step_done":
             self._step(event, at)
+        elif kind == "privacy_drawn":
+            # Each tells of all before it.
+            self._drawn[:] = [Drawn.of({**event["draw"], "count": event["drawn"]})]
         elif kind in KEPT:
             data = {name: value for name, value in event.items() if name not in ("event", "at")}
             self._happenings.append(Happening(kind, at, data))
@@ -76,10 +80,11 @@ class Recorder:
 
     def _gathered(self) -> Batch | None:
         """What came together since the last batch, as the next one; None: nothing did."""
-        told = (tuple(self._points), tuple(self._happenings), tuple(self._snapshots), dict(self._progress))
+        parts = (self._points, self._happenings, self._snapshots, self._progress, self._drawn)
+        told = (*(tuple(part) for part in parts[:3]), dict(self._progress), tuple(self._drawn))
         if not any(told):
             return None
-        for part in (self._points, self._happenings, self._snapshots, self._progress):
+        for part in parts:
             part.clear()
         self._number += 1
         return Batch(self._number, *told)

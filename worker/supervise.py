@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
@@ -76,7 +76,8 @@ class Engine:
         finally:
             # The processes of the run hold the lock from here on, so that it ends with the last of them.
             lock.close()
-        threading.Thread(target=self._listen, name="engine-events", daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, name="engine-events", daemon=True)
+        self._listener.start()
 
     def ask_to_stop(self) -> None:
         """SIGTERM to the engine itself, by way of its warden; the engine sees to its children."""
@@ -90,6 +91,13 @@ class Engine:
         except ProcessLookupError:
             log.debug("the group of the run is gone already")
         return self.process.wait()
+
+    def rest(self) -> Iterator[Mapping[str, Any]]:
+        """What was told and not yet heard, once the group is dead."""
+        self._listener.join(CLEAR_SECONDS)
+        while not self.events.empty():
+            if (event := self.events.get()) is not None:
+                yield event
 
     def _listen(self) -> None:
         stream = self.process.stdout
@@ -140,6 +148,10 @@ def supervise(
             _let_end(engine, deadline)
     finally:
         ending.code = engine.kill()
+    # What it told before it was killed counts too: a draw that was announced may have been made.
+    for event in engine.rest():
+        _note(ending, event)
+        take(event)
     return ending
 
 

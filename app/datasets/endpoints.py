@@ -15,8 +15,10 @@ from app.datasets import repository, service
 from app.datasets.check import check
 from app.datasets.schemas import DatasetCreate, DatasetShown, Preview, Task, dataset_json
 from app.datasets.upload import Form, receive
-from app.dependencies import Member, Read, Router, Viewer, Write, database, settings, storage
+from app.dependencies import Member, Read, Router, Viewer, database, settings, storage
+from app.erasure import erase, storing
 from app.idempotency import IdempotencyHeader, Once, once
+from app.ids import new_id
 from app.paging import Page, paged
 from app.schemas import ListOf
 
@@ -60,13 +62,16 @@ def _store(request: Request, identity: Viewer, source: Path, form: Form, claim: 
             return first
     rows = source.with_suffix(".parquet")
     report = check(source, form.filename or "", fields, rows, settings(request))
-    stored = storage(request).save(rows)
-    with database(request).session() as session:
-        if first := claim.begin(session, identity.tenant):
-            return first
-        dataset = service.add(session, identity, fields, report, stored, rows, storage(request))
-        shown = answer(request, dataset_json(dataset), 201, {"Location": f"/v1/datasets/{dataset.id}"})
-        return claim.finish(session, identity.tenant, shown)
+    content: service.Content = request.app.state.content(rows)
+    dataset_id = new_id("ds")
+    with storing(database(request), storage(request), dataset_id) as store:
+        stored = store(rows)
+        with database(request).session() as session:
+            if first := claim.begin(session, identity.tenant):
+                return first
+            dataset = service.add(session, identity, dataset_id, fields, report, stored, content)
+            shown = answer(request, dataset_json(dataset), 201, {"Location": f"/v1/datasets/{dataset.id}"})
+            return claim.finish(session, identity.tenant, shown)
 
 
 @router.get("", response_model=ListOf[DatasetShown], summary="List data sets")
@@ -88,11 +93,13 @@ def find(request: Request, identity: Viewer, session: Read, dataset_id: DatasetI
 
 
 @router.delete("/{dataset_id}", status_code=204, response_class=Response, summary="Erase a data set")
-def delete(request: Request, identity: Member, session: Write, dataset_id: DatasetId) -> Response:
+def delete(request: Request, identity: Member, dataset_id: DatasetId) -> Response:
     """Erases the file too; 409 while a job that has not ended needs it."""
     readers: service.Readers = request.app.state.dataset_readers
-    match(request, lambda: dataset_json(service.find(session, identity, dataset_id)))
-    service.delete(session, identity, storage(request), readers, dataset_id)
+    with database(request).session() as session:
+        match(request, lambda: dataset_json(service.find(session, identity, dataset_id)))
+        key = service.delete(session, identity, readers, dataset_id)
+    erase(database(request), storage(request), [key])
     return Response(status_code=204)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow.parquet as pq
 from pydantic import ValidationError
@@ -19,16 +19,24 @@ from app.datasets import repository
 from app.datasets.models import Dataset
 from app.datasets.schemas import DatasetCreate
 from app.datasets.upload import Form, refuse
-from app.erasure import erase_unnamed, hold
+from app.erasure import keep_all, unname
 from app.errors import Conflict, NotFound
 from app.identity import Identity
-from app.ids import new_id
 from app.storage import Storage, Stored
 from engine.errors import Fault
 from engine.faults import from_validation
 
 # Ids of a tenant's jobs that have not ended and read a data set.
 Readers = Callable[[Session, str, str], Sequence[str]]
+
+
+class Content(Protocol):
+    """What the rows of an upload tell of themselves, to be known again."""
+
+    groups: int | None
+
+    def place(self, session: Session, tenant: str, sha256: str) -> tuple[str, bool]:
+        """The lineage of the rows, and whether it has a privacy budget."""
 
 
 def wanted(form: Form) -> DatasetCreate:
@@ -57,19 +65,17 @@ def wanted(form: Form) -> DatasetCreate:
 def add(
     session: Session,
     identity: Identity,
+    dataset_id: str,
     fields: DatasetCreate,
     report: dict[str, Any],
     stored: Stored,
-    file: Path,
-    storage: Storage,
+    content: Content,
 ) -> Dataset:
-    """Write the data set down, in the transaction that also sees to it that its file is there."""
-    hold(session, stored.key)
-    if not storage.has(stored.key):
-        # Another data set with the same rows was deleted between the storing and this transaction.
-        storage.save(file)
+    """Write the data set down; its file was stored for `dataset_id`."""
+    keep_all(session, dataset_id, [stored.key])
+    lineage, budgeted = content.place(session, identity.tenant, stored.sha256)
     dataset = Dataset(
-        id=new_id("ds"),
+        id=dataset_id,
         tenant=identity.tenant,
         name=fields.name,
         task=fields.task,
@@ -84,6 +90,9 @@ def add(
         label_counts=report["label_counts"],
         problems=report["skipped"],
         storage_key=stored.key,
+        groups=content.groups,
+        lineage=lineage,
+        budgeted=budgeted,
         created_at=datetime.now(UTC),
     )
     session.add(dataset)
@@ -100,15 +109,20 @@ def find(session: Session, identity: Identity, dataset_id: str) -> Dataset:
     return dataset
 
 
-def delete(session: Session, identity: Identity, storage: Storage, readers: Readers, dataset_id: str) -> None:
-    """Erase the data set and its file; Conflict while one of its `readers` has not ended."""
+def delete(session: Session, identity: Identity, readers: Readers, dataset_id: str) -> str:
+    """Delete the data set; Conflict while one of its `readers` has not ended.
+
+    Returns:
+        The key of its file, which is to be erased once this is committed.
+    """
     dataset = find(session, identity, dataset_id)
     if jobs := readers(session, identity.tenant, dataset_id):
         detail = f"{len(jobs)} jobs that have not ended need this data set: {', '.join(jobs[:10])}"
         raise Conflict(detail, code="dataset_in_use", remedy="cancel them, or wait for their end")
     session.delete(dataset)
     audit(session, identity, "dataset.delete", dataset.id, {"sha256": dataset.sha256})
-    erase_unnamed(session, storage, [dataset.storage_key])
+    unname(session, [dataset.storage_key])
+    return dataset.storage_key
 
 
 def preview(dataset: Dataset, storage: Storage, rows: int) -> list[dict[str, Any]]:
@@ -117,7 +131,8 @@ def preview(dataset: Dataset, storage: Storage, rows: int) -> list[dict[str, Any
         batch = next(file.iter_batches(rows, use_threads=False))
     shown = batch.to_pylist()
     for row in shown:
-        row["label_name"] = dataset.labels[row["label"]]
+        if "label" in row:
+            row["label_name"] = dataset.labels[row["label"]]
         if "image" in row:
             row["image"] = base64.b64encode(row["image"]).decode()
     return [{name: value for name, value in row.items() if not _nan(value)} for row in shown]

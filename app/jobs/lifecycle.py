@@ -14,9 +14,12 @@ from sqlalchemy.orm import Session
 from app.artifacts.models import Artifact
 from app.database import Database, database_now
 from app.datasets import models as _  # noqa: F401  # erasure asks the tables that are loaded, so all must be
-from app.erasure import erase_unnamed, hold
+from app.erasure import erase, keep, keep_all, unname
+from app.erasure import erase_due as erase_due  # told on to the worker
+from app.erasure import storing as storing
+from app.federation import models as _federation  # noqa: F401  # the same
 from app.ids import new_id
-from app.jobs import repository
+from app.jobs import files, repository
 from app.jobs import snapshots as on_record
 from app.jobs.lapses import lapse, lapse_moves
 from app.jobs.lapses import rescue as rescue  # told on to the worker
@@ -34,6 +37,8 @@ from app.jobs.states import (
     Move,
     State,
 )
+from app.privacy import settlement
+from app.privacy.settlement import Drawn as Drawn  # told on to the worker
 from app.storage import Storage, Stored
 
 
@@ -49,6 +54,15 @@ class Run:
     threads: int
     snapshots: Sequence[Snapshot] = ()
     latest: Mapping[str, float] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Storage keys of what only this job needs, by name in the run's folder."""
+    privacy: Mapping[str, Any] | None = None
+    """What a private run has to know of its account; None: the job is not private."""
+
+    @property
+    def owner(self) -> str:
+        """Who its files are stored for until they are on record."""
+        return f"{self.job_id}:{self.attempt}"
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,7 @@ class Batch:
     happenings: Sequence[Happening] = ()
     snapshots: Sequence[Snapshot] = ()
     progress: Mapping[str, Any] = field(default_factory=dict)
+    drawn: Sequence[Drawn] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +108,7 @@ def claim(database: Database, owner: str, lease_seconds: float, threads: int) ->
         job = repository.claim(session, owner, lease_seconds, threads)
         if job is None:
             return None
+        settlement.open_to(session, job.tenant, job.id, _read_plainly(job))
         return Run(
             job_id=job.id,
             tenant=job.tenant,
@@ -102,6 +118,8 @@ def claim(database: Database, owner: str, lease_seconds: float, threads: int) ->
             threads=job.threads or threads,
             snapshots=on_record.of_job(session, job.id),
             latest=job.latest,
+            files=files.of_job(session, job.id),
+            privacy=settlement.budget_for_run(session, job.id),
         )
 
 
@@ -132,20 +150,20 @@ def record(database: Database, run: Run, batch: Batch) -> State | None:
             points=batch.points,
             happenings=batch.happenings,
         )
-        if state is not None:
-            for key in sorted({one.key for one in batch.snapshots}):
-                hold(session, key)
-            on_record.add(session, run.job_id, batch.snapshots)
+        if state is not None and batch.snapshots:
+            kept = keep(session, run.owner, [one.key for one in batch.snapshots])
+            on_record.add(session, run.job_id, [one for one in batch.snapshots if one.key in kept])
+        if state is not None and batch.drawn:
+            settlement.note(session, run.job_id, batch.drawn)
         return state
 
 
 def drop_snapshots(database: Database, storage: Storage, job_id: str, keep: int) -> None:
-    """Erase all but the newest `keep` snapshots of a job, files that nothing else names included.
-
-    Safe to call again after an error: a file is erased before the record that names it is gone for good.
-    """
+    """Erase all but the newest `keep` snapshots of a job, and after the commit those files that nothing else names."""
     with database.session() as session:
-        erase_unnamed(session, storage, on_record.drop(session, job_id, keep))
+        dropped = on_record.drop(session, job_id, keep)
+        unname(session, dropped)
+    erase(database, storage, dropped)
 
 
 def finish(database: Database, run: Run, ending: Ending) -> State | None:
@@ -153,6 +171,9 @@ def finish(database: Database, run: Run, ending: Ending) -> State | None:
 
     A job that is being cancelled becomes cancelled and keeps no file. Safe to call again after a commit of which
     nobody knows whether it happened: the state that was reached is read back.
+
+    Raises:
+        FileNotFoundError: a file was erased before this, as it took too long.
     """
     kind = SUCCEED if ending.error is None else FAIL
     values = {"error": ending.error, "result": ending.result, "log_key": ending.log_key}
@@ -160,6 +181,8 @@ def finish(database: Database, run: Run, ending: Ending) -> State | None:
     with database.session() as session:
         job = _fenced(session, run, kind, values, told)
         if job is not None:
+            logs = [ending.log_key] if ending.log_key is not None else []
+            keep_all(session, run.owner, [*logs, *(one.stored.key for one in ending.outputs)])
             _store_outputs(session, run, ending.outputs)
             return kind.target
         if _fenced(session, run, CANCELLED, {}) is not None:
@@ -194,6 +217,13 @@ def any_queued(database: Database) -> bool:
         return repository.any_queued(session)
 
 
+def _read_plainly(job: Job) -> set[str]:
+    """What of a job's inputs it reads rows of; of the training of a model that it begins with, the test rows alone."""
+    of_parent = job.spec.get("parent", {}).get("spec", {}).get("dataset")
+    named = of_parent.values() if isinstance(of_parent, dict) else [of_parent]
+    return (set(job.inputs) - set(named)) | {one for one in [job.spec.get("dataset")] if isinstance(one, str)}
+
+
 def _fenced(
     session: Session, run: Run, kind: Move, values: Mapping[str, Any], told: Mapping[str, Any] | None = None
 ) -> Job | None:
@@ -208,8 +238,6 @@ def _reached(session: Session, run: Run, *states: State) -> State | None:
 
 
 def _store_outputs(session: Session, run: Run, outputs: Sequence[Output]) -> None:
-    for key in sorted({one.stored.key for one in outputs}):
-        hold(session, key)
     rows = [
         {
             "id": new_id("art"),

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Dialect, Float, ForeignKey, Index, Integer, String
+from sqlalchemy import JSON, BigInteger, Dialect, Float, ForeignKey, Index, Integer, String, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -11,6 +11,7 @@ from sqlalchemy.types import TypeDecorator
 from app.database import Base, UtcDateTime
 from app.jobs.states import State
 
+_LOGGED = text("log_key IS NOT NULL")
 Document = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 
@@ -36,6 +37,8 @@ class Job(Base):
     __table_args__ = (
         Index("ix_jobs_state", "state", "tenant"),
         Index("ix_jobs_tenant", "tenant", "id"),
+        # Only of those that have one: a submit has nothing to write there.
+        Index("ix_jobs_log_key", "log_key", sqlite_where=_LOGGED, postgresql_where=_LOGGED),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -103,6 +106,17 @@ class JobSnapshot(Base):
     path: Mapped[str] = mapped_column(String(200))
     """Where it lies in the run's folder."""
     sha256: Mapped[str] = mapped_column(String(64))
+    storage_key: Mapped[str] = mapped_column(String(80), index=True)
+
+
+class JobFile(Base):
+    """A file that this job alone needs, beside its data sets: erased when it has ended, however it ended."""
+
+    __tablename__ = "job_files"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(120), primary_key=True)
+    """Where it lies in the run's folder."""
     storage_key: Mapped[str] = mapped_column(String(80), index=True)
 
 

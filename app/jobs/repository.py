@@ -14,8 +14,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
 from app.database import database_now
+from app.jobs import files
 from app.jobs.models import Document, Job, JobEvent, MetricPoint
 from app.jobs.states import CLAIM, LEASED, OPEN, TERMINAL, Move, Mover, State
+from app.privacy import settlement
 
 _UNSYNCHRONIZED = {"synchronize_session": False, "populate_existing": True}
 
@@ -50,9 +52,11 @@ def add(session: Session, *jobs: Job) -> None:
     session.connection().execute(_STATE_EVENT, [_state_event(job, Mover.OWNER, {}) for job in jobs])
 
 
-def get(session: Session, tenant: str, job_id: str) -> Job | None:
-    """The tenant's job as it stands now."""
-    return session.scalars(select(Job).where(Job.id == job_id, Job.tenant == tenant)).one_or_none()
+def get(session: Session, tenant: str, job_id: str, *, hold: bool = False) -> Job | None:
+    """The tenant's job as it stands now; with `hold` it stays so until the transaction ends."""
+    query = select(Job).where(Job.id == job_id, Job.tenant == tenant)
+    query = query.with_for_update().execution_options(populate_existing=True) if hold else query
+    return session.scalars(query).one_or_none()
 
 
 def listed(
@@ -118,6 +122,11 @@ def move(
     job = session.scalars(statement, execution_options=_UNSYNCHRONIZED).one_or_none()
     if job is not None:
         _tell_state(session, job, kind.mover, told or {})
+        if kind.mover is Mover.RESCUE:
+            settlement.lose(session, job_id)
+        if kind.target in TERMINAL:
+            settlement.settle(session, job_id)
+            files.drop(session, job_id)
     return job
 
 

@@ -1,0 +1,75 @@
+"""The rules of populations: a federation is made once, with its budget, and fixed for its life. Knows no request."""
+
+import math
+from datetime import UTC, datetime
+
+from sqlalchemy.orm import Session
+
+from app.auth.audit import audit
+from app.errors import Invalid, NotFound
+from app.federation import repository
+from app.federation.models import Population
+from app.federation.schemas import PopulationCreate
+from app.identity import Identity
+from app.ids import new_id
+from app.privacy import repository as ledger
+from app.privacy.composition import left, total
+from app.privacy.models import PrivacyAccount
+from engine.accounting import best_order
+from engine.errors import Fault
+
+
+def add_population(session: Session, identity: Identity, wanted: PopulationCreate) -> Population:
+    """Make a population with its account.
+
+    Raises:
+        Invalid: with every fault.
+    """
+    faults = []
+    if wanted.min_clients > wanted.clients:
+        detail = f"a round of {wanted.min_clients} clients cannot come from {wanted.clients}"
+        faults.append(Fault("/min_clients", "too_many", detail, f"send at most {wanted.clients}, from 10 on"))
+    if wanted.budget.delta >= 1 / wanted.clients:
+        detail = f"with delta {wanted.budget.delta:g} and {wanted.clients} clients all of one may be let out"
+        faults.append(Fault("/budget/delta", "delta_too_large", detail, f"send less than {1 / wanted.clients:.3g}"))
+    if faults:
+        raise Invalid("; ".join(fault.detail for fault in faults), faults=faults)
+    population = Population(
+        id=new_id("pop"),
+        tenant=identity.tenant,
+        name=wanted.name,
+        clients=wanted.clients,
+        unit=wanted.unit,
+        min_clients=wanted.min_clients,
+        expected_clients=None,
+        created_at=datetime.now(UTC),
+    )
+    account = PrivacyAccount(
+        id=new_id("pac"),
+        tenant=identity.tenant,
+        subject=population.id,
+        epsilon=wanted.budget.epsilon,
+        delta=wanted.budget.delta,
+        order=best_order(wanted.budget.epsilon, wanted.budget.delta),
+        created_at=population.created_at,
+    )
+    session.add_all([population, account])
+    session.flush()
+    audit(session, identity, "population.create", population.id, {"clients": wanted.clients})
+    return population
+
+
+def find_population(session: Session, tenant: str, population_id: str, *, hold: bool = False) -> Population:
+    """The tenant's population, or NotFound."""
+    found = repository.population(session, tenant, population_id, hold=hold)
+    if found is None:
+        raise NotFound(f"no population {population_id}", remedy="GET /v1/populations lists yours")
+    return found
+
+
+def account_of(session: Session, population: Population) -> tuple[PrivacyAccount, float | None, float]:
+    """A population's account, what its rounds have spent (None: nothing bounds it) and what is left."""
+    account = ledger.account(session, population.tenant, population.id)
+    assert account is not None
+    spent = total(account, ledger.entries_on(session, population.tenant, population.id))
+    return account, spent.quoted if spent.quoted < math.inf else None, left(account, spent)

@@ -1,0 +1,201 @@
+"""The rules of rounds: public numbers fixed when one opens, and a job when it closes. Knows no request.
+
+What is told of a round never depends on who took part, how many, or what they sent.
+"""
+
+import math
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.artifacts import repository as artifacts
+from app.artifacts.models import Artifact
+from app.auth.audit import audit
+from app.erasure import hold
+from app.errors import Conflict, Invalid, NotFound
+from app.federation import repository
+from app.federation.models import OPEN, FederationRound, Population
+from app.federation.populations import find_population
+from app.federation.schemas import RoundCreate, few_clients
+from app.identity import Identity
+from app.ids import new_id
+from app.privacy import repository as ledger
+from app.privacy import service as privacy
+from app.privacy.composition import Spending
+from app.storage import Storage
+from engine.accounting import PrivacyEvent, epsilon, noise_multiplier
+from engine.aggregate import weights_in
+from engine.errors import Fault
+from engine.tensorfile import Unreadable, layout_of, read_layout
+
+LOUD = 10.0
+"""How many times the noise may outweigh the longest update before a warning says so."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a round starts from: an artifact and its tensors; or tensors alone, or nothing that is known yet."""
+
+    artifact: Artifact | None
+    tensors: dict[str, Any] | None
+
+
+def find_round(session: Session, tenant: str, round_id: str, *, hold: bool = False) -> FederationRound:
+    """The tenant's round, or NotFound."""
+    found = repository.round_of(session, tenant, round_id, hold=hold)
+    if found is None:
+        raise NotFound(f"no round {round_id}", remedy="POST /v1/rounds opens one")
+    return found
+
+
+def noise_of(wanted: RoundCreate, delta: float) -> float:
+    """The noise multiplier of a round: as given, or what its epsilon needs. It may take seconds to find.
+
+    Raises:
+        Invalid: where no noise keeps within the epsilon.
+    """
+    if wanted.noise_multiplier is not None:
+        return wanted.noise_multiplier
+    assert wanted.epsilon is not None
+    rate = wanted.sampling_rate
+    try:
+        return noise_multiplier(wanted.epsilon, delta, rate, 1, "poisson" if rate < 1 else "none")
+    except ValueError as error:
+        raise Invalid(
+            str(error), faults=[Fault("/epsilon", "no_noise", str(error), "send a larger epsilon")]
+        ) from error
+
+
+def base_of(session: Session, tenant: str, wanted: RoundCreate, storage: Storage) -> Base:
+    """What a round starts from.
+
+    Raises:
+        Invalid: the base is none of the tenant's files with tensors.
+    """
+    if wanted.base is None:
+        named = wanted.tensors
+        tensors = None if named is None else {name: one.model_dump(mode="json") for name, one in named.items()}
+        return Base(None, None if tensors is None else layout_of(tensors).shapes())
+    artifact = artifacts.find(session, tenant, wanted.base)
+    if artifact is None:
+        detail = f"there is no artifact {wanted.base[:80]!r}"
+        raise Invalid(
+            detail, faults=[Fault("/base", "unknown_artifact", detail, "GET /v1/jobs/{id}/artifacts lists yours")]
+        )
+    try:
+        with _at_hand(artifact, storage) as path:
+            return Base(artifact, read_layout(path, *weights_in(path)).shapes())
+    except (Unreadable, OSError) as error:
+        detail = f"{artifact.filename} holds no tensors that a round could start from: {error}"
+        remedy = "name a checkpoint, or the aggregate of another round"
+        raise Invalid(detail, faults=[Fault("/base", "wrong_artifact", detail, remedy)]) from error
+
+
+@contextmanager
+def _at_hand(artifact: Artifact, storage: Storage) -> Iterator[Path]:
+    if (path := storage.local_path(artifact.storage_key)) is not None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="fiftytwo-") as folder:
+        storage.fetch(artifact.storage_key, Path(folder) / artifact.filename)
+        yield Path(folder) / artifact.filename
+
+
+def open_round(
+    session: Session, identity: Identity, wanted: RoundCreate, base: Base, sigma: float, delta: float
+) -> FederationRound:
+    """Open a round of a population.
+
+    Raises:
+        NotFound: the population is not there.
+        Conflict: the divisor differs from earlier rounds', or what is left of the budget does not do.
+        Invalid: the base has gone meanwhile.
+    """
+    ledger.lock(session, [identity.tenant])
+    population = find_population(session, identity.tenant, wanted.population, hold=True)
+    _fix_divisor(population, wanted)
+    one = FederationRound(
+        id=new_id("rnd"),
+        tenant=identity.tenant,
+        population_id=population.id,
+        base=wanted.base,
+        format=wanted.format,
+        clip_norm=wanted.clip_norm,
+        noise_multiplier=sigma,
+        delta=delta,
+        expected_clients=wanted.expected_clients,
+        sampling_rate=wanted.sampling_rate,
+        secret=secrets.token_hex(32),
+        tensors=base.tensors,
+        state=OPEN,
+        created_at=datetime.now(UTC),
+    )
+    privacy.check(session, identity.tenant, population.id, spending_of(one, population), "/noise_multiplier")
+    if base.artifact is not None and wanted.format == "weights":
+        hold(session, base.artifact.storage_key)
+        if artifacts.find(session, identity.tenant, base.artifact.id) is None:
+            raise Invalid(
+                "the base was erased just now",
+                faults=[Fault("/base", "unknown_artifact", "it is gone", "name another")],
+            )
+        one.storage_key = base.artifact.storage_key
+    session.add(one)
+    session.flush()
+    audit(session, identity, "round.open", one.id, {"population": population.id})
+    return one
+
+
+def _fix_divisor(population: Population, wanted: RoundCreate) -> None:
+    if population.expected_clients is None:
+        population.expected_clients = wanted.expected_clients
+    elif population.expected_clients != wanted.expected_clients:
+        raise Conflict(
+            f"the rounds of this population are divided by {population.expected_clients}",
+            code="fixed_for_life",
+            remedy=f"send expected_clients {population.expected_clients}, or make another population",
+        )
+
+
+def delta_of(session: Session, tenant: str, population_id: str) -> float:
+    """The delta that a population's budget is told at; raises NotFound."""
+    population = find_population(session, tenant, population_id)
+    account = ledger.account(session, population.tenant, population.id)
+    assert account is not None
+    assert account.delta is not None
+    return account.delta
+
+
+def spending_of(one: FederationRound, population: Population) -> Spending:
+    """What a round spends: one release."""
+    return Spending(population.unit, population.clients, one.delta, (event_of(one),))
+
+
+def event_of(one: FederationRound) -> PrivacyEvent:
+    """The release of a round."""
+    sampling = "poisson" if one.sampling_rate < 1 else "none"
+    return PrivacyEvent.model_validate({"q": one.sampling_rate, "sigma": one.noise_multiplier, "sampling": sampling})
+
+
+def epsilon_of(one: FederationRound) -> float:
+    """What a round's release spends by itself."""
+    return epsilon([event_of(one)], one.delta)
+
+
+def warnings_of(one: FederationRound, clients: int) -> list[str]:
+    """What is known beforehand of so much noise on so few clients."""
+    found = few_clients(clients)
+    if one.tensors is not None:
+        loud = one.noise_multiplier * math.sqrt(layout_of(one.tensors).count) / one.expected_clients
+        if loud > LOUD:
+            found.append(
+                f"the noise of this round is {loud:.0f} times as long as the longest update it can carry:"
+                " more clients, fewer values or less noise would let it say more"
+            )
+    return found
