@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import Tensor
 
 Source: TypeAlias = Literal["os", "torch"]
-Normal: TypeAlias = Callable[[int], Tensor]  # how many values: standard normal, (n,), float64
+Normal: TypeAlias = Callable[[int], Tensor]  # how many values: standard normal, (n,), fp32
 
 _BLOCK = 1 << 16  # values at a time: what stays in a processor's cache
 _GRID = 2.0**-20  # of the noise's standard deviation
@@ -43,12 +43,19 @@ class Stream:
         return found
 
     def normal(self, count: int) -> Tensor:
-        """Standard normal values, (count,), float64: Box and Muller 1958 on 53 bits."""
-        pairs = (count + 1) // 2
-        words = (self.words(2 * pairs) >> np.uint64(11)).astype(np.float64)
-        uniform = torch.from_numpy(words).add_(0.5).mul_(2.0**-53)
-        radius, angle = uniform[:pairs].log_().mul_(-2).sqrt_(), uniform[pairs:].mul_(2 * math.pi)
-        return torch.cat([angle.cos().mul_(radius), angle.sin().mul_(radius)])[:count]
+        """Standard normal values, (count,), fp32: Box and Muller 1958, the radius from 53 bits, the angle from 32."""
+        found = torch.empty(count + count % 2)
+        pairs = len(found) // 2
+        for start in range(0, pairs, _BLOCK):
+            size = min(_BLOCK, pairs - start)
+            # Few bits would cut the tail off, where one of millions of values is looked for.
+            long = (self.words(size) >> np.uint64(11)).astype(np.float64)
+            radius = torch.from_numpy(long).add_(0.5).mul_(2.0**-53).log_().mul_(-2).sqrt_().float()
+            turns = self.words((size + 1) // 2).view(np.uint32)[:size].astype(np.float32)
+            angle = torch.from_numpy(turns).mul_(2 * math.pi / 2**32)
+            torch.mul(angle.cos(), radius, out=found[start : start + size])
+            torch.mul(angle.sin(), radius, out=found[pairs + start : pairs + start + size])
+        return found[:count]
 
     def __reduce__(self) -> str:
         raise TypeError("secret randomness is not stored")
@@ -72,7 +79,7 @@ def source(name: Source) -> Normal:
     if name == "os":
         return Stream().normal
     generator = torch.Generator().manual_seed(int.from_bytes(os.urandom(8), "big") >> 1)
-    return lambda count: torch.randn(count, generator=generator, dtype=torch.float64)
+    return lambda count: torch.randn(count, generator=generator)
 
 
 def privatise(sums: Sequence[Tensor], bound: float, sigma: float, divisor: float, normal: Normal) -> None:
@@ -90,6 +97,6 @@ def privatise(sums: Sequence[Tensor], bound: float, sigma: float, divisor: float
         flat = one.view(-1)
         for start in range(0, flat.numel(), _BLOCK):
             block = flat[start : start + _BLOCK]
-            steps = block.double().div_(grid).round_()
-            steps += normal(block.numel()).to(block.device).mul_(deviation / grid).round_()
-            block.copy_(steps.mul_(grid / divisor))
+            noise = normal(block.numel()).to(block.device).mul_(deviation / grid).round_()
+            # Whole numbers of the grid, a power of two: exact, and their sum is rounded once.
+            block.div_(grid).round_().add_(noise).mul_(grid / divisor)
