@@ -136,13 +136,7 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("folder", metavar="DIR", help="a downloaded folder")
     verify.add_argument("--key", dest="receipt_key", help="public key of the server's receipts (default: as at login)")
     verify.add_argument("--data", metavar="FILE", help="labelled test rows as JSONL, to be answered again")
-    detect = command("detect", offline.detect, output)
-    detect.add_argument("folder", metavar="DIR", help="a downloaded folder, or its model.zip")
-    detect.add_argument("input", metavar="TEXT_OR_FILE", nargs="+", help="a file is read as one text or one picture")
-    detect.add_argument("--target-fpr", type=float, metavar="F", help="share of honest inputs that may be flagged")
-    detect.add_argument("--signals", type=_words, metavar="LIST", help="some of the detector's signals, with commas")
-    detect.add_argument("--control", choices=["fpr", "fdr"], default="fpr", help="what the share is of (default fpr)")
-    detect.add_argument("--threads", type=_count, default=1, help="processor threads (default 1)")
+    _detect(command("detect", offline.detect, output))
     shown = command("instructions", commands.instructions, server)
     shown.add_argument("name", metavar="NUMBER_OR_NAME", nargs="?", help="show this one")
     return top
@@ -183,6 +177,15 @@ def _upload_flags(upload: argparse.ArgumentParser) -> None:
     upload.add_argument("--nominal-rows", type=_count, help="the public number of rows, for privacy")
     upload.add_argument("--invalid-rows", choices=["refuse", "skip"], help="what a bad row means (default refuse)")
     upload.add_argument("--max-invalid-fraction", type=float, metavar="F", help="most rows to skip, 0 to 1")
+
+
+def _detect(detect: argparse.ArgumentParser) -> None:
+    detect.add_argument("folder", metavar="DIR", help="a downloaded folder, or its model.zip")
+    detect.add_argument("input", metavar="TEXT_OR_FILE", nargs="+", help="a file is read as one text or one picture")
+    detect.add_argument("--target-fpr", type=float, metavar="F", help="share of honest inputs that may be flagged")
+    detect.add_argument("--signals", type=_words, metavar="LIST", help="some of the detector's signals, with commas")
+    detect.add_argument("--control", choices=["fpr", "fdr"], default="fpr", help="what the share is of (default fpr)")
+    detect.add_argument("--threads", type=_count, default=1, help="processor threads (default 1)")
 
 
 def _submit(submit: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from client.artifact import Prediction
+from client.detector import Screening
 from client.http import Json
 
 
@@ -36,6 +37,22 @@ def predictions(console: Console, names: Sequence[str], found: Sequence[Predicti
         console.print(f"{_short(name)}: {one.label}", markup=False, highlight=False, soft_wrap=True)
         line = "  ".join(f"{label} {score:.4f}" for label, score in scores)
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def detections(console: Console, names: Sequence[str], found: Screening) -> None:
+    """Every input with its verdict, and what the verdicts are worth."""
+    for name, one in zip(names, found.detections, strict=True):
+        verdict = "flagged" if one.flagged else "passed"
+        told = f"{_short(name)}: {verdict} (p {one.p_value:.4f}), {one.prediction} {one.confidence:.4f}"
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
+        line = "  ".join(f"{signal} p {value:.4f}" for signal, value in one.signals.items())
+        hidden = "  hidden or look-alike characters" if one.canonical_changed else ""
+        console.print(f"  {line}{hidden}", markup=False, highlight=False, soft_wrap=True)
+    summary = found.summary
+    told = f"{summary['flagged']} of {summary['n']} flagged at {summary['target_fpr']:.3g}; {summary['note']}"
+    console.print(told, markup=False, highlight=False, soft_wrap=True)
+    if summary["shift_warning"]:
+        console.print(f"warning: {summary['shift_warning']}", markup=False, style="yellow", soft_wrap=True)
 
 
 def _short(name: str) -> str:

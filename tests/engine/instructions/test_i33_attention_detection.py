@@ -1,5 +1,6 @@
 """33: the detector that ships, read back from the folder alone, and its figures on real digits."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ from scipy.stats import binom, spearmanr
 from client.artifact import Package
 from client.detector import ABOUT, TENSORS, Detector
 from engine.errors import InvalidData, InvalidPlan
+from engine.events import FileWritten
 from engine.instructions.adversarial_defence.i33_attention_detection import AttentionDetection
 from engine.plan import Plan
 from engine.run import Run
 from engine.spec import Spec
 from tests.engine.packaged import digit_run, packaged
 from tests.engine.runs import tiny_run, trained
+from tests.engine.test_deliver import delivered
 from tests.engine.tiny import tiny_text_rows, tiny_texts
 
 RATE = 0.2
@@ -80,6 +83,19 @@ def test_the_report_has_what_was_measured(texts: tuple[Run, Package]) -> None:
     assert report["calibration_rows"] == 120
     measured = Detector.read(texts[1]).measured
     assert bool(measured) is ("auroc" in report)
+
+
+def test_the_files_that_are_handed_over_hold_the_detector(tmp_path: Path) -> None:
+    choice = {"number": 33, "target_fpr": RATE, "fit_rows": 500, "attack_rows": 0, "mode": "fast"}
+    run = trained(tiny_run(tmp_path, [choice], tiny_text_rows(1200)), tmp_path)
+    receipt = delivered(run, tmp_path)
+    assert {ABOUT, TENSORS} <= {one["path"] for one in receipt["files"]}
+    with zipfile.ZipFile(tmp_path / "outputs" / "detector.zip") as archive:
+        assert set(archive.namelist()) == {ABOUT, TENSORS}
+    told = [one for one in run.sink.events if isinstance(one, FileWritten)]  # type: ignore[attr-defined]  # Listed
+    assert {"model", "detector"} <= {one.kind for one in told}
+    found = Detector.read(Package(tmp_path / "outputs" / "model.zip")).screen(["word1 prize", "word2 lunch"])
+    assert [set(one.signals) for one in found.detections] == [{"softmax", "perplexity"}] * 2
 
 
 def test_too_few_rows_for_the_rate_are_refused(tmp_path: Path) -> None:
