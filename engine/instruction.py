@@ -108,6 +108,11 @@ class Instruction(BaseModel):
         return {}
 
     @property
+    def decides(self) -> Mapping[str, int]:
+        """Numbers of `training` that this choice takes over; writing both is a fault."""
+        return {}
+
+    @property
     def idle(self) -> frozenset[str]:
         """Overridden hooks that these parameters leave alone."""
         return frozenset()

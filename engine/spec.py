@@ -116,7 +116,7 @@ class Spec(BaseModel):
     dataset: Dataset
     instructions: tuple[Choice, ...] = Field(default=(), max_length=52)
     metric: MetricName = Field(default=None, validate_default=True, description="None: the first metric of the task.")
-    training: Training = Training()
+    training: Training = Field(default=Training(), validate_default=True)
     limits: Limits = Limits()
     export: Export = Field(default=Export(), validate_default=True)
     compare: Literal["trained", "untreated"] = "trained"
@@ -143,6 +143,20 @@ class Spec(BaseModel):
                 {"metric": metric, "task": task.name, "remedy": f"choose one of: {known}"},
             )
         return metric
+
+    @field_validator("training")
+    @classmethod
+    def _as_instructions_decide(cls, training: Training, about: ValidationInfo) -> Training:
+        for one in about.data.get("instructions", ()):
+            for name, value in one.decides.items():
+                if name in training.model_fields_set and getattr(training, name) != value:
+                    raise PydanticCustomError(
+                        "decided_twice",
+                        "{instruction} and training.{name} both say how large this number is",
+                        {"instruction": one.name, "name": name, "remedy": f"leave training.{name} out"},
+                    )
+            training = training.model_copy(update=dict(one.decides)) if one.decides else training
+        return training
 
     @field_validator("limits")
     @classmethod
