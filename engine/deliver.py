@@ -10,42 +10,66 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 import engine
 from client.artifact import Package
-from engine import canonical_json
-from engine.archive import entry, land, save_shapes, save_weights, zip_folder
+from engine.archive import entry, save_shapes, save_weights
 from engine.data import Source
-from engine.errors import LimitMissed, WrongExport
+from engine.errors import WrongExport
 from engine.evaluate import wilson
-from engine.events import FileWritten, PhaseStarted
+from engine.events import PhaseStarted
 from engine.export import TOLERANCE
+from engine.exporters import FORMATS
 from engine.guard import public_effects
+from engine.handover import Output, finished, hand_over
 from engine.inference import eager_answers
-from engine.limits import faults
+from engine.ladder import climb
+from engine.limits import refuse_missed
 from engine.measure import Request
 from engine.models import Base
-from engine.ports import Answers
-from engine.quantized import in_float
+from engine.ports import Answers, device_of
+from engine.quantized import in_float, setting_of
 from engine.receipt import Evidence, build, figures_of, sections
+from engine.report import report
 from engine.run import Run
 
 _MOST_CONTRADICTED = 0.02
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The trained model that a run began with instead of a base: what its files and its receipt take over from that.
+
+    `preprocess`: the steps of its package; `reshaped`: its shapes are not those that its configuration says;
+    `datasets`: what the receipt lists.
+    """
+
+    preprocess: Sequence[Mapping[str, Any]]
+    reshaped: bool
+    datasets: Sequence[Mapping[str, Any]]
+
+
 def deliver(
-    run: Run, folder: Path, sources: Sequence[Source], base: Base, job: str | None, reference: Answers | None = None
+    run: Run,
+    folder: Path,
+    sources: Sequence[Source],
+    base: Base,
+    job: str | None,
+    reference: Answers | None = None,
+    origin: Origin | None = None,
 ) -> dict[str, Any]:
-    """Write model.zip, checkpoint.zip and receipt.json into `folder`/outputs, and give the receipt.
+    """Write model.zip, checkpoint.zip, receipt.json and report.html into `folder`/outputs, and give the receipt.
 
     Args:
         reference: answers (n, k) of an untreated twin on the test rows; None compares with the model as trained.
+        origin: where the run did not train: what it began with.
 
     Raises:
         WrongExport: where the file does not answer as the model that was exported.
@@ -57,79 +81,15 @@ def deliver(
     for path in (package, untouched, work / "checkpoint", outputs):
         path.mkdir(parents=True, exist_ok=True)
     run.model.to("cpu")
-    trained_float = _compress(run, reference)
-    expected = _export(run, package)
-    evidence = _measure(run, sources, package, untouched, expected, reference, trained_float)
-    run.sink.emit(PhaseStarted(phase="receipt"))
-    evidence = replace(evidence, sections=sections(run))
-    figures = figures_of(run, evidence)
-    run.memory["measured"] = {"metric_loss": figures.metric_loss.value, "bytes_ratio": figures.size_ratio}
-    effects = {one.number: one.report(run) for one in run.plan.on("report")}
-    evidence = replace(evidence, effects=public_effects(effects, run.plan))
-    receipt = build(run, sources, base, job, evidence)
-    _hand_over(run, work, outputs, receipt)
-    shutil.rmtree(work)
-    missed = list(faults(receipt["limits"]["checks"]))
-    if missed:
-        detail = "; ".join(one.detail for one in missed)
-        raise LimitMissed(detail, remedy="the files are kept: see receipt.json for every figure", faults=missed)
-    return receipt
-
-
-def _compress(run: Run, reference: Answers | None) -> Answers:
-    """Fold `compress`; gives the answers before it, without rounding."""
-    run.sink.emit(PhaseStarted(phase="compress"))
-    with in_float(run.model):
-        before = eager_answers(run.task, run.model, run.data.examples["test"]) if reference is None else reference
-    for one in run.plan.on("compress"):
-        run.model = one.compress(run, run.model)
-    run.model.to("cpu").eval()
-    return before
-
-
-def _export(run: Run, package: Path) -> Answers:
-    """Write the package but its receipt; gives the answers that the file should give."""
-    run.sink.emit(PhaseStarted(phase="export"))
-    expected = eager_answers(run.task, run.model, run.data.examples["test"])
-    written = run.plan.slot("exporter").exporter(run, run.model, package)
-    if written != package / "model.onnx":
-        raise WrongExport(
-            f"the exporter wrote {written.name}, not model.onnx", remedy="report this as a fault of the server"
-        )
-    steps = [step for one in run.plan.instructions if (step := one.preprocess(run)) is not None]
-    run.task.describe(package, run.model, steps)
-    return expected
-
-
-def _measure(
-    run: Run,
-    sources: Sequence[Source],
-    package: Path,
-    untouched: Path,
-    expected: Answers,
-    reference: Answers | None,
-    trained_float: Answers,
-) -> Evidence:
-    """Let a fresh process measure the package, judge its answers, and let the auditors see it."""
-    run.sink.emit(PhaseStarted(phase="measure"))
-    fresh = run.task.build()
+    fresh = run.task.build()  # before an instruction changes what the task builds
     reference_bytes = _save_untouched(fresh, untouched)
-    _save_checkpoint(run, fresh, package.parent / "checkpoint")
-    request = Request(
-        str(package),
-        str(untouched),
-        [str(one.path.absolute()) for one in sources],
-        run.data.test.ids.tolist(),
-        with_texts=run.spec.include_inputs,
-    )
-    answers, found = in_fresh_process(request, package.parent)
-    check_exported(run.task.contradicted, expected, answers, exact=run.plan.slot("exporter").number == 0)
-    auditors = run.plan.on("audit")
-    exported = Package(package) if auditors else None
-    for one in auditors:
-        assert exported is not None
-        one.audit(run, exported, run.model)
-    return Evidence(
+    if origin is not None and origin.reshaped:
+        save_shapes(fresh, fresh, untouched, always=True)
+    trained_float, expected = _compress(run, reference)
+    _export(run, package, origin.preprocess if origin is not None else ())
+    _save_checkpoint(run, fresh, work / "checkpoint", reshaped=origin is not None and origin.reshaped)
+    answers, found = _measure(run, sources, package, untouched, expected)
+    evidence = Evidence(
         reference_kind="trained_float" if reference is None else "untreated_twin",
         reference_answers=trained_float,
         exported_answers=answers,
@@ -138,7 +98,122 @@ def _measure(
         reference_parameters=sum(one.numel() for one in fresh.parameters()),
         exported_parameters=sum(one.numel() for one in run.model.parameters()),
         files=[entry(path) for path in sorted(package.iterdir())],
+        weights=FORMATS[format_of(run)].weights,
+        untuned_answers=_untuned(run, fresh),
+        datasets=None if origin is None else origin.datasets,
     )
+    receipt = _told(run, sources, base, job, evidence, work)
+    shutil.rmtree(work)
+    refuse_missed(receipt)
+    return receipt
+
+
+def _told(
+    run: Run, sources: Sequence[Source], base: Base, job: str | None, evidence: Evidence, work: Path
+) -> dict[str, Any]:
+    """Make the receipt, and hand everything over; gives the receipt."""
+    run.sink.emit(PhaseStarted(phase="receipt"))
+    evidence = replace(evidence, sections=sections(run))
+    figures = figures_of(run, evidence)
+    run.memory["measured"] = {"metric_loss": figures.metric_loss.value, "bytes_ratio": figures.size_ratio}
+    effects = {one.number: one.report(run) for one in run.plan.on("report")}
+    evidence = replace(evidence, effects=public_effects(effects, run.plan))
+    package = work / "package"
+    receipt = finished(build(run, sources, base, job, evidence), package, run.task.name, str(run.spec.export.format))
+    made = {kind: path for one in run.plan.instructions for kind, path in one.artifacts(run).items()}
+    folders = {"model": package, "checkpoint": work / "checkpoint", **made}
+    page = Output("report", "text/html; charset=utf-8", Path("report.html"))
+    hand_over(run.sink, work.parent / "outputs", receipt, folders, {page: _report(run, receipt, evidence)})
+    return receipt
+
+
+def _report(run: Run, receipt: Mapping[str, Any], evidence: Evidence) -> bytes:
+    classes = run.task.labels
+    return report(
+        receipt,
+        run.state("curves"),
+        run.state("ladder").get("rungs", []),
+        {one.number: one.tier() for one in run.plan.instructions},
+        classes,
+        run.data.test.labels if classes else None,
+        evidence.exported_answers if classes else None,
+    )
+
+
+def _compress(run: Run, reference: Answers | None) -> tuple[Answers, Answers]:
+    """Fold `compress`; gives the answers before it, without rounding, and those that the file should give."""
+    run.sink.emit(PhaseStarted(phase="compress"))
+    with in_float(run.model):
+        before = eager_answers(run.task, run.model, run.data.examples["test"]) if reference is None else reference
+    as_it_stands = reference is None and setting_of(run.model) is None
+    expected = climb(run, "trained", before if as_it_stands else None)
+    for one in run.plan.on("compress"):
+        run.model = one.compress(run, run.model)
+        expected = climb(run, one.name)
+    if device_of(run.model).type != "cpu":  # where the file is measured, to the last digit
+        expected = eager_answers(run.task, run.model.to("cpu"), run.data.examples["test"])
+    run.model.eval()
+    return before, expected
+
+
+def _export(run: Run, package: Path, before: Sequence[Mapping[str, Any]]) -> None:
+    """Write the package but its receipt; `before`: steps of preprocessing that come ahead of those of the plan."""
+    run.sink.emit(PhaseStarted(phase="export"))
+    written = run.plan.slot("exporter").exporter(run, run.model, package)
+    wanted = FORMATS[format_of(run)].file
+    if written != package / wanted:
+        raise WrongExport(
+            f"the exporter wrote {written.name}, not {wanted}", remedy="report this as a fault of the server"
+        )
+    steps = [step for one in run.plan.instructions if (step := one.preprocess(run)) is not None]
+    run.task.describe(package, run.model, [*before, *steps])
+
+
+def _measure(
+    run: Run, sources: Sequence[Source], package: Path, untouched: Path, expected: Answers
+) -> tuple[Answers, Mapping[str, Any]]:
+    """Let a fresh process measure the package, judge its answers, and let the auditors see it."""
+    run.sink.emit(PhaseStarted(phase="measure"))
+    answers, found = in_fresh_process(measure_request(run, sources, package, untouched), package.parent)
+    check_exported(run.task.contradicted, expected, answers, exact=run.plan.slot("exporter").number == 0)
+    audited(run, package)
+    return answers, found
+
+
+def measure_request(run: Run, sources: Sequence[Source], package: Path, untouched: Path) -> Request:
+    """What a fresh process is asked: this package on the test rows, beside that reference."""
+    files = [str(one.path.absolute()) for one in sources]
+    ids = run.data.test.ids.tolist()
+    return Request(
+        str(package),
+        str(untouched),
+        files,
+        ids,
+        with_texts=run.spec.include_inputs,
+        format=format_of(run),
+        threads=torch.get_num_threads(),
+    )
+
+
+def format_of(run: Run) -> str:
+    """The format of the file that ships."""
+    return run.spec.export.format or run.task.formats[0]
+
+
+def _untuned(run: Run, fresh: nn.Module) -> Answers | None:
+    """What the untouched model says of the test rows, where it can: pretrained, and without a fresh head."""
+    if run.task.labels or not run.task.pretrained:
+        return None
+    return eager_answers(run.task, fresh.to("cpu"), run.data.examples["test"])
+
+
+def audited(run: Run, package: Path) -> None:
+    """Let every auditor of the plan see the file beside `run.model`."""
+    auditors = run.plan.on("audit")
+    exported = Package(package) if auditors else None
+    for one in auditors:
+        assert exported is not None
+        one.audit(run, exported, run.model)
 
 
 def _save_untouched(fresh: nn.Module, folder: Path) -> int:
@@ -147,10 +222,10 @@ def _save_untouched(fresh: nn.Module, folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-def _save_checkpoint(run: Run, fresh: nn.Module, folder: Path) -> None:
+def _save_checkpoint(run: Run, fresh: nn.Module, folder: Path, *, reshaped: bool) -> None:
     """Weights and what loads them; nothing of the job, so no preprocessing list."""
     save_weights(run.model, folder)
-    save_shapes(run.model, fresh, folder)
+    save_shapes(run.model, fresh, folder, always=reshaped)
     run.task.describe(folder, run.model, [])
 
 
@@ -201,30 +276,3 @@ def check_exported(
     wrong, n = contradicted(expected, exported)
     if n and wilson(wrong, n)[0] > _MOST_CONTRADICTED:
         raise WrongExport(f"the file contradicts the model on {wrong} of {n} rows that are clear to it", remedy=remedy)
-
-
-def _hand_over(run: Run, work: Path, outputs: Path, receipt: Mapping[str, Any]) -> None:
-    """Land the three files and announce each."""
-    content = canonical_json.encode(receipt)
-    (work / "package" / "receipt.json").write_bytes(content)
-    told = [
-        ("model", "application/zip", zip_folder(work / "package", outputs / "model.zip", compressed=True)),
-        (
-            "checkpoint",
-            "application/zip",
-            zip_folder(work / "checkpoint", outputs / "checkpoint.zip", compressed=False),
-        ),
-        ("receipt", "application/json", land(content, outputs / "receipt.json")),
-    ]
-    for kind, media_type, path in told:
-        about = entry(path)
-        run.sink.emit(
-            FileWritten(
-                kind=kind,
-                filename=path.name,
-                path=f"outputs/{path.name}",
-                sha256=about.sha256,
-                size_bytes=about.size_bytes,
-                media_type=media_type,
-            )
-        )
