@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,10 +33,14 @@ class Stored:
     size_bytes: int
 
 
+Announce = Callable[[Stored], None]
+"""Hears of a file before it is stored; if it raises, nothing is."""
+
+
 class Storage(Protocol):
     """A store of whole files under content keys. A key that is not there raises FileNotFoundError."""
 
-    def save(self, path: Path) -> Stored:
+    def save(self, path: Path, announce: Announce | None = None) -> Stored:
         """Store a copy of the file at `path`; it is there whole when this returns."""
 
     def fetch(self, key: str, to: Path) -> None:
@@ -77,7 +81,7 @@ class FolderStorage:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def save(self, path: Path) -> Stored:
+    def save(self, path: Path, announce: Announce | None = None) -> Stored:
         """Copy, sync and rename; a file that is already there is kept."""
         self.folder.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=self.folder, prefix=".incoming-")
@@ -88,6 +92,8 @@ class FolderStorage:
                 target.flush()
                 os.fsync(target.fileno())
             stored = Stored(_key(digest), digest, size)
+            if announce is not None:
+                announce(stored)
             place = self._path(stored.key)
             place.parent.mkdir(parents=True, exist_ok=True)
             os.replace(temporary, place)
@@ -145,11 +151,13 @@ class S3Storage:
         config = Config(connect_timeout=5, read_timeout=60, retries={"max_attempts": 3, "mode": "standard"})
         self.client: Any = boto3.client("s3", endpoint_url=endpoint, config=config)
 
-    def save(self, path: Path) -> Stored:
+    def save(self, path: Path, announce: Announce | None = None) -> Stored:
         """Upload; S3 shows an object only when it is whole."""
         with path.open("rb") as source:
             digest, size = _copy(source, None)
         stored = Stored(_key(digest), digest, size)
+        if announce is not None:
+            announce(stored)
         self.client.upload_file(str(path), self.bucket, self._name(stored.key))
         return stored
 

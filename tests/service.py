@@ -13,6 +13,7 @@ from sqlalchemy import select, update
 
 from app.artifacts.models import Artifact
 from app.database import Base, Database, database_now
+from app.erasure import Erasure
 from app.ids import new_id
 from app.jobs import lifecycle, repository
 from app.jobs.lifecycle import Run
@@ -23,6 +24,10 @@ from app.storage import storage_for
 from worker.tasks import Worker
 
 STAND_IN = shlex.join([sys.executable, "-S", str(Path(__file__).with_name("stand_in_engine.py"))])
+
+
+class Crash(BaseException):
+    """Ends what it is raised in as if the process had been killed: nothing that handles errors handles it."""
 
 
 class SilentBell:
@@ -118,6 +123,18 @@ def let_lapse(database: Database, job_id: str) -> None:
     """Let the lease have lapsed a second ago."""
     with database.session() as session:
         session.execute(update(Job).where(Job.id == job_id).values(lease_expires=database_now(plus_seconds=-1)))
+
+
+def awaiting_erasure(database: Database) -> set[str]:
+    """The keys of the files that have an entry among the erasures, due or not."""
+    with database.reading() as session:
+        return set(session.scalars(select(Erasure.key)))
+
+
+def let_fall_due(database: Database) -> None:
+    """Let every entry among the erasures have been due for a second."""
+    with database.session() as session:
+        session.execute(update(Erasure).values(due=database_now(plus_seconds=-1)))
 
 
 def owner_moves(database: Database, job_id: str, kind: Move) -> bool:

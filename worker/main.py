@@ -8,15 +8,16 @@ Reads the settings when it is imported, as Celery wants it. Knows nothing of how
 import logging
 import os
 import socket
+from functools import partial
 
 from celery.signals import celeryd_init, setup_logging, worker_ready, worker_shutdown, worker_shutting_down
 
 from app.database import Database
-from app.jobs.lifecycle import owner_name
+from app.jobs.lifecycle import erase_due, owner_name
 from app.queue import TASK, Bell, celery_app
 from app.settings import Settings
 from app.storage import storage_for
-from worker.rescue import Rescue
+from worker.rescue import Rounds, rescue
 from worker.tasks import Worker
 
 settings = Settings()
@@ -35,7 +36,11 @@ def ring_if_idle() -> None:
         bell.ring()
 
 
-rescue = Rescue(database, settings.max_lapses, settings.rescue_seconds, ring_if_idle)
+rounds = (
+    Rounds("rescue", partial(rescue, database, settings.max_lapses, ring_if_idle), settings.rescue_seconds),
+    # In a thread of its own: no lost job waits for a slow store.
+    Rounds("erasure", partial(erase_due, database, worker.storage), settings.rescue_seconds),
+)
 
 
 @app.task(name=TASK)  # type: ignore[untyped-decorator]  # Celery ships no types
@@ -58,10 +63,11 @@ def sign(sender: str, **_: object) -> None:
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def start(**_: object) -> None:
-    """Open the connections that a claim needs, so that the first one does not wait for them, and start rescue."""
+    """Open the connections that a claim needs, so that the first one does not wait for them, and start the rounds."""
     with database.session() as session:
         session.connection()
-    rescue.start()
+    for one in rounds:
+        one.start()
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
@@ -73,6 +79,7 @@ def leave(**_: object) -> None:
 @worker_shutdown.connect  # type: ignore[untyped-decorator]
 def close(**_: object) -> None:
     """Close what is open."""
-    rescue.stop()
+    for one in rounds:
+        one.stop()
     bell.close()
     database.close()

@@ -65,9 +65,9 @@ class Snapshots:
 
 
 def erase(all_but: Callable[[int], None], keep: int) -> None:
-    """Erase all but so many; what cannot be erased now is erased the next time, or with its job."""
+    """Erase all but so many; those that cannot be dropped now are dropped the next time, or with their job."""
     try:
         all_but(keep)
     except Exception:
-        # The store's client has errors of its own, and none of them is the run's.
+        # The database may be away, which is no error of the run's.
         log.warning("superseded snapshots could not be erased", exc_info=True)

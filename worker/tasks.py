@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from app.database import Database
 from app.jobs import lifecycle
-from app.jobs.lifecycle import Batch, Ending, Output, Run
+from app.jobs.lifecycle import Batch, Ending, Run
 from app.jobs.states import TERMINAL, State
 from app.settings import Settings
 from app.storage import Storage
@@ -87,8 +87,11 @@ class Worker:
     def execute(self, run: Run) -> State | None:
         """Run one claimed job to its end, or until it is handed back; its state then, or None if it was fenced off."""
         log.info("job %s, attempt %d", run.job_id, run.attempt)
-        folder = RunFolder(self.settings.data_dir, self.storage, run)
-        with Lease(self.database, run, self.settings.lease_seconds, self.settings.heartbeat_seconds) as lease:
+        with (
+            lifecycle.storing(self.database, self.storage, run.owner) as store,
+            Lease(self.database, run, self.settings.lease_seconds, self.settings.heartbeat_seconds) as lease,
+        ):
+            folder = RunFolder(self.settings.data_dir, self.storage, run, store)
             try:
                 state = self._conclude(run, lease, folder, self._run_engine(run, lease, folder))
             except LeaseLapsed:
@@ -167,20 +170,13 @@ class Worker:
         return self._lose(run, lease, reason)
 
     def _finish(self, run: Run, lease: Lease, folder: RunFolder, ending: Exit, last: Mapping[str, Any]) -> State | None:
-        outputs: list[Output] = []
-        for told in ending.outputs:
-            outputs.append(folder.save(told))
+        outputs = [folder.save(told) for told in ending.outputs]
         whole = Ending(error=last.get("error"), result=last.get("result"), outputs=outputs)
-        state = self._end(run, lease, whole, folder)
-        if state in (State.SUCCEEDED, State.FAILED):
-            for told, output in zip(ending.outputs, outputs, strict=True):
-                folder.save_again_if_erased(told, output)
-        return state
+        return self._end(run, lease, whole, folder)
 
     def _end(self, run: Run, lease: Lease, ending: Ending, folder: RunFolder) -> State | None:
         if self._remote:
-            log_key = self.storage.save(folder.log_path).key
-            ending = Ending(ending.error, ending.result, ending.outputs, log_key)
+            ending = Ending(ending.error, ending.result, ending.outputs, folder.save_log())
         return lease.insist(partial(lifecycle.finish, self.database, run, ending))
 
     def _lose(self, run: Run, lease: Lease, reason: str) -> State | None:

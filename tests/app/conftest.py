@@ -1,4 +1,4 @@
-"""A service in this process on a database of its own, and clients with keys for it."""
+"""A service in this process on a database of its own, clients with keys for it, and databases of both kinds."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,9 +8,11 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app.auth.bootstrap import bootstrap
-from app.database import Base
+from app.database import Base, Database
 from app.main import create_app
 from app.settings import Settings
+from tests import postgres
+from tests.service import tables
 
 
 @pytest.fixture
@@ -45,3 +47,21 @@ def client_for(service: FastAPI, admin: TestClient) -> Callable[..., TestClient]
         return TestClient(service, headers={"Authorization": f"Bearer {answer.json()['secret']}"})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[postgres.Server]:
+    """One Postgres server for all tests of this folder."""
+    with postgres.running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """An empty database with its tables, on either."""
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    if request.param == "postgres":
+        running: postgres.Server = request.getfixturevalue("server")
+        url = running.fresh()
+    with tables(url) as database:
+        yield database

@@ -10,22 +10,21 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from app.auth.bootstrap import bootstrap
-from app.erasure import hold
+from app.database import Database
+from app.erasure import announce, hold
+from app.jobs import lifecycle, snapshots
+from app.jobs.lifecycle import Batch, Ending
+from app.jobs.snapshots import Snapshot
 from app.jobs.states import State
 from app.main import create_app
 from app.settings import Settings
+from app.storage import Stored
 from tests import postgres
 from tests.app.seeds import seed, seed_dataset
-from tests.service import tables
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[postgres.Server]:
-    """One Postgres server for this module."""
-    with postgres.running() as server:
-        yield server
+from tests.service import awaiting_erasure, claimed, put_job, tables
 
 
 @pytest.fixture
@@ -73,6 +72,16 @@ def test_a_refused_post_leaves_its_key_to_the_next(service: FastAPI, admin: Test
     assert admin.post("/v1/jobs", json=body, headers=headers).status_code == 202
 
 
+def until_it_waits(database: Database, thread: threading.Thread) -> None:
+    """Until the thread has ended or somebody waits for a lock."""
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    while thread.is_alive():
+        with database.reading() as session:
+            if session.scalar(waiting):
+                return
+        thread.join(0.01)
+
+
 def test_a_held_file_is_held_until_the_transaction_ends(service: FastAPI) -> None:
     database, entered, order = service.state.database, threading.Event(), []
 
@@ -89,12 +98,41 @@ def test_a_held_file_is_held_until_the_transaction_ends(service: FastAPI) -> Non
         entered.wait(10)
         with database.session() as other:
             hold(other, "sha256/another")
-            waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
-            while thread.is_alive() and not other.scalar(waiting):
-                thread.join(0.01)
+        until_it_waits(database, thread)
         order.append("first")
     thread.join(10)
     assert order == ["first", "second"]
+
+
+def test_a_run_that_ends_while_its_job_is_deleted_loses_no_name(
+    service: FastAPI, admin: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The delete must not see the snapshots of before and the state of after."""
+    database = service.state.database
+    job_id = put_job(database)
+    run = claimed(database)
+    stored = Stored("sha256/ab/" + "a" * 64, "a" * 64, 1)
+    announce(database, run.owner, stored)
+
+    def end() -> None:
+        batch = Batch(1, snapshots=[Snapshot(1, "p", stored.sha256, stored.key)])
+        assert lifecycle.record(database, run, batch) is State.RUNNING
+        assert lifecycle.finish(database, run, Ending()) is State.SUCCEEDED
+
+    def end_meanwhile(session: Session, of_job: str) -> list[Snapshot]:
+        found = snapshots_of(session, of_job)
+        ending.start()
+        until_it_waits(database, ending)
+        return found
+
+    ending, snapshots_of = threading.Thread(target=end), snapshots.of_job
+    monkeypatch.setattr(snapshots, "of_job", end_meanwhile)
+    answer = admin.delete(f"/v1/jobs/{job_id}")
+    ending.join(10)
+    named = awaiting_erasure(database)
+    with database.reading() as session:
+        named |= {one.key for one in snapshots_of(session, job_id)}
+    assert (answer.status_code, named) == (409, {stored.key})
 
 
 def test_lists_moves_and_erasure(service: FastAPI, admin: TestClient, tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from app.settings import Settings
-from app.storage import FolderStorage, S3Storage, Storage, storage_for
-from tests.bucket import Bucket
+from app.storage import FolderStorage, S3Storage, Storage, Stored, storage_for
+from tests.bucket import Bucket, stand_in
 
 CONTENT = b"the bytes" * 300_000
 
@@ -18,7 +18,7 @@ def folder(tmp_path: Path) -> Storage:
 
 
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
-    monkeypatch.setattr("app.storage.boto3.client", lambda *_args, **_options: Bucket())
+    stand_in(monkeypatch, Bucket())
     return storage_for(Settings(data_dir=tmp_path, storage_url="s3://bucket/some/prefix"))
 
 
@@ -50,6 +50,25 @@ def test_a_file_comes_back_as_it_was(storage: Storage, file: Path, tmp_path: Pat
     assert b"".join(storage.open(stored.key, 5, 2_000_000)) == CONTENT[5:2_000_005]
     assert b"".join(storage.open(stored.key, 5, 0)) == b""
     assert storage.size(stored.key) == len(CONTENT)
+
+
+def test_a_file_is_announced_before_it_is_there(storage: Storage, file: Path) -> None:
+    there: list[bool] = []
+    stored = storage.save(file, lambda announced: there.append(storage.has(announced.key)))
+    assert there == [False]
+    assert storage.has(stored.key)
+
+
+def test_a_file_whose_announcement_fails_is_not_stored(storage: Storage, file: Path) -> None:
+    told: list[str] = []
+
+    def refuse(announced: Stored) -> None:
+        told.append(announced.key)
+        raise RuntimeError("nobody listens")
+
+    with pytest.raises(RuntimeError, match="nobody listens"):
+        storage.save(file, refuse)
+    assert not storage.has(told[0])
 
 
 def test_a_deleted_file_is_gone(storage: Storage, file: Path, tmp_path: Path) -> None:
@@ -98,7 +117,7 @@ def test_a_failed_save_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_checks_tell_a_store_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.storage.boto3.client", lambda *_args, **_options: Bucket())
+    stand_in(monkeypatch, Bucket())
     S3Storage("bucket", "").check()
     with pytest.raises(OSError, match="bucket other"):
         S3Storage("other", "").check()

@@ -18,13 +18,15 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from app.auth.bootstrap import bootstrap
+from app.erasure import unname
 from app.jobs import repository
 from app.jobs.models import JobEvent
 from app.jobs.states import CANCEL_IDLE, CANCEL_RUN, Move
 from app.main import create_app
+from app.storage import storage_for
 from tests.app.seeds import seed_dataset
 from tests.faults.conftest import WAIT_SECONDS, Installation
-from tests.service import artifacts_of, job_of, put_job, states_of
+from tests.service import artifacts_of, awaiting_erasure, job_of, put_job, states_of
 
 
 def undisturbed(kind: str, steps: int) -> str:
@@ -245,3 +247,16 @@ def test_a_worker_loads_no_engine(installation: Installation, module: str) -> No
     environment = {**os.environ, "FIFTYTWO_REDIS_URL": installation.broker.url}
     shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert shown.stdout == "[]\n"
+
+
+def test_a_worker_erases_what_a_crash_has_left(installation: Installation) -> None:
+    """The rounds of every worker, here after an API that died between its commit and the erasure."""
+    storage = storage_for(installation.settings)
+    (installation.settings.data_dir / "file").write_text("bytes")
+    stored = storage.save(installation.settings.data_dir / "file")
+    with installation.database.session() as session:
+        unname(session, [stored.key])
+    assert storage.has(stored.key)
+    installation.start_worker()
+    installation.until(lambda: not storage.has(stored.key), "the file is never erased")
+    installation.until(lambda: not awaiting_erasure(installation.database), "the entry stays")

@@ -111,6 +111,20 @@ def test_no_path_of_one_machine_is_written_down(tracked: list[Path], root: Path)
     assert [str(path) for path in tracked if private.search((root / path).read_bytes())] == []
 
 
+def test_only_erasure_puts_files_into_the_store_and_takes_them_out(trees: dict[str, ast.Module]) -> None:
+    """What is stored past it has no name on record until its row is written, and for ever if that never is."""
+    found = {
+        path
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if path.split("/")[0] in {"app", "worker"}
+        and isinstance(node, ast.Attribute)
+        and node.attr in {"save", "delete"}
+        and "storage" in ast.unparse(node.value)
+    }
+    assert found == {"app/erasure.py"}
+
+
 @pytest.mark.parametrize(
     ("code", "fails"),
     [

@@ -17,8 +17,8 @@ from app.jobs.states import State
 from app.settings import Settings
 from app.storage import storage_for
 from migrations.tables import METADATA
-from tests.bucket import Bucket
-from tests.service import artifacts_of, job_of, put_job, settings_for, worker_for
+from tests.bucket import Bucket, stand_in
+from tests.service import artifacts_of, awaiting_erasure, job_of, let_fall_due, put_job, settings_for, worker_for
 
 LOST_AT_10: dict[str, Any] = {
     "steps": 12,
@@ -31,9 +31,7 @@ LOST_AT_10: dict[str, Any] = {
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Bucket:
     """The one bucket of all machines."""
-    bucket = Bucket()
-    monkeypatch.setattr("app.storage.boto3.client", lambda *_args, **_options: bucket)
-    return bucket
+    return stand_in(monkeypatch, Bucket())
 
 
 @pytest.fixture
@@ -94,8 +92,9 @@ def test_nothing_is_erased_before_newer_ones_are_on_record(
     job_id = put_job(database, **LOST_AT_10)
 
     def watched(**wanted: str) -> None:
-        steps = {key: step for step, key in recorded(database, job_id).items()}
-        newer.append(sum(step > steps[wanted["Key"]] for step in steps.values()))
+        on_record = recorded(database, job_id).values()
+        assert wanted["Key"] not in on_record
+        newer.append(len(on_record))
         erase(**wanted)
 
     monkeypatch.setattr(bucket, "delete_object", watched)
@@ -111,9 +110,12 @@ def test_erasing_a_job_erases_its_snapshots(settings: Settings, database: Databa
         session.get_one(Job, job_id).state = State.CANCELLED
     assert bucket.objects
     with database.session() as session:
-        service.delete(session, Identity("default", "key_1", "member"), settings, storage_for(settings), job_id)
+        keys = service.delete(session, Identity("default", "key_1", "member"), settings, job_id)
     assert recorded(database, job_id) == {}
+    assert set(bucket.objects) == set(keys) == awaiting_erasure(database), "a crash now would lose no name"
+    lifecycle.erase_due(database, storage_for(settings))
     assert bucket.objects == {}
+    assert awaiting_erasure(database) == set()
 
 
 def test_a_store_that_will_not_erase_harms_no_run(
@@ -126,21 +128,26 @@ def test_a_store_that_will_not_erase_harms_no_run(
     with monkeypatch.context() as patch:
         patch.setattr(bucket, "delete_object", refuse)
         assert run_once(settings, database) is State.QUEUED
-    assert sorted(recorded(database, job_id)) == [3, 6, 9], "what could not be erased is still named"
+    assert sorted(recorded(database, job_id)) == [6, 9]
+    assert set(bucket.objects) == set(recorded(database, job_id).values()) | awaiting_erasure(database)
+    assert len(bucket.objects) == 3, "what could not be erased still has a name"
     assert run_once(settings, database) is State.SUCCEEDED
     assert recorded(database, job_id) == {}
+    let_fall_due(database)
+    lifecycle.erase_due(database, storage_for(settings))
     assert len(bucket.objects) == 4, "three outputs and the log"
 
 
 def test_a_worker_knows_every_table_that_names_files() -> None:
     code = (
         "import worker.tasks; from app.database import Base;"
-        "print(*sorted(table.name for table in Base.metadata.tables.values() if 'storage_key' in table.c))"
+        "from app.erasure import NAMING; tables = Base.metadata.tables.values();"
+        "print(*sorted(table.name for table in tables for name in NAMING if name in table.c))"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    naming = sorted(table.name for table in METADATA.tables.values() if "storage_key" in table.c)
-    assert shown.stdout.split() == naming
-    assert "datasets" in naming
+    columns = [column for table in METADATA.tables.values() for column in table.c if column.name.endswith("_key")]
+    assert shown.stdout.split() == sorted(column.table.name for column in columns)
+    assert {"datasets.storage_key", "jobs.log_key"} <= {str(column) for column in columns}
 
 
 def test_the_last_recorded_stay_and_no_file_loses_its_name(
@@ -151,13 +158,18 @@ def test_the_last_recorded_stay_and_no_file_loses_its_name(
     run = lifecycle.claim(database, "test", 60, 1)
     assert run is not None
     storage = storage_for(settings)
-    for number, step in enumerate((200, 300, 300, 50), 1):
-        file = tmp_path / f"snapshot-{number}"
-        file.write_text(f"bytes {number}")
-        stored = storage.save(file)
-        snapshot = lifecycle.Snapshot(step, file.name, stored.sha256, stored.key)
-        lifecycle.record(database, run, lifecycle.Batch(number=number, snapshots=(snapshot,)))
+    with lifecycle.storing(database, storage, run.owner) as store:
+        for number, step in enumerate((200, 300, 300, 50), 1):
+            file = tmp_path / f"snapshot-{number}"
+            file.write_text(f"bytes {number}")
+            stored = store(file)
+            snapshot = lifecycle.Snapshot(step, file.name, stored.sha256, stored.key)
+            batch = lifecycle.Batch(number=number, snapshots=(snapshot,))
+            for _ in range(2):
+                lifecycle.record(database, run, batch)
     assert len(bucket.objects) == 4
+    with database.reading() as session:
+        assert len(session.scalars(select(JobSnapshot)).all()) == 4, "a repeated batch is written once"
     lifecycle.drop_snapshots(database, storage, job_id, keep=2)
     assert sorted(recorded(database, job_id)) == [50, 300]
     assert set(bucket.objects) == set(recorded(database, job_id).values())

@@ -15,7 +15,7 @@ from app.jobs import lifecycle, repository
 from app.jobs.models import Job, JobEvent, MetricPoint
 from app.jobs.states import CANCEL_RUN, PAUSE, RESUME, Move, State
 from app.settings import Settings
-from app.storage import FolderStorage, Stored
+from app.storage import Announce, FolderStorage, Stored
 from tests.service import SilentBell, artifacts_of, job_of, put_job, states_of, worker_for
 from worker.tasks import Worker
 
@@ -117,12 +117,12 @@ class FullFolder(FolderStorage):
 
     full = True
 
-    def save(self, path: Path) -> Stored:
+    def save(self, path: Path, announce: Announce | None = None) -> Stored:
         """Refuse once."""
         if self.full:
             self.full = False
             raise OSError(errno.ENOSPC, "No space left on device")
-        return super().save(path)
+        return super().save(path, announce)
 
 
 def test_a_full_store_fails_the_job_and_not_the_next(settings: Settings, database: Database) -> None:

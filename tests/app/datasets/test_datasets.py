@@ -1,7 +1,6 @@
-"""Data sets over HTTP: what is stored, what is refused with nothing stored, what a delete erases."""
+"""Data sets over HTTP: what is stored, what is refused with nothing stored, who may delete."""
 
 import gzip
-import json
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,20 +18,9 @@ from app.jobs.models import Job
 from app.jobs.states import State
 from app.main import create_app
 from app.settings import Settings
+from tests.app.datasets.uploads import ROWS, stored, upload
 
-ROWS = "".join(json.dumps({"text": f"row {i}", "label": "ab"[i % 2]}) + "\n" for i in range(6)).encode()
 Clients = Callable[..., TestClient]
-
-
-def upload(client: TestClient, content: bytes = ROWS, filename: str = "rows.jsonl", **fields: Any) -> Any:
-    headers = {"Idempotency-Key": fields.pop("idempotency_key")} if "idempotency_key" in fields else {}
-    data = {"task": "text_classification", **fields}
-    return client.post("/v1/datasets", files={"file": (filename, content)}, data=data, headers=headers)
-
-
-def stored(settings: Settings) -> list[Path]:
-    """Every file of the service but those of the database."""
-    return [path for path in settings.data_dir.rglob("*") if path.is_file() and "fiftytwo.db" not in path.name]
 
 
 def test_an_upload_is_ready_at_once(admin: TestClient, settings: Settings) -> None:
@@ -193,36 +181,6 @@ def test_an_idempotency_key_covers_file_and_fields(admin: TestClient) -> None:
     assert upload(admin, ROWS + ROWS, idempotency_key="k").status_code == 422
     assert upload(admin, name="other", idempotency_key="k", label_column="label").status_code == 422
     assert len(admin.get("/v1/datasets").json()["data"]) == 1
-
-
-def test_a_delete_erases_the_file_once_no_data_set_has_it(admin: TestClient, settings: Settings) -> None:
-    one, two = upload(admin).json(), upload(admin, gzip.compress(ROWS)).json()
-    assert one["sha256"] == two["sha256"]
-
-    assert admin.delete(f"/v1/datasets/{one['id']}").status_code == 204
-    assert len(stored(settings)) == 1
-    assert admin.delete(f"/v1/datasets/{two['id']}").status_code == 204
-    assert stored(settings) == []
-    assert admin.get(f"/v1/datasets/{one['id']}").status_code == 404
-
-
-def test_a_file_that_vanished_before_the_row_was_written_is_stored_again(
-    admin: TestClient, service: FastAPI, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    storage = service.state.storage
-    save = storage.save
-    saved: list[Any] = []
-
-    def save_and_lose(path: Path) -> Any:
-        saved.append(save(path))
-        if len(saved) == 1:
-            storage.delete(saved[0].key)
-        return saved[-1]
-
-    monkeypatch.setattr(storage, "save", save_and_lose)
-    assert upload(admin).status_code == 201
-    assert len(saved) == 2
-    assert len(stored(settings)) == 1
 
 
 @pytest.mark.parametrize(("state", "status"), [(State.RUNNING, 409), (State.CREATED, 409), (State.SUCCEEDED, 204)])

@@ -1,18 +1,16 @@
-"""A data set that is ready, a worker in this process, and the databases that a job's life is tested on."""
+"""A data set that is ready, and a worker in this process."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 
-from app.database import Database
 from app.datasets.models import Dataset
 from app.ids import new_id
 from app.settings import Settings
-from tests import postgres
-from tests.service import STAND_IN, settings_for, tables, worker_for
+from tests.service import STAND_IN, settings_for, worker_for
 from worker.tasks import Worker
 
 
@@ -62,21 +60,3 @@ def dataset(service: FastAPI, tmp_path: Path) -> Callable[..., str]:
 def worker(service: FastAPI) -> Worker:
     """A worker on the service's database."""
     return worker_for(service.state.settings, service.state.database)
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[postgres.Server]:
-    """One Postgres server for all tests of this folder."""
-    with postgres.running() as server:
-        yield server
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """An empty database with its tables, on either."""
-    url = f"sqlite:///{tmp_path}/jobs.db"
-    if request.param == "postgres":
-        running: postgres.Server = request.getfixturevalue("server")
-        url = running.fresh()
-    with tables(url) as database:
-        yield database

@@ -15,7 +15,7 @@ from app.jobs.states import State
 from app.settings import Settings
 from app.storage import S3Storage
 from tests.app.seeds import seed
-from tests.bucket import Bucket, SlowBucket
+from tests.bucket import Bucket, SlowBucket, stand_in
 from tests.service import SilentBell, awaiting_erasure, put_job
 from worker.tasks import Worker
 
@@ -90,8 +90,7 @@ def test_a_job_from_submit_to_erasure(
 def test_of_a_log_in_a_bucket_only_the_end_is_read(
     admin: TestClient, service: FastAPI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bucket = Bucket()
-    monkeypatch.setattr("app.storage.boto3.client", lambda *_args, **_options: bucket)
+    bucket = stand_in(monkeypatch, Bucket())
     service.state.storage = S3Storage("bucket", "")
     (tmp_path / "log.txt").write_text("the start\n" * 1000 + "the end\n")
     job_id = put_job(service.state.database, state=State.FAILED)
@@ -109,8 +108,7 @@ def test_of_a_log_in_a_bucket_only_the_end_is_read(
 def test_nobody_waits_for_a_slow_store_that_erases_a_job(
     admin: TestClient, service: FastAPI, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bucket = SlowBucket(settings.data_dir / "fiftytwo.db")
-    monkeypatch.setattr("app.storage.boto3.client", lambda *_args, **_options: bucket)
+    bucket = stand_in(monkeypatch, SlowBucket(settings.data_dir / "fiftytwo.db"))
     service.state.storage = S3Storage("bucket", "")
     seeds = seed(service, tmp_path)
     files = len(bucket.objects)

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import func, select, update
 
 from app.database import Database
+from app.erasure import announce
 from app.jobs import lifecycle, repository
-from app.jobs.lifecycle import Batch, Ending, Happening, Output, Point
+from app.jobs.lifecycle import Batch, Ending, Happening, Output, Point, Run
 from app.jobs.models import Job, MetricPoint
 from app.jobs.states import CANCEL_IDLE, CANCEL_RUN, PAUSE, RESUME, Move, State
 from app.storage import Stored
@@ -27,6 +28,12 @@ from tests.service import (
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 OUTPUT = Output("model", "model.zip", "application/zip", Stored("sha256/aa/" + "a" * 64, "a" * 64, 3))
+
+
+def with_output(database: Database, run: Run) -> Ending:
+    """A good end with one file, as if the run had stored it."""
+    announce(database, run.owner, OUTPUT.stored)
+    return Ending(result={"chain": "c"}, outputs=[OUTPUT])
 
 
 def test_nothing_queued_is_nothing_claimed(database: Database) -> None:
@@ -102,7 +109,7 @@ def test_every_write_of_a_fenced_run_changes_nothing(database: Database) -> None
     after = job_of(database, job_id)
     assert (after.revision, after.events, after.lease_owner) == (before.revision, before.events, "two")
     assert not artifacts_of(database, job_id)
-    assert lifecycle.finish(database, new, Ending(outputs=[OUTPUT])) is State.SUCCEEDED
+    assert lifecycle.finish(database, new, with_output(database, new)) is State.SUCCEEDED
 
 
 def test_without_the_fence_a_zombie_would_finish_twice(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +120,7 @@ def test_without_the_fence_a_zombie_would_finish_twice(database: Database, monke
     lifecycle.rescue(database, 5)
     claimed(database, "two")
     monkeypatch.setattr(repository, "fence", lambda attempt: ())
-    assert lifecycle.finish(database, old, Ending(outputs=[OUTPUT])) is State.SUCCEEDED
+    assert lifecycle.finish(database, old, with_output(database, old)) is State.SUCCEEDED
     assert artifacts_of(database, job_id) == {"model": "a" * 64}
 
 
@@ -175,7 +182,7 @@ def test_each_attempt_counts_its_batches_anew(database: Database) -> None:
 def test_finish_is_one_transaction_and_may_be_repeated(database: Database) -> None:
     job_id = put_job(database)
     run = claimed(database)
-    ending = Ending(result={"chain": "c"}, outputs=[OUTPUT])
+    ending = with_output(database, run)
     assert lifecycle.finish(database, run, ending) is State.SUCCEEDED
     events = job_of(database, job_id).events
     assert lifecycle.finish(database, run, ending) is State.SUCCEEDED
@@ -187,9 +194,21 @@ def test_finish_is_one_transaction_and_may_be_repeated(database: Database) -> No
 def test_a_finish_that_breaks_leaves_nothing(database: Database) -> None:
     job_id = put_job(database)
     run = claimed(database)
+    with_output(database, run)
     broken = Output("model", "model.zip", None, OUTPUT.stored)  # type: ignore[arg-type]
     with pytest.raises(Exception, match="media_type"):
         lifecycle.finish(database, run, Ending(outputs=[OUTPUT, broken]))
+    assert job_of(database, job_id).state == "running"
+    assert not artifacts_of(database, job_id)
+    assert lifecycle.finish(database, run, Ending(outputs=[OUTPUT])) is State.SUCCEEDED, "the file waits to be named"
+
+
+def test_a_file_that_is_not_stored_for_the_run_cannot_be_named(database: Database) -> None:
+    job_id = put_job(database)
+    run = claimed(database)
+    announce(database, "another run", OUTPUT.stored)
+    with pytest.raises(FileNotFoundError, match=OUTPUT.stored.key):
+        lifecycle.finish(database, run, Ending(outputs=[OUTPUT]))
     assert job_of(database, job_id).state == "running"
     assert not artifacts_of(database, job_id)
 
@@ -248,7 +267,7 @@ def test_a_run_that_ends_while_pausing_has_ended(database: Database) -> None:
     job_id = put_job(database)
     run = claimed(database)
     assert owner_moves(database, job_id, PAUSE)
-    assert lifecycle.finish(database, run, Ending(outputs=[OUTPUT])) is State.SUCCEEDED
+    assert lifecycle.finish(database, run, with_output(database, run)) is State.SUCCEEDED
 
 
 def test_a_cancelled_job_in_the_queue_never_runs(database: Database) -> None:
