@@ -263,9 +263,9 @@ def qwen() -> Qwen2Config:
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "deepseek_v3"])
 def test_each_architecture_trains_saves_and_loads(tmp_path: Path, kind: str) -> None:
-    config: Any = {"llama": llama_config, "qwen2": qwen, "deepseek_v3": deepseek}[kind]()
+    configs: dict[str, Any] = {"llama": llama_config, "qwen2": qwen, "deepseek_v3": deepseek}
     classes: Any = {"llama": LlamaForCausalLM, "qwen2": Qwen2ForCausalLM, "deepseek_v3": DeepseekV3ForCausalLM}
-    base = tiny_decoder(tmp_path / "base", config, classes[kind])
+    base = tiny_decoder(tmp_path / "base", configs[kind](), classes[kind])
     run = trained(tiny_lm_run(tmp_path, base=base, max_steps=6), tmp_path)
     losses = [event.values["train_loss"] for event in told(run) if "train_loss" in event.values]
     assert losses[-1] < losses[0]
