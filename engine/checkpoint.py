@@ -20,6 +20,8 @@ from engine.events import CheckpointWritten, Sink
 from engine.run import Clock, Run
 
 _KEPT = 2
+# Snapshots of a language model take longer than its steps: they get a twentieth of the time, if that is not too seldom.
+_APART, _SELDOM = 20, 10
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,21 @@ class Snapshots:
     """The snapshots of one run's folder."""
 
     def __init__(self, folder: Path, sink: Sink, fingerprint: str = "", every_seconds: float = 30.0) -> None:
-        """`fingerprint` says which job they are of: those of another are not gone on from."""
+        """`fingerprint` says which job they are of: those of another are not gone on from.
+
+        `every_seconds` apart at least; where writing one takes long, up to ten times as far.
+        """
         self._folder = folder / "checkpoints"
         self._sink = sink
         self._fingerprint = fingerprint
         self._every = every_seconds
         self._last = time.monotonic()
+        self._took = 0.0
 
     def due(self) -> bool:
         """Whether the last one is old enough for another."""
-        return time.monotonic() - self._last >= self._every
+        apart = max(self._every, min(_APART * self._took, _SELDOM * self._every))
+        return time.monotonic() - self._last >= apart
 
     def write(self, run: Run) -> None:
         """Write one and drop those before the last two.
@@ -54,6 +61,7 @@ class Snapshots:
         Raises:
             DiskFull: where it does not fit; the ones before stay as they are.
         """
+        began = time.monotonic()
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"step-{run.clock.step:09d}-{int(run.clock.trained)}.pt"
         temporary = path.with_suffix(".tmp")
@@ -80,6 +88,7 @@ class Snapshots:
                 f"a snapshot could not be written: {error}", remedy="free some space and resume the job"
             ) from error
         self._last = time.monotonic()
+        self._took = self._last - began
         for old in sorted(self._folder.glob("step-*.pt"))[:-_KEPT]:
             old.unlink()
             old.with_suffix(".sha256").unlink(missing_ok=True)

@@ -1,11 +1,13 @@
 """Snapshots: whole or absent, and a damaged one is passed over."""
 
 import errno
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from engine import checkpoint
 from engine.checkpoint import Snapshots
 from engine.errors import DiskFull, InvalidData
 from engine.events import CheckpointWritten, Listed
@@ -128,3 +130,23 @@ def test_those_of_another_job_are_not_gone_on_from(tmp_path: Path) -> None:
     assert Snapshots(tmp_path, Listed(), "one job").latest() is not None
     with pytest.raises(InvalidData, match="another spec"):
         Snapshots(tmp_path, Listed(), "another job").latest()
+
+
+@pytest.mark.parametrize(("took", "apart"), [(0.1, 30.0), (5.0, 100.0), (60.0, 300.0)])
+def test_slow_snapshots_are_written_seldom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, took: float, apart: float
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    run, snapshots = begun(tmp_path), Snapshots(tmp_path, Listed())
+
+    def synced(path: Path) -> str:
+        clock[0] += took
+        return "hash"
+
+    monkeypatch.setattr(checkpoint, "_synced_hash", synced)
+    snapshots.write(run)
+    clock[0] += apart - 0.01
+    assert not snapshots.due()
+    clock[0] += 0.02
+    assert snapshots.due()
