@@ -35,8 +35,8 @@ _COARSE = 1e-3  # of the losses' grid while a noise multiplier is looked for; it
 _LEAST_NOISE, _MOST_NOISE = 0.05, 1e4
 # Whole orders alone: at fractional ones the library's series may fail to converge, and says so in the log.
 _ORDERS = tuple(float(order) for order in (*range(2, 33), 40, 48, 64, 96, 128, 192, 256, 512))
-_DECIMALS = 2
-_NOISE_DECIMALS = 4
+_PARTS = 100  # of one: what epsilon is rounded up to
+_NOISE_PARTS = 10_000
 
 
 class PrivacyEvent(BaseModel):
@@ -118,7 +118,7 @@ def rounded_up(value: float) -> float:
     """Up to two decimals: never a number below the true one."""
     if not value < MOST_EPSILON:
         return math.inf
-    return math.ceil(value * 10**_DECIMALS) / 10**_DECIMALS
+    return math.ceil(value * _PARTS) / _PARTS
 
 
 def admitted(events: Iterable[PrivacyEvent], delta: float, order: float) -> float:
@@ -139,7 +139,8 @@ def best_order(epsilon: float, delta: float) -> float:
 
 def default_delta(rows: int) -> float:
     """N to the power of -1.1, which is below 1/N."""
-    return float(max(rows, 2)) ** -1.1
+    delta: float = float(max(rows, 2)) ** -1.1
+    return delta
 
 
 def accountant() -> str:
@@ -180,12 +181,12 @@ def noise_multiplier(target: float, delta: float, q: float, steps: int, sampling
     found = math.exp(brentq(distance, math.log(low), math.log(high), xtol=1e-5))
     sigma = _up(found)
     while spent(sigma) > target:
-        sigma = _up(sigma + 10**-_NOISE_DECIMALS)
+        sigma = _up(sigma + 1 / _NOISE_PARTS)
     return sigma
 
 
 def _up(sigma: float) -> float:
-    return math.ceil(round(sigma * 10**_NOISE_DECIMALS, 3)) / 10**_NOISE_DECIMALS
+    return math.ceil(round(sigma * _NOISE_PARTS, 3)) / _NOISE_PARTS
 
 
 def _rdp_noise(target: float, delta: float, q: float, steps: int, sampling: Sampling) -> float | None:

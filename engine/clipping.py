@@ -28,7 +28,7 @@ class Unclippable(ValueError):
 class Part(Protocol):
     """One parameter's gradients of all examples, in some cheap form."""
 
-    parameter: nn.Parameter
+    parameter: Tensor
 
     def squared(self) -> Tensor:
         """The squared norm of each example's gradient, (batch,)."""
@@ -41,7 +41,7 @@ class Part(Protocol):
 class Direct:
     """The gradients themselves, (batch, *shape): for what is small, such as biases and gains."""
 
-    parameter: nn.Parameter
+    parameter: Tensor
     each: Tensor
 
     def squared(self) -> Tensor:
@@ -58,7 +58,7 @@ class Direct:
 class Outer:
     """Gradients that are sums over positions of outer products: `given` (batch, positions, in), `back` (.., out)."""
 
-    parameter: nn.Parameter
+    parameter: Tensor
     given: Tensor
     back: Tensor
 
@@ -82,7 +82,7 @@ class Outer:
 class Looked:
     """Gradients of a table of which rows were looked up: `ids` (batch, positions), `back` (batch, positions, width)."""
 
-    parameter: nn.Parameter
+    parameter: Tensor
     ids: Tensor
     back: Tensor
 
@@ -152,8 +152,9 @@ def _group_norm(module: nn.Module, calls: Sequence[tuple[Tensor, Tensor]]) -> It
 def _conv(module: nn.Module, calls: Sequence[tuple[Tensor, Tensor]]) -> Iterator[Part]:
     """A convolution is a linear layer over its patches, group by group."""
     assert isinstance(module, nn.Conv2d)
-    about = {"dilation": module.dilation, "padding": module.padding, "stride": module.stride}
-    patches = _joined([nn.functional.unfold(x, module.kernel_size, **about).mT for x, _ in calls])
+    assert not isinstance(module.padding, str)
+    size, dilation, padding, stride = module.kernel_size, module.dilation, module.padding, module.stride
+    patches = _joined([nn.functional.unfold(x, size, dilation, padding, stride).mT for x, _ in calls])
     back = _joined([g.flatten(2).mT for _, g in calls])
     if module.groups == 1:
         yield Outer(module.weight, patches, back)

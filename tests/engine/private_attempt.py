@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
 import torch
 
@@ -11,6 +12,7 @@ from engine.checkpoint import Snapshots
 from engine.instructions.privacy import i37_dp_sgd
 from engine.interrupt import Interrupt
 from engine.journal import FILENAME, Journal
+from engine.noise import privatise
 from engine.train import train
 from tests.engine.tiny_run import text_run
 
@@ -25,7 +27,7 @@ def attempt(folder: Path, moment: Moment, at: int) -> None:
     torch.set_num_threads(1)
     run = text_run(folder, [CHOICE], batch_size=32)
     run.journal = Journal(folder / FILENAME)
-    real_noise, real_append = i37_dp_sgd.privatise, run.journal.append
+    real_append = run.journal.append
     made = 0
 
     def die() -> None:
@@ -36,7 +38,7 @@ def attempt(folder: Path, moment: Moment, at: int) -> None:
             stream.write(b".")
             stream.flush()
             os.fsync(stream.fileno())
-        real_noise(*given)
+        privatise(*given)
         if moment == "drawn" and made == at:
             die()
 
@@ -47,6 +49,5 @@ def attempt(folder: Path, moment: Moment, at: int) -> None:
         if moment == "noted" and made == at:
             die()
 
-    i37_dp_sgd.privatise = noise
-    run.journal.append = append  # type: ignore[method-assign]  # a spy
-    train(run, Snapshots(folder / "run", run.sink, every_seconds=0.0), Interrupt())
+    with patch.object(i37_dp_sgd, "privatise", noise), patch.object(run.journal, "append", append):
+        train(run, Snapshots(folder / "run", run.sink, every_seconds=0.0), Interrupt())

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from engine import journal
 from engine.accounting import NON_PRIVATE, PrivacyBudget, PrivacyEvent, epsilon
 from engine.errors import BudgetExhausted, DiskFull
 from engine.journal import FILENAME, Journal
@@ -26,7 +25,7 @@ def test_each_draw_is_on_disk_when_append_returns(tmp_path: Path) -> None:
 
 def test_a_line_is_synced_before_the_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
-    monkeypatch.setattr(journal.os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
+    monkeypatch.setattr("os.fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
     Journal(tmp_path / FILENAME).append(DRAW, PLAN)
     assert synced[0] == (tmp_path / FILENAME).stat().st_size > 0
     assert len(synced) == 2, "the folder too, where the file is new"
@@ -63,7 +62,7 @@ def test_a_full_disk_stops_the_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def full(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "no space")
 
-    monkeypatch.setattr(journal.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     one = Journal(tmp_path / FILENAME)
     with pytest.raises(DiskFull):
         one.append(DRAW, PLAN)

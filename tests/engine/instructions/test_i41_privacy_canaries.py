@@ -58,7 +58,7 @@ def test_the_coins_come_again_where_a_run_goes_on(tmp_path: Path) -> None:
     assert first.state("privacy_canaries") == second.state("privacy_canaries")
 
 
-def test_a_model_that_learns_its_rows_by_heart_is_heard(tmp_path: Path) -> None:
+def test_a_model_that_learns_its_rows_by_heart_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     choice = _choice(canaries=100, kind="random_tokens", guess_fraction=1.0)
     run = text_run(tmp_path, [choice], count=1300, epochs=1, max_steps=1)
     begin(run, None)
@@ -77,7 +77,7 @@ def test_a_model_that_learns_its_rows_by_heart_is_heard(tmp_path: Path) -> None:
         rows = [next(right) for _ in batch["labels"]]
         return torch.tensor([[9.0 * (coin and label == k) for k in (0, 1)] for coin, label in rows])
 
-    run.task.forward = forward  # type: ignore[method-assign]  # a model that has seen the coins
+    monkeypatch.setattr(run.task, "forward", forward)
     run.model = ByHeart()
     assert run.journal is not None
     found = _audit(run)
