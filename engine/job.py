@@ -16,9 +16,9 @@ from engine.models import Base, fault, find, models_dir
 from engine.plan import Plan
 from engine.ports import Answers, Task
 from engine.randomness import settle_sums
-from engine.rows import SPLITS, Rows, group_facts, nominal_rows
+from engine.rows import SPLITS, Rows, client_facts, group_facts, nominal_rows
 from engine.run import Run
-from engine.spec import Spec, TrainFile
+from engine.spec import Spec, Splits, TrainFile
 from engine.tasks import TASKS
 from engine.train import train
 from engine.twin import untreated_answers
@@ -38,7 +38,8 @@ def run_job(spec: Spec, folder: Path, sink: Sink, *, job: str | None, interrupt:
     sources = [(Source.open(Path(path)), role) for role, path in spec.files()]
     base = _base(spec)
     rows = read_rows(sources, _labels(spec, sources))
-    run = Run(spec, Plan.of(spec, facts_of(rows, base) | group_facts(source.roles for source, _ in sources)), sink)
+    facts = facts_of(rows, base) | group_facts(source.roles for source, _ in sources)
+    run = Run(spec, Plan.of(spec, facts | client_facts(_clients(spec, rows))), sink)
     run.journal = Journal(folder / FILENAME, _budget(spec, rows))
     run.task, run.data = load(run, rows, base, sources[0][0].labels)
     fingerprint = _fingerprint(spec, sources)
@@ -63,6 +64,14 @@ def _budget(spec: Spec, rows: Rows) -> PrivacyBudget:
     """What the job file says of the account, with the public number of rows."""
     told = spec.privacy_budget if isinstance(spec, TrainFile) else PrivacyBudget()
     return told if told.rows else told.model_copy(update={"rows": nominal_rows(rows.splits)})
+
+
+def _clients(spec: Spec, rows: Rows) -> int | None:
+    """How many groups the file of the training rows names; None where it names none."""
+    if rows.groups is None:
+        return None
+    own = rows.groups[rows.splits == "train"] if isinstance(spec.dataset, Splits) else rows.groups
+    return len(set(own.tolist()) - {""})
 
 
 def facts_of(rows: Rows, base: Base) -> frozenset[str]:

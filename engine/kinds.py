@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 
 from client.signals import SignalName
+from engine.aggregate import AggregateFile
 from engine.errors import Fault, InvalidPlan
 from engine.faults import from_validation
 from engine.spec import Choice, Export, Limits, MetricName, Real, Spec, TaskName, TrainFile, Training
@@ -185,11 +186,12 @@ class DetectFile(Detect):
     parent: Parent
 
 
-AnySpec: TypeAlias = Spec | EvaluateFile | CompressFile | DetectFile
+AnySpec: TypeAlias = Spec | EvaluateFile | CompressFile | AggregateFile | DetectFile
 SPECS: Mapping[str, type[AnySpec]] = {
     "train": TrainFile,
     "evaluate": EvaluateFile,
     "compress": CompressFile,
+    "aggregate": AggregateFile,
     "detect": DetectFile,
 }
 """The class of a job file by its kind: one more entry here and one in `engine.runners` make a further kind."""

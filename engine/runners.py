@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from engine.aggregate import aggregate_updates
 from engine.compress import compress_model
 from engine.detect import detect_inputs
 from engine.errors import Fault, InvalidPlan
@@ -18,6 +19,7 @@ RUNNERS: Mapping[str, Callable[..., None]] = {
     "evaluate": evaluate_model,
     "compress": compress_model,
     "detect": detect_inputs,
+    "aggregate": aggregate_updates,
 }
 """By kind, as (spec, folder, sink, *, job, interrupt)."""
 
