@@ -9,6 +9,12 @@ from types import ModuleType
 
 
 @cache
+def gguf() -> ModuleType:
+    """The writer and reader of llama.cpp's files."""
+    return importlib.import_module("gguf")
+
+
+@cache
 def peft() -> ModuleType:
     """PEFT: adapters beside frozen layers."""
     return importlib.import_module("peft")

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -23,6 +24,7 @@ from torch import nn
 from client.artifact import Package
 from engine.archive import SHAPES, load_checkpoint
 from engine.data import Source, read_rows
+from engine.exporters.gguf import load_gguf
 from engine.language_reader import LanguageReader
 from engine.pair_encoder import PairEncoder
 from engine.ports import Answers, Payload, content_of, size_of, text_of
@@ -157,7 +159,12 @@ class OnnxReader:
         return reference, lambda number: self._package.answer(feeds[number])
 
 
-READERS: Mapping[str, Callable[[Path], Reader]] = {"onnx": OnnxReader, "safetensors": LanguageReader}
+READERS: Mapping[str, Callable[[Path], Reader]] = {
+    "onnx": OnnxReader,
+    "safetensors": LanguageReader,
+    "gguf": partial(LanguageReader, load=load_gguf),
+    "gguf-q8_0": partial(LanguageReader, load=load_gguf),
+}
 
 
 def _race(reader: Reader, payloads: Sequence[Payload], request: Request) -> Mapping[str, list[float]]:

@@ -90,6 +90,12 @@ class Export(BaseModel):
     model_config = _FROZEN
 
     format: FormatName | None = Field(default=None, description="None: the first format of the task.")
+    number: Literal["f16", "q8_0"] = Field(default="f16", description="The number format of a gguf file's matrices.")
+
+    @property
+    def written_as(self) -> str:
+        """The entry in `engine.exporters.FORMATS`."""
+        return "gguf-q8_0" if self.format == "gguf" and self.number == "q8_0" else str(self.format)
 
 
 def _one_or_three(dataset: Any) -> str:
@@ -177,7 +183,7 @@ class Spec(BaseModel):
         if task is None:
             return export
         if export.format is None:
-            return Export(format=task.formats[0])
+            return export.model_copy(update={"format": task.formats[0]})
         if export.format not in task.formats:
             known = ", ".join(task.formats)
             raise PydanticCustomError(

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from torch import nn
 
 from engine.export import export_onnx
+from engine.exporters import gguf
 from engine.exporters.hugging_face import write_hugging_face
 from engine.ports import Payload, Task
 
@@ -20,11 +21,15 @@ Writer: TypeAlias = Callable[[Task, nn.Module, Sequence[Payload], Path], Path]
 
 @dataclass(frozen=True)
 class Format:
-    """`file`: what the writer hands back; `weights`: patterns of the files that count as the model's own bytes."""
+    """`file`: what the writer hands back; `weights`: patterns of the files that count as the model's own bytes.
+
+    `exact`: the weights are written as they are, so the file must answer as the model does.
+    """
 
     file: str
     weights: tuple[str, ...]
     write: Writer
+    exact: bool = True
 
 
 def _onnx(task: Task, model: nn.Module, payloads: Sequence[Payload], folder: Path) -> Path:
@@ -34,4 +39,6 @@ def _onnx(task: Task, model: nn.Module, payloads: Sequence[Payload], folder: Pat
 FORMATS: Mapping[str, Format] = {
     "onnx": Format("model.onnx", ("model.onnx*",), _onnx),
     "safetensors": Format("model.safetensors", ("model.safetensors",), write_hugging_face),
+    "gguf": Format(gguf.FILE, (gguf.FILE,), gguf.write_f16, exact=False),
+    "gguf-q8_0": Format(gguf.FILE, (gguf.FILE,), gguf.write_q8_0, exact=False),
 }
