@@ -70,7 +70,8 @@ class Package:
                 remedy="install the newest client: pip install --upgrade fiftytwo",
             )
         self._feeds = _READERS[self.task](self.folder, self.config)
-        self._session = _session(self.folder / "model.onnx", threads)
+        self._session = open_session(self.folder / "model.onnx", threads)
+        self.threads = threads
 
     def batches(self, inputs: Sequence[Input], batch_size: int = 32) -> Iterator[npt.NDArray[np.float32]]:
         """The logits of `inputs`, (rows, labels) a batch, in order."""
@@ -282,7 +283,8 @@ def _read_json(folder: Path, name: str, kind: type) -> Any:
     return content
 
 
-def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """ONNX Runtime's reader of one file, on the processor."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.artifact import Input, Package, read_text, softmax
+from client.attention import FILE as ATTENTION
 from client.canonical import canonical_text
 from client.conformal import Calibration, Scores, discoveries
 from client.errors import BadPackage, BadUsage
@@ -293,7 +294,7 @@ def _preparation(package: Package) -> str:
     total = hashlib.sha256()
     config = {name: package.config.get(name) for name in ("task", "max_length", "preprocess")}
     total.update(json.dumps(config, sort_keys=True).encode())
-    for name in ("tokenizer.json", "preprocessor_config.json"):
+    for name in ("tokenizer.json", "preprocessor_config.json", ATTENTION):
         path = package.folder / name
         total.update(path.read_bytes() if path.is_file() else b"-")
     return total.hexdigest()

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from client.artifact import Feeds, Input, Package, read_text, softmax
+from client.attention import AttentionLaw, features_of
 from client.canonical import canonical_text
 from client.errors import BadPackage
 from client.ngrams import NGrams
@@ -44,18 +45,23 @@ class Statistics:
 
     ngrams: NGrams | None = None
     usual: npt.NDArray[np.int64] | None = None
+    attention: AttentionLaw | None = None
     squeezers: Squeezers = Squeezers()
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """As tensors to be stored."""
         found: dict[str, npt.NDArray[np.generic]] = {} if self.ngrams is None else {**self.ngrams.arrays()}
+        if self.attention is not None:
+            found |= self.attention.arrays()
         return found if self.usual is None else {**found, "usual": self.usual.astype(np.int32)}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, squeezers: Squeezers) -> "Statistics":
         """Read back what `arrays` gave."""
         ngrams = NGrams.from_arrays(arrays) if "singles" in arrays else None
-        return cls(ngrams, arrays["usual"].astype(np.int64) if "usual" in arrays else None, squeezers)
+        usual = arrays["usual"].astype(np.int64) if "usual" in arrays else None
+        law = AttentionLaw.from_arrays(arrays) if "attention_mean" in arrays else None
+        return cls(ngrams, usual, law, squeezers)
 
 
 class Examined:
@@ -149,6 +155,13 @@ def reaction(one: Examined) -> float:
     return -float(leads.mean())
 
 
+def attention(one: Examined) -> float:
+    """How far the attention lies from that of clean training rows of its length; at chance where measured."""
+    if one.statistics.attention is None:
+        raise BadPackage("the detector does not know clean attention", remedy="leave the signal attention out")
+    return one.statistics.attention.distance(features_of(one.package, one.feeds), len(one.ids))
+
+
 def squeezing(one: Examined) -> float:
     """How far the answer moves where detail is squeezed out: the largest distance over the squeezers."""
     plain = softmax(one.logits)
@@ -208,11 +221,12 @@ _SQUEEZERS: Mapping[str, Callable[[Examined], Logits]] = {
     "frequency_substitution": _usual,
 }
 
-SignalName: TypeAlias = Literal["softmax", "perplexity", "reaction", "squeezing"]
+SignalName: TypeAlias = Literal["softmax", "perplexity", "reaction", "squeezing", "attention"]
 SIGNALS: Mapping[str, Callable[[Examined], float]] = {
     "softmax": doubt,
     "perplexity": perplexity,
     "reaction": reaction,
     "squeezing": squeezing,
+    "attention": attention,
 }
 """Every signal by name."""

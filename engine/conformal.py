@@ -36,7 +36,12 @@ MODES: Mapping[str, Mapping[str, tuple[SignalName, ...]]] = {
     "text_classification": {"full": ("softmax", "perplexity", "reaction"), "fast": ("softmax", "perplexity")},
     "image_classification": {"full": ("softmax", "squeezing"), "fast": ("softmax",)},
 }
-"""By task and mode the signals of a detector: every one that serves the task, or those of one forward."""
+"""By task and mode the signals of a detector that nobody chose by name."""
+SERVED: Mapping[str, tuple[SignalName, ...]] = {
+    "text_classification": (*MODES["text_classification"]["full"], "attention"),
+    "image_classification": MODES["image_classification"]["full"],
+}
+"""By task every signal that can be chosen."""
 _RESAMPLES = 1000
 
 

@@ -43,7 +43,7 @@ def closed_form(origin: Tensor, weights: Tensor, labels: Tensor) -> Tensor:
     return origin + ball().radius * direction
 
 
-SEARCHES = {
+SEARCHES: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor, Ball], Tensor]] = {
     "pgd": lambda losses, origin, where: pgd(losses, origin, where, steps=20, step=0.25, generator=drawn()),
     "apgd": lambda losses, origin, where: apgd(losses, origin, where, steps=30, generator=drawn()),
     "square": lambda losses, origin, where: square(losses, origin, where, queries=50, generator=drawn()),

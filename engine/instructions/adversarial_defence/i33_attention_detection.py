@@ -9,9 +9,11 @@ from torch import nn
 
 from client.conformal import Combine
 from client.signals import SignalName, Squeezers, Statistics
+from engine.attention import export_attention, fit_law
 from engine.conformal import (
     CONFIDENT,
     MODES,
+    SERVED,
     as_package,
     calibrated,
     count_tokens,
@@ -30,13 +32,18 @@ if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
     from engine.spec import Spec
 
 
+_FITTED = frozenset({"perplexity", "attention"})
+_ROUNDED = frozenset({"quantized", "fake_quantized"})
+
+
 class AttentionDetection(Instruction):
     """Ships a calibrated detector of inputs that look manipulated, with a verdict an input at a stated rate.
 
     Texts are judged by how unsure the answer is (`softmax`), how unusual the tokens are beside the training rows
     (`perplexity`, a trigram), and how far the answer falls where single words are masked (`reaction`, one forward a
     word); pictures by `softmax` and by how far the answer moves where detail is squeezed out (`squeezing`). No
-    attention is read, in spite of the name: the article's score over attention weights is at chance.
+    attention is read by default, in spite of the name: the article's score over attention weights is at chance, and so
+    is a sound one, which can be chosen for comparison (`attention`; its graph doubles the package).
 
     Sound: each signal becomes a p-value by its rank among clean validation rows that nothing was fitted on; the
     p-values are combined (Fisher's sum), and the sum is ranked among those of the same rows again, since signals depend
@@ -70,7 +77,7 @@ class AttentionDetection(Instruction):
         default="full", description="full: every signal, a forward a word; fast: those of one forward"
     )
     signals: list[SignalName] | None = Field(
-        default=None, min_length=1, max_length=4, strict=False, description="None: those of the mode"
+        default=None, min_length=1, max_length=5, strict=False, description="None: those of the mode"
     )
     combine: Combine = Field(default="fisher", description="the sum over all signals, or the most telling one alone")
     fit_rows: int = Field(
@@ -87,7 +94,7 @@ class AttentionDetection(Instruction):
     @property
     def provides(self) -> frozenset[str]:
         """A detector; its counts are of training rows."""
-        reads = self.signals is None or "perplexity" in self.signals
+        reads = self.signals is None or _FITTED & set(self.signals)
         return frozenset({"detector", "reads_training_rows"} if reads else {"detector"})
 
     @property
@@ -99,11 +106,14 @@ class AttentionDetection(Instruction):
 
     def check(self, spec: "Spec", facts: frozenset[str]) -> Iterable[Fault]:
         """Signals of another task, and rates that the rows cannot hold."""
-        served = MODES.get(spec.task, {}).get("full", ())
+        served = SERVED.get(spec.task, ())
         wrong = [one for one in self.signals or () if one not in served]
         if wrong and served:
             detail = f"{', '.join(wrong)} cannot be read off what {spec.task} takes"
             yield Fault("/signals", "wrong_signal", detail, f"choose among {', '.join(served)}")
+        if "attention" in (self.signals or ()) and _ROUNDED & facts:
+            detail = "attention is read off an fp32 graph, and this model is rounded"
+            yield Fault("/signals", "wrong_signal", detail, "leave attention out: it is at chance anyway")
         yield from rate_faults(self.target_fpr, self.calibration_rows, facts)
 
     def audit(self, run: Run, exported: Exported, eager: nn.Module) -> None:
@@ -114,8 +124,13 @@ class AttentionDetection(Instruction):
         """
         package, seed = as_package(exported), run.spec.training.seed
         signals = list(dict.fromkeys(self.signals or MODES[run.spec.task][self.mode]))
-        counted = drawn_payloads(run.data.train, self.fit_rows, seed, "fit") if "perplexity" in signals else []
-        statistics = Statistics(count_tokens(package, counted) if counted else None, None, Squeezers())
+        fitted = drawn_payloads(run.data.train, self.fit_rows, seed, "fit") if _FITTED & set(signals) else []
+        law = None
+        if "attention" in signals:
+            export_attention(run.task, eager, run.data.sample_payloads(), package.folder)
+            law = fit_law(package, fitted)
+        ngrams = count_tokens(package, fitted) if "perplexity" in signals else None
+        statistics = Statistics(ngrams, None, law, Squeezers())
         clean = drawn_payloads(run.data.valid, self.calibration_rows, seed, "calibration")
         detector = calibrated(package, statistics, signals, clean, rate=self.target_fpr, combine=self.combine)
         if self.attack_rows:

@@ -164,7 +164,7 @@ class FeatureSqueezing(Instruction):
         if _READ_TRAINING & set(names):
             ngrams = count_tokens(package, drawn_payloads(run.data.train, _FIT_ROWS, seed, "fit"))
             usual = _usual(run, eager, package, ngrams) if "frequency_substitution" in names else None
-            statistics = Statistics(ngrams, usual, statistics.squeezers)
+            statistics = Statistics(ngrams, usual, None, statistics.squeezers)
         clean = drawn_payloads(run.data.valid, self.calibration_rows, seed, "calibration")
         detector = calibrated(package, statistics, ["squeezing"], clean, rate=self.target_fpr)
         if self.attack_rows:

@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binom, spearmanr
 
 from client.artifact import Package
 from client.detector import ABOUT, TENSORS, Detector
+from client.errors import BadPackage
+from engine.attention import AttentionFeatures
 from engine.errors import InvalidData, InvalidPlan
 from engine.events import FileWritten
 from engine.instructions.adversarial_defence.i33_attention_detection import AttentionDetection
@@ -123,6 +126,54 @@ def test_the_plan_says_so_before_the_run(choice: dict[str, Any], facts: tuple[st
 def test_it_says_whether_it_reads_training_rows() -> None:
     assert "reads_training_rows" in AttentionDetection().provides
     assert "reads_training_rows" not in AttentionDetection(signals=["softmax", "reaction"]).provides
+
+
+def test_attention_can_be_chosen_for_comparison(tmp_path: Path) -> None:
+    choice = {"number": 33, "target_fpr": RATE, "fit_rows": 500, "attack_rows": 0, "signals": ["attention"]}
+    run = trained(tiny_run(tmp_path, [choice], tiny_text_rows(1000)), tmp_path)
+    package = packaged(run, tmp_path)
+    run.plan.instructions[0].audit(run, package, run.model)
+    clean, _ = tiny_texts(200, seed=5)
+    detector = Detector.read(Package(package.folder))
+    scores = detector.scores(clean)
+    assert np.array_equal(detector.scores(clean[::-1])[::-1], scores)
+    assert abs(spearmanr(scores, [len(one.split()) for one in clean])[0]) < 0.3
+    flagged = detector.screen(clean).summary["flagged"]
+    assert abs(flagged / 200 - RATE) < 3 * np.sqrt(RATE * (1 - RATE) * (1 / 100 + 1 / 200))
+    (package.folder / "attention.onnx").write_bytes(b"another")
+    with pytest.raises(BadPackage, match="another preparation"):
+        Detector.read(Package(package.folder))
+
+
+def test_features_are_those_of_plain_attention_worked_out_by_hand(tmp_path: Path) -> None:
+    run = trained(tiny_run(tmp_path, [], tiny_text_rows(100)), tmp_path)
+    model: Any = run.task.exportable(run.model).model
+    ids = run.task.collate([run.data.examples["test"][0]], [0])
+    with torch.no_grad():
+        weights = [one[0].double() for one in model(**_inputs(ids), output_attentions=True).attentions]
+        found = AttentionFeatures(model)(ids["input_ids"], ids["attention_mask"])[0]
+    n = ids["input_ids"].shape[1]
+    expected = []
+    for layer in weights:
+        for head in layer:
+            rows = [head[i] for i in range(1, n - 1)]
+            expected.append(sum(-(row * row.log()).sum() for row in rows) / len(rows) / np.log(n))
+    assert torch.allclose(
+        found[: len(expected)].double(), torch.stack([torch.as_tensor(one) for one in expected]), atol=1e-4
+    )
+    special = [layer.mean(0)[1:-1][:, [0, -1]].sum(1).mean() for layer in weights]
+    assert torch.allclose(found[-len(special) :].double(), torch.stack(special), atol=1e-4)
+
+
+def _inputs(batch: Any) -> Any:
+    return {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+
+def test_rounded_models_have_no_attention_to_read() -> None:
+    chosen = [{"name": "attention_detection", "signals": ["attention"]}, 49]
+    spec = Spec.model_validate({"task": "text_classification", "dataset": "none", "instructions": chosen})
+    with pytest.raises(InvalidPlan, match="this model is rounded"):
+        Plan.of(spec, {"pretrained"})
 
 
 def test_attacked_digits_stand_out(tmp_path: Path) -> None:
