@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from engine.accounting import planned
+from engine.errors import InvalidPlan
 from engine.models import find, models_dir
 from engine.spec import Spec, steps_of
 from engine.tasks import TASKS
@@ -35,13 +37,22 @@ def estimate(spec: Spec, splits: dict[str, int]) -> dict[str, Any]:
     return {
         "estimated": True,
         "basis": f"{cost.parameters} weights, {rate / 1e9:.0f} GFLOP/s by a probe on this machine",
-        "total_steps": steps_of(rows, spec.training),
+        "total_steps": _steps(spec, rows),
         "seconds": round(operations / rate + _FIXED_SECONDS, 1),
         "memory_bytes": cost.parameters * _BYTES_A_WEIGHT_IN_TRAINING
         + cost.activation_bytes * spec.training.batch_size
         + 600_000_000,
         "file_bytes": _file_bytes(spec, cost.parameters),
     }
+
+
+def _steps(spec: Spec, rows: int) -> int:
+    """The steps of a private plan are its draws; where it does not fit the rows, whoever reserves it says so."""
+    try:
+        draws = sum(event.count for event in planned(spec, rows))
+    except InvalidPlan:
+        draws = 0
+    return draws or steps_of(rows, spec.training)
 
 
 @cache

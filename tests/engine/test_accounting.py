@@ -23,6 +23,7 @@ from engine.accounting import (
     planned,
 )
 from engine.errors import InvalidPlan
+from engine.estimate import estimate
 from engine.spec import Spec
 
 ONE = PrivacyEvent(q=0.037, sigma=1.0, count=81)
@@ -171,3 +172,13 @@ def test_terms_without_a_guarantee_are_refused(chosen: dict[str, object], pointe
         planned(_spec(**chosen), 1000)
     assert [fault.pointer for fault in refused.value.faults] == [pointer]
     assert all(fault.remedy for fault in refused.value.faults)
+
+
+def test_an_estimate_tells_the_draws_as_steps() -> None:
+    splits = {"train": 1000, "valid": 100, "test": 100}
+    assert estimate(_spec(steps=7), splits)["total_steps"] == 7
+    plain = Spec.model_validate({"task": "text_classification", "dataset": "none"})
+    assert estimate(plain, splits)["total_steps"] == 3 * 32
+    assert estimate(_spec(steps=7, expected_batch=900), splits)["total_steps"] == 3 * 32, (
+        "the plan is refused elsewhere"
+    )
