@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from engine.curves import keep
 from engine.data import Data
 from engine.events import Event, Sink, StepDone, Warned
 from engine.guard import public_figures
@@ -62,13 +63,14 @@ class Run:
         self.sink.emit(Warned(code=code, detail=detail))
 
     def tell(self, step: int, values: Mapping[str, float]) -> None:
-        """Tell the listener of figures at a step: every figure of a step goes this way.
+        """Tell the listener of figures at a step, and keep them for the report: every figure of a step goes this way.
 
         Here, and nowhere else, a private run drops what is no business of anyone's.
         """
         values = public_figures(values, self.spec, self.plan)
         if not values:
             return
+        keep(self.state("curves"), step, values)
         self.sink.emit(StepDone(step=step, total_steps=self.clock.total, values=values))
 
     def metric(self, name: str, value: float | torch.Tensor) -> None:
