@@ -6,7 +6,7 @@ Makes a HEAD of every GET. Knows no route but the ones that stream their body; t
 import asyncio
 import re
 import time
-from collections.abc import Collection, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Protocol
 
 from starlette.requests import Request
@@ -33,7 +33,7 @@ class ShortWay(Protocol):
 
 
 class Edge:
-    """Wraps the whole application; bodies but those of `streaming` paths are read here, up to `max_bytes`.
+    """Wraps the whole application; bodies but those of paths that fit `streaming` are read here, up to `max_bytes`.
 
     A body, streamed or not, may pause for `stall_seconds`. The routes of `straight`, by path, are asked before the
     application.
@@ -45,14 +45,14 @@ class Edge:
         figures: Figures,
         max_bytes: int,
         stall_seconds: float,
-        streaming: Collection[str],
+        streaming: re.Pattern[str],
         straight: Mapping[str, ShortWay],
     ) -> None:
         self.app = app
         self.figures = figures
         self.max_bytes = max_bytes
         self.stall_seconds = stall_seconds
-        self.streaming = frozenset(streaming)
+        self.streaming = streaming
         self.straight = straight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,7 +80,7 @@ class Edge:
                 _check_address(scope)
                 if scope["method"] != "GET":
                     receive = _impatient(receive, self.stall_seconds)
-                    if scope["path"] not in self.streaming:
+                    if self.streaming.fullmatch(scope["path"]) is None:
                         receive, content = await self._read(receive)
                         if await self._answered_straight(scope, content, answered):
                             return

@@ -1,6 +1,7 @@
 """Wires the service together: settings, database, storage, keys, routes and errors. Holds no rule of its own."""
 
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -11,10 +12,13 @@ from fastapi import FastAPI
 import app.artifacts.endpoints
 import app.auth.endpoints
 import app.datasets.endpoints
+import app.federation.endpoints
 import app.health.endpoints
 import app.instructions.endpoints
 import app.jobs.endpoints
 import app.models.endpoints
+import app.privacy.endpoints
+import app.receipts.endpoints
 from app.auth.keyring import KeyRing
 from app.auth.rate import RateLimit
 from app.database import Database
@@ -27,9 +31,11 @@ from app.jobs.repository import open_jobs_reading
 from app.jobs.straight import Straight
 from app.jobs.watching import Watch
 from app.openapi import document
+from app.privacy.lineage import Content
 from app.queue import Bell
 from app.settings import Settings
 from app.storage import storage_for
+from client import signature
 
 VERSION = "0.1.0"
 # In the order in which a request is held against them, so the busiest first.
@@ -39,11 +45,14 @@ ROUTERS = (
     app.datasets.endpoints.router,
     app.instructions.endpoints.router,
     app.models.endpoints.router,
+    app.receipts.endpoints.router,
+    app.privacy.endpoints.router,
+    app.federation.endpoints.router,
     app.auth.endpoints.router,
     app.health.endpoints.router,
 )
 # Their bodies are streamed to disk, each under a cap of its own.
-STREAMING = {"/v1/datasets"}
+STREAMING = re.compile(r"/v1/datasets|/v1/rounds/[^/]+/updates/[^/]+")
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -71,8 +80,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     state.keys = KeyRing(database)
     state.rate = RateLimit(settings.requests_per_second)
     state.figures = Figures()
+    state.receipt_key = signature.public_key(signature.ensure_key(settings.receipt_key))
     state.checks = anyio.CapacityLimiter(os.cpu_count() or 1)
     state.dataset_readers = open_jobs_reading
+    state.content = Content.read
     for router in ROUTERS:
         # Not `include_router`: what it makes of a router holds each request twice against every route.
         service.router.routes.extend(router.routes)

@@ -40,6 +40,10 @@ class Settings(BaseSettings):
         description="The first admin key; without one a random key is made at the first start and shown once. Should it"
         " be lost, `fiftytwo admin-key` makes another.",
     )
+    receipt_key_file: Path | None = Field(
+        default=None,
+        description="Private key that signs receipts, the same on every machine; without one, made in the data folder.",
+    )
     models_dir: Path | None = Field(default=None, description="Folder of local base models in Hugging Face layout.")
     cache_dir: Path | None = Field(
         default=None, description="Folder of base models that were converted; without one, `cache` in the data folder."
@@ -84,7 +88,7 @@ class Settings(BaseSettings):
     requests_per_second: float = Field(default=50, gt=0, description="Requests a second that one key may make.")
     idempotency_hours: int = Field(default=24, ge=1, description="How long an Idempotency-Key is remembered.")
 
-    @field_validator("data_dir", "models_dir", "cache_dir")
+    @field_validator("data_dir", "models_dir", "cache_dir", "receipt_key_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return value.expanduser().absolute() if value is not None else None
@@ -93,6 +97,11 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The database's URL."""
         return self.database_url or f"sqlite:///{self.data_dir / 'fiftytwo.db'}"
+
+    @property
+    def receipt_key(self) -> Path:
+        """Where the private key of receipts lies."""
+        return self.receipt_key_file or self.data_dir / "receipt_key.pem"
 
     @property
     def cache(self) -> Path:

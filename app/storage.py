@@ -3,7 +3,9 @@
 Knows nothing of data sets, artifacts or tenants: who may see a file is decided by the row that names its key.
 """
 
+import contextlib
 import hashlib
+import mmap
 import os
 import re
 import tempfile
@@ -20,6 +22,8 @@ from botocore.exceptions import ClientError
 from app.settings import Settings
 
 CHUNK_BYTES = 1 << 20
+MAPPED_BYTES = 4 << 20
+_MADV_POPULATE_READ = 22  # Linux 5.14; Python does not name it yet
 ABSENT = ("NoSuchKey", "NotFound", "404")
 KEY = re.compile(r"sha256/[0-9a-f]{2}/[0-9a-f]{64}")
 
@@ -49,8 +53,8 @@ class Storage(Protocol):
     def delete(self, key: str) -> None:
         """Erase the file; nothing happens if it is not there."""
 
-    def open(self, key: str, start: int, length: int) -> Iterator[bytes]:
-        """The bytes [start, start + length) in chunks of at most 1 MiB."""
+    def open(self, key: str, start: int, length: int) -> Iterator[bytes | memoryview]:
+        """The bytes [start, start + length) in chunks of at most 4 MiB."""
 
     def has(self, key: str) -> bool:
         """Whether the file is there."""
@@ -112,13 +116,23 @@ class FolderStorage:
         """Erase the file."""
         self._path(key).unlink(missing_ok=True)
 
-    def open(self, key: str, start: int, length: int) -> Iterator[bytes]:
-        """Read a span of the file."""
+    def open(self, key: str, start: int, length: int) -> Iterator[bytes | memoryview]:
+        """Map a span of the file: what is sent goes from the page cache to the socket, without a copy between.
+
+        A stored file is never cut short, only unlinked, so its pages stay as long as they are mapped.
+        """
+        if length <= 0:
+            return
         with self._path(key).open("rb") as source:
-            source.seek(start)
-            while length > 0 and (chunk := source.read(min(CHUNK_BYTES, length))):
-                length -= len(chunk)
-                yield chunk
+            mapped = mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)
+        whole, stop = memoryview(mapped), min(start + length, len(mapped))
+        for first in range(start, stop, MAPPED_BYTES):
+            last = min(first + MAPPED_BYTES, stop)
+            page = first - first % mmap.PAGESIZE
+            with contextlib.suppress(OSError, AttributeError):  # older kernels read each page when it is sent
+                # Read here, in a thread, and not in the loop that sends.
+                mapped.madvise(_MADV_POPULATE_READ, page, last - page)
+            yield whole[first:last]
 
     def has(self, key: str) -> bool:
         """Whether the file is there."""
@@ -169,7 +183,7 @@ class S3Storage:
         """Erase the object."""
         self.client.delete_object(Bucket=self.bucket, Key=self._name(key))
 
-    def open(self, key: str, start: int, length: int) -> Iterator[bytes]:
+    def open(self, key: str, start: int, length: int) -> Iterator[bytes | memoryview]:
         """Read a span of the object."""
         return self._chunks(key, {"Range": f"bytes={start}-{start + length - 1}"}) if length > 0 else iter(())
 

@@ -120,11 +120,20 @@ def _told(
     evidence = replace(evidence, effects=public_effects(effects, run.plan))
     package = work / "package"
     receipt = finished(build(run, sources, base, job, evidence), package, run.task.name, str(run.spec.export.format))
-    made = {kind: path for one in run.plan.instructions for kind, path in one.artifacts(run).items()}
+    made = {
+        kind: path
+        for one in run.plan.instructions
+        for kind, path in one.artifacts(run, _made(work / str(one.number))).items()
+    }
     folders = {"model": package, "checkpoint": work / "checkpoint", **made}
     page = Output("report", "text/html; charset=utf-8", Path("report.html"))
     hand_over(run.sink, work.parent / "outputs", receipt, folders, {page: _report(run, receipt, evidence)})
     return receipt
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def _report(run: Run, receipt: Mapping[str, Any], evidence: Evidence) -> bytes:

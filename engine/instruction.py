@@ -260,8 +260,8 @@ class Instruction(BaseModel):
         """What it knows for sections of the receipt, such as {"privacy": {...}}; what one leaves null another fills."""
         return {}
 
-    def artifacts(self, run: Run) -> Mapping[str, Path]:
-        """Further folders to be handed over, each as one ZIP, by the kind of artifact that it becomes."""
+    def artifacts(self, run: Run, folder: Path) -> Mapping[str, Path]:
+        """Further folders to be handed over, each as one ZIP, by the kind of artifact; `folder` takes what is made."""
         return {}
 
     def preprocess(self, run: Run) -> Mapping[str, Any] | None:

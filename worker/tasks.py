@@ -17,6 +17,7 @@ from app.jobs.lifecycle import Batch, Ending, Run
 from app.jobs.states import TERMINAL, State
 from app.settings import Settings
 from app.storage import Storage
+from client.signature import ensure_key
 from worker.diagnosis import DATA_GONE, DISK_FULL, diagnose
 from worker.folder import InputGone, RunFolder
 from worker.lease import Lease, LeaseLapsed
@@ -199,6 +200,7 @@ class Worker:
         if self.settings.models_dir is not None:
             kept["FIFTYTWO_MODELS_DIR"] = str(self.settings.models_dir)
         kept["FIFTYTWO_CACHE_DIR"] = str(self.settings.cache)
+        kept["FIFTYTWO_RECEIPT_KEY_FILE"] = str(ensure_key(self.settings.receipt_key))
         # A run shares the machine with everything else here: its threads sleep while they wait for each other.
         # Spinning, as OpenMP does by default, costs a busy machine a multiple of the work.
         sharing = {"OMP_WAIT_POLICY": "PASSIVE", **kept}

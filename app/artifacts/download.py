@@ -1,7 +1,7 @@
 """Sends a span of a stored file, cheaply: big chunks, read ahead of the socket by the thread pool. Knows no artifact.
 
-Most of a download's cost is a trip to the thread pool for each chunk and a copy for each buffer; chunks of 1 MiB make
-both rare.
+Most of a download's cost is a trip to the thread pool for each chunk and a copy for each buffer: a store on this
+machine gives few large chunks, which are parts of the file itself.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ class SpanResponse(Response):
     """An answer whose body comes from an iterator of chunks."""
 
     def __init__(
-        self, chunks: Iterator[bytes], length: int, status: int, headers: Mapping[str, str], kind: str
+        self, chunks: Iterator[bytes | memoryview], length: int, status: int, headers: Mapping[str, str], kind: str
     ) -> None:
         super().__init__(None, status, headers={**headers, "Content-Length": str(length)}, media_type=kind)
         self.chunks = chunks

@@ -143,7 +143,7 @@ class AttentionDetection(Instruction):
         state = run.state(self.name)
         return {"calibration_rows": float(state["rows"]), **effects(state["measured"])} if state else {}
 
-    def artifacts(self, run: Run) -> Mapping[str, Path]:
+    def artifacts(self, run: Run, folder: Path) -> Mapping[str, Path]:
         """The detector by itself."""
         state = run.state(self.name)
         return {"detector": Path(state["folder"])} if state else {}

@@ -1,11 +1,14 @@
 """Instruction 19. Knows no architecture: what is adapted are the linear layers of the pretrained part."""
 
+import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import Field
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from engine.errors import Fault, InvalidData
@@ -56,6 +59,7 @@ class LowRankAdaptation(Instruction):
         default=None, max_length=64, strict=False, description="ends of layer names; null: every linear layer"
     )
     train_head: bool = Field(default=True, description="train the fresh head whole")
+    keep_adapter: bool = Field(default=True, description="hand over the adapter too, as artifact `adapter`")
 
     @property
     def provides(self) -> frozenset[str]:
@@ -96,6 +100,12 @@ class LowRankAdaptation(Instruction):
     def trained(self, run: Run, model: nn.Module) -> nn.Module:
         """Merge, and let every weight learn again."""
         before = _probe(run, model)
+        if self.keep_adapter:
+            config = model.peft_config["default"].to_dict()  # type: ignore[index,union-attr,operator]  # PEFT's model
+            weights = {
+                name: one.detach().cpu().clone() for name, one in peft().get_peft_model_state_dict(model).items()
+            }
+            run.state(self.name).update(weights=weights, config=_scrubbed(config, run.spec.base_model))
         merge: Any = model.merge_and_unload  # PEFT's model has it
         merged: nn.Module = merge(safe_merge=True)
         for weight in merged.parameters():
@@ -108,6 +118,16 @@ class LowRankAdaptation(Instruction):
         state = run.state(self.name)
         merged = {"merge_error": state["merge_error"]} if "merge_error" in state else {}
         return {"trainable_fraction": state["learning"] / state["total"], "trainable": state["learning"], **merged}
+
+    def artifacts(self, run: Run, folder: Path) -> Mapping[str, Path]:
+        """The adapter by itself, as PEFT loads it beside its base."""
+        state = run.state(self.name)
+        if "weights" not in state:
+            return {}
+        weights = {name: one.contiguous() for name, one in sorted(state["weights"].items())}
+        (folder / "adapter_model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
+        (folder / "adapter_config.json").write_text(json.dumps(state["config"], indent=1, sort_keys=True))
+        return {"adapter": folder}
 
     def _chosen(self, model: nn.Module) -> list[str]:
         """Names of the layers to adapt.
@@ -133,6 +153,12 @@ class LowRankAdaptation(Instruction):
                 remedy=f"set rank to at most {min(min(linear[name].weight.shape) for name in chosen)}",
             )
         return chosen
+
+
+def _scrubbed(config: Mapping[str, Any], base: str) -> dict[str, Any]:
+    """What PEFT needs to load the adapter, with the base by its name: a path of this machine is nobody's business."""
+    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    return {**json.loads(json.dumps(plain, default=str)), "base_model_name_or_path": base}
 
 
 def _head(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

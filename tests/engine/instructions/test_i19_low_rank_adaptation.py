@@ -1,10 +1,12 @@
 """Instruction 19: only factors and head move, the merged weight is W + s B A by hand, and a merged model learns."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 
 from engine.errors import InvalidData, InvalidPlan
 from engine.inference import eager_answers
@@ -99,3 +101,19 @@ def test_wrong_choices_are_refused_with_what_there_is(tmp_path: Path) -> None:
         image_run(tmp_path / "c", [CHOSEN])
     with pytest.raises(InvalidPlan, match="does not go with quantization_aware_training"):
         text_run(tmp_path / "d", [CHOSEN, 49])
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
+def test_the_adapter_alone_makes_the_base_the_trained_model(tmp_path: Path) -> None:
+    run = trained(text_run(tmp_path, [CHOSEN]), tmp_path)
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    assert run.plan.instructions[0].artifacts(run, folder) == {"adapter": folder}
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "minilm-l6"
+    assert str(tmp_path) not in json.dumps(config)
+    loaded = PeftModel.from_pretrained(run.task.build(), folder)
+    rows = run.data.examples["test"]
+    difference = eager_answers(run.task, loaded, rows) - eager_answers(run.task, run.model, rows)
+    assert abs(difference).max() < 1e-5
+    assert not LowRankAdaptation(keep_adapter=False).artifacts(begun(text_run(tmp_path / "none")), folder)

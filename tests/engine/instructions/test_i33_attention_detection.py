@@ -38,7 +38,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Package]:
     return run, package
 
 
-def test_the_folder_alone_gives_verdicts(texts: tuple[Run, Package]) -> None:
+def test_the_folder_alone_gives_verdicts(texts: tuple[Run, Package], tmp_path: Path) -> None:
     run, package = texts
     detector = Detector.read(Package(package.folder))
     assert detector.calibration.signals == ("softmax", "perplexity", "reaction")
@@ -46,7 +46,7 @@ def test_the_folder_alone_gives_verdicts(texts: tuple[Run, Package]) -> None:
     found = detector.screen([str(one) for one in run.data.test.payloads])
     assert found.summary["target_fpr"] == RATE
     assert {one.prediction for one in found.detections} == {"ham", "spam"}
-    beside = run.plan.instructions[0].artifacts(run)["detector"]
+    beside = run.plan.instructions[0].artifacts(run, tmp_path)["detector"]
     for name in (ABOUT, TENSORS):
         assert (beside / name).read_bytes() == (package.folder / name).read_bytes()
 

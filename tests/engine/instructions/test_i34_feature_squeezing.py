@@ -84,7 +84,7 @@ def test_all_squeezers_of_a_text_give_one_score(tmp_path: Path) -> None:
     assert (detector.calibration.raw <= 2).all()
     clean, _ = tiny_texts(300, seed=11)
     assert 0.05 < detector.screen(clean).summary["flagged"] / 300 < 0.36
-    assert run.plan.instructions[0].artifacts(run)["detector"].is_dir()
+    assert run.plan.instructions[0].artifacts(run, tmp_path)["detector"].is_dir()
 
 
 def test_eight_bits_and_squeezers_of_another_task_are_refused() -> None:
