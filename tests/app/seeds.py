@@ -12,10 +12,12 @@ from fastapi import FastAPI
 from app.artifacts.models import Artifact
 from app.auth.bootstrap import add_key, new_secret
 from app.datasets.models import Dataset
+from app.federation.models import OPEN, FederationRound, Population
 from app.ids import new_id
 from app.jobs import repository
 from app.jobs.models import Job
 from app.jobs.states import State
+from app.privacy.models import PrivacyAccount
 from engine.spec import Spec
 
 
@@ -27,6 +29,8 @@ class Seeds:
     job: tuple[str, ...]
     artifact: tuple[str, ...]
     key: tuple[str, ...]
+    population: tuple[str, ...]
+    round: tuple[str, ...]
 
 
 def seed(service: FastAPI, folder: Path, tenant: str = "default") -> Seeds:
@@ -40,7 +44,11 @@ def seed(service: FastAPI, folder: Path, tenant: str = "default") -> Seeds:
             ("receipt", "receipt.json", "application/json"),
         )
     ]
-    return Seeds((dataset,), tuple(jobs.values()), tuple(artifacts), (seed_key(service, tenant),))
+    population = seed_population(service, tenant)
+    rounds = (seed_round(service, population, tenant),)
+    return Seeds(
+        (dataset,), tuple(jobs.values()), tuple(artifacts), (seed_key(service, tenant),), (population,), rounds
+    )
 
 
 def seed_dataset(service: FastAPI, folder: Path, tenant: str = "default") -> str:
@@ -122,3 +130,45 @@ def seed_key(service: FastAPI, tenant: str = "default") -> str:
     """A viewer's key."""
     with service.state.database.session() as session:
         return add_key(session, "seed", "viewer", tenant, new_secret(), made_by=None).id
+
+
+def seed_population(service: FastAPI, tenant: str = "default") -> str:
+    """A federation of a thousand clients, with its account."""
+    now = datetime.now(UTC)
+    population = Population(
+        id=new_id("pop"),
+        tenant=tenant,
+        name=f"wards of {tenant}",
+        clients=1_000,
+        unit="client",
+        min_clients=10,
+        expected_clients=20,
+        created_at=now,
+    )
+    account = PrivacyAccount(
+        id=new_id("pac"), tenant=tenant, subject=population.id, epsilon=8.0, delta=1e-5, order=5.0, created_at=now
+    )
+    with service.state.database.session() as session:
+        session.add_all([population, account])
+    return population.id
+
+
+def seed_round(service: FastAPI, population: str, tenant: str = "default") -> str:
+    """A round of the population that takes updates."""
+    one = FederationRound(
+        id=new_id("rnd"),
+        tenant=tenant,
+        population_id=population,
+        format="delta",
+        clip_norm=0.5,
+        noise_multiplier=1.0,
+        delta=1e-5,
+        expected_clients=20,
+        sampling_rate=1.0,
+        secret="00" * 32,
+        state=OPEN,
+        created_at=datetime.now(UTC),
+    )
+    with service.state.database.session() as session:
+        session.add(one)
+    return one.id

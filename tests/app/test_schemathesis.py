@@ -25,7 +25,7 @@ from app.jobs.states import State
 from app.main import ROUTERS, create_app
 from app.openapi import document
 from app.settings import Settings
-from tests.app.seeds import seed_artifact, seed_dataset, seed_job, seed_key
+from tests.app.seeds import seed_artifact, seed_dataset, seed_job, seed_key, seed_population, seed_round
 
 load_all_checks()
 NAMES = (
@@ -80,6 +80,8 @@ def things(service: FastAPI, tmp_path_factory: pytest.TempPathFactory) -> Callab
     model = seed_artifact(service, folder, "default", done, "model", "model.zip", "application/zip")
     seed_artifact(service, folder, "default", done, "receipt", "receipt.json", "application/json")
 
+    population = seed_population(service)
+
     def job(operation: str) -> str:
         if operation.startswith("GET"):
             return done
@@ -92,6 +94,9 @@ def things(service: FastAPI, tmp_path_factory: pytest.TempPathFactory) -> Callab
         "model_id": lambda _: model,
         "key_id": lambda _: seed_key(service),
         "choice": lambda _: "length_bucketing",
+        "population_id": lambda _: population,
+        "round_id": lambda _: seed_round(service, population),
+        "client": lambda _: "client-1",
     }
     return lambda name, operation: kinds[name](operation)
 

@@ -24,12 +24,24 @@ from tests.app.seeds import Seeds, seed
 Clients = Callable[..., TestClient]
 # Which of the tenant's things each path parameter names.
 OWNED = {"dataset_id": "dataset", "job_id": "job", "artifact_id": "artifact", "model_id": "artifact", "key_id": "key"}
+OWNED |= {"population_id": "population", "round_id": "round"}
+# Parameters that name nothing of the service's.
+NAMES = {"client": "client-1"}
+# What a route with an owned thing in its path wants beside it.
+SENT: dict[str, dict[str, Any]] = {
+    "/v1/privacy/budgets/{dataset_id}": {"json": {"epsilon": 1.0, "delta": 1e-9}},
+}
 # Routes whose parameters name what everybody may see.
 PUBLIC = {"/v1/instructions/{choice}": "/v1/instructions/1"}
 # A body a POST without a path parameter that reaches for `dataset`, or for the tenant itself, and what it gets.
 BODIES: dict[str, tuple[int, Callable[[str], dict[str, Any]]]] = {
     "/v1/datasets": (422, lambda _: {"data": {"task": "text_classification"}, "files": {"other": ("a", b"a")}}),
     "/v1/jobs": (422, lambda dataset: {"json": {"task": "text_classification", "dataset": dataset}}),
+    "/v1/populations": (422, lambda _: {"json": {"clients": 0, "budget": {"epsilon": 1.0, "delta": 1e-5}}}),
+    "/v1/rounds": (
+        404,
+        lambda it: {"json": {"population": it, "clip_norm": 1.0, "noise_multiplier": 1.0, "expected_clients": 20}},
+    ),
     "/v1/keys": (403, lambda _: {"json": {"name": "mine", "tenant": "default"}}),
 }
 UNDOCUMENTED = {"/openapi.json", "/docs", "/docs/oauth2-redirect"}
@@ -48,6 +60,8 @@ def parameters(path: str) -> list[str]:
 
 def addresses(path: str, seeds: Seeds) -> Iterator[tuple[str, str]]:
     """The path with each of the tenant's ids, and with ids that never were."""
+    for name, fixed in NAMES.items():
+        path = path.replace(f"{{{name}}}", fixed)
     names = parameters(path)
     for ids in itertools.product(*(getattr(seeds, OWNED[name]) for name in names)):
         real = path
@@ -91,7 +105,7 @@ def test_the_document_has_every_route(service: FastAPI) -> None:
     served = {route.path_format for route in routes if isinstance(route, Route)}
     assert documented <= served
     assert served - documented == UNDOCUMENTED
-    unmapped = {name for path in documented - set(PUBLIC) for name in parameters(path)} - set(OWNED)
+    unmapped = {name for path in documented - set(PUBLIC) for name in parameters(path)} - {*OWNED, *NAMES}
     assert not unmapped, f"say in OWNED or PUBLIC what {unmapped} name"
 
 
@@ -106,9 +120,12 @@ def test_a_stranger_meets_nothing_of_another_tenant(service: FastAPI, stranger: 
             assert stranger.request(method, PUBLIC[path]).status_code == 200
         elif parameters(path):
             for real, never in addresses(path, seeds):
-                answer = stranger.request(method, real)
+                answer = stranger.request(method, real, **SENT.get(path, {}))
                 assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), (method, real)
-                assert as_unknown(telling(answer)) == telling(stranger.request(method, never)), (method, real)
+                assert as_unknown(telling(answer)) == telling(stranger.request(method, never, **SENT.get(path, {}))), (
+                    method,
+                    real,
+                )
         elif method == "GET":
             assert telling(stranger.get(path)) == empty[path], path
         else:
