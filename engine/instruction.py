@@ -41,6 +41,8 @@ TEXT_TASKS = frozenset({"text_classification", "causal_lm", "text_image_pairs"})
 TRAINS: frozenset[str] = frozenset({"train"})
 COMPRESSES: frozenset[str] = TRAINS | {"compress"}
 AUDITS: frozenset[str] = COMPRESSES | {"evaluate"}
+# Facts of a run in which few weights learn: they take ten times the rate of a whole model.
+FEW_WEIGHTS = frozenset({"adapters", "few_weights"})
 
 
 @dataclass(frozen=True)

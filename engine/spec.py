@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from engine.accounting import PrivacyBudget
 from engine.catalogue import AnyInstruction, resolve_choice
 from engine.evaluate import METRICS
+from engine.instruction import FEW_WEIGHTS
 from engine.tasks import TASKS
 
 TaskName: TypeAlias = Literal["text_classification", "causal_lm", "image_classification", "text_image_pairs"]
@@ -48,7 +49,7 @@ class Splits(BaseModel):
 
 
 class Training(BaseModel):
-    """The loop's own numbers. `learning_rate` None: 1e-4 for a pretrained base, 1e-3 from scratch and for adapters."""
+    """The loop's own numbers. `learning_rate` None: 1e-4 for a pretrained base, else 1e-3; tenfold for few weights."""
 
     model_config = _FROZEN
 
@@ -63,9 +64,9 @@ class Training(BaseModel):
     optimizer: Literal["adamw"] = "adamw"
     keep: Literal["last", "best"] = "last"
 
-    def rate(self, pretrained: bool, adapters: bool = False) -> float:
+    def rate(self, pretrained: bool, few: bool = False) -> float:
         """The base learning rate."""
-        return self.learning_rate or (1e-4 if pretrained else 1e-3) * (10 if adapters else 1)
+        return self.learning_rate or (1e-4 if pretrained else 1e-3) * (10 if few else 1)
 
 
 class Limits(BaseModel):
@@ -203,7 +204,7 @@ class Spec(BaseModel):
         filled = self.model_dump(mode="json", include=_SPEC_FIELDS)
         filled["model"] = self.base_model
         filled["training"]["learning_rate"] = self.training.rate(
-            pretrained, any("adapters" in one.provides for one in self.instructions)
+            pretrained, any(FEW_WEIGHTS & one.provides for one in self.instructions)
         )
         return filled
 

@@ -83,8 +83,9 @@ class DpSgd(Instruction):
 
     @property
     def provides(self) -> frozenset[str]:
-        """The guarantee, and gradients that are one example's each."""
-        return frozenset({PRIVATE, "per_example_gradients"})
+        """The guarantee, gradients that are one example's each, and perhaps a part of the model that learns."""
+        facts = frozenset({PRIVATE, "per_example_gradients"})
+        return facts if self.scope == "full" else facts | {"few_weights"}
 
     @property
     def after(self) -> frozenset[str]:
@@ -187,8 +188,7 @@ class DpSgd(Instruction):
             fault = Fault(f"/instructions/{_index(self, run.spec)}", "no_own_gradients", error.detail, error.remedy)
             raise InvalidPlan([fault]) from error
         if run.clock.step:
-            left = _journal(run).left(terms.plan)
-            run.clock.total = min(run.clock.total, run.clock.step + left)
+            run.clock.total = min(run.clock.total, run.clock.step + _journal(run).left(terms.plan))
         return model
 
     def total_steps(self, run: Run) -> int:

@@ -425,3 +425,11 @@ def test_a_layer_without_own_gradients_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(run.task, "build", with_batch_norm)
     with pytest.raises(InvalidPlan, match="mixer is batch norm"):
         begin(run, None)
+
+
+@pytest.mark.parametrize(("scope", "rate"), [(None, 1e-3), ("head", 1e-3), ("full", 1e-4)])
+def test_a_head_learns_at_ten_times_the_rate_of_a_whole_model(tmp_path: Path, scope: str | None, rate: float) -> None:
+    run = text_run(tmp_path, [_choice(scope=scope)], batch_size=32, learning_rate=None)
+    begin(run, None)
+    assert run.optimizer.param_groups[0]["initial_lr"] == pytest.approx(rate)
+    assert run.spec.resolved(pretrained=True)["training"]["learning_rate"] == pytest.approx(rate)
