@@ -75,7 +75,7 @@ def tiny_texts(count: int, seed: int = 0) -> tuple[list[str], list[int]]:
 def tiny_text_rows(count: int, seed: int = 0) -> Rows:
     """Rows of texts: of ten, eight train, one valid, one test."""
     texts, labels = tiny_texts(count, seed)
-    return _rows(texts, [text.encode() for text in texts], labels)
+    return rows_of(texts, [text.encode() for text in texts], labels)
 
 
 def tiny_image_rows(count: int, seed: int = 0, size: int = 12, mode: str = "L") -> Rows:
@@ -83,7 +83,7 @@ def tiny_image_rows(count: int, seed: int = 0, size: int = 12, mode: str = "L") 
     drawn = np.random.default_rng(seed)
     labels = [i % 2 for i in range(count)]
     pictures = [_picture(drawn, label, size, mode) for label in labels]
-    return _rows(pictures, pictures, labels)
+    return rows_of(pictures, pictures, labels)
 
 
 def tiny_pair_rows(count: int, seed: int = 0, size: int = 12) -> Rows:
@@ -97,7 +97,7 @@ def tiny_pair_rows(count: int, seed: int = 0, size: int = 12) -> Rows:
         levels = [190 if colour & bit else 0 for bit in (1, 2, 4)]
         pixels[down * side : (down + 1) * side, right * side : (right + 1) * side] += levels
         pairs.append(Pair(f"{SHARED[colour]} {SHARED[8 + place]}", _png(pixels)))
-    return _rows(pairs, [content_of(one) for one in pairs], equal_numbers([one.text for one in pairs]))
+    return rows_of(pairs, [content_of(one) for one in pairs], equal_numbers([one.text for one in pairs]))
 
 
 def tiny_task(folder: Path, max_length: int = 32) -> TextClassification:
@@ -115,7 +115,8 @@ def tiny_pair_task(folder: Path, rows: Rows, max_length: int = 32) -> TextImageP
     return TextImagePairs.open(Base("pair-encoder", tiny_bert(folder).folder), (), rows, max_length)
 
 
-def _rows(payloads: Sequence[Payload], contents: Sequence[bytes], labels: Iterable[int]) -> Rows:
+def rows_of(payloads: Sequence[Payload], contents: Sequence[bytes], labels: Iterable[int]) -> Rows:
+    """Rows by code: of twenty, sixteen train, two valid, two test."""
     labels = list(labels)
     splits = ["valid" if i % 20 in (8, 9) else "test" if i % 20 in (18, 19) else "train" for i in range(len(labels))]
     return Rows(

@@ -1,8 +1,8 @@
 """Instruction 25. Knows no architecture: a repeated block is a list of modules of one class."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -10,13 +10,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from engine.dropout import cheap_draws
-from engine.errors import Fault, InvalidData
-from engine.instruction import Instruction
+from engine.errors import InvalidData
+from engine.instruction import TEXT_TASKS, Instruction
 from engine.ports import device_of
 from engine.run import Run
-
-if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
-    from engine.spec import Spec
 
 _BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 _PROBED_ROWS = 32
@@ -30,7 +27,7 @@ class ActivationCheckpointing(Instruction):
     backward pass runs outside of them. The non-reentrant form keeps gradients of frozen embeddings and composes with
     the precision contexts.
 
-    Refuses: pictures, since batch norm would update its statistics twice; a model without a repeated block; dp_sgd
+    Refuses: nets for pictures, since their batch norm would update its statistics twice; a model without a repeated block; dp_sgd
     (37), whose sums need the very activations that are forgotten.
 
     Effect: none on accuracy. `saved_activation_bytes` is what forward keeps of some training rows, and
@@ -42,6 +39,7 @@ class ActivationCheckpointing(Instruction):
     title = "Activation checkpointing"
     source = "Chen et al. 2016 (arXiv 1604.06174)"
     metric = "saved_activation_bytes"
+    tasks = TEXT_TASKS
     name: Literal["activation_checkpointing"] = "activation_checkpointing"
 
     every: int = Field(default=1, ge=1, le=16, description="every n-th block is checkpointed")
@@ -50,16 +48,6 @@ class ActivationCheckpointing(Instruction):
     def excludes(self) -> Mapping[str, str]:
         """Per-example gradients read what is forgotten here."""
         return {"per_example_gradients": "the clipped sum is formed from activations, which checkpointing forgets"}
-
-    def check(self, spec: "Spec", facts: frozenset[str]) -> Iterable[Fault]:
-        """Nets of this server for pictures are residual nets with batch norm."""
-        if spec.task == "image_classification":
-            yield Fault(
-                "",
-                "batch_norm",
-                "activation_checkpointing computes blocks twice, and batch norm would update its statistics twice",
-                "leave activation_checkpointing out; choose gradient_accumulation (24) to save memory",
-            )
 
     def model(self, run: Run, model: nn.Module) -> nn.Module:
         """Wrap every n-th repeated block without batch norm."""

@@ -1,0 +1,1 @@
+"""Instructions 13 to 18: more training examples out of those that are there."""
