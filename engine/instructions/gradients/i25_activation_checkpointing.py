@@ -27,8 +27,8 @@ class ActivationCheckpointing(Instruction):
     backward pass runs outside of them. The non-reentrant form keeps gradients of frozen embeddings and composes with
     the precision contexts.
 
-    Refuses: nets for pictures, since their batch norm would update its statistics twice; a model without a repeated block; dp_sgd
-    (37), whose sums need the very activations that are forgotten.
+    Refuses: nets for pictures, since their batch norm would update its statistics twice; a model without a repeated
+    block; dp_sgd (37), whose sums need the very activations that are forgotten.
 
     Effect: none on accuracy. `saved_activation_bytes` is what forward keeps of some training rows, and
     `saved_activation_bytes_without` what it would keep; a step costs about a third more time.
