@@ -37,9 +37,13 @@ def compress_model(spec: CompressFile, folder: Path, sink: Sink, *, job: str | N
     parent = open_parent(spec.parent, opened)
     run_spec = spec.run_spec("compress", parent.spec)
     faults = derived_faults(spec, parent.spec, parent.facts)
+    try:
+        plan = Plan.of(run_spec)
+    except InvalidPlan as error:
+        raise InvalidPlan([*faults, *error.faults]) from error
     if faults:
         raise InvalidPlan(faults)
-    run = Run(run_spec, Plan.of(run_spec), sink)
+    run = Run(run_spec, plan, sink)
     tested = parent.sources()
     given = [(Source.open(Path(spec.dataset)), "")] if spec.dataset is not None else []
     parts = _parts(parent, tested, given)

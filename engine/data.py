@@ -231,7 +231,7 @@ class Encoded(OnRead[Example]):
 class Data:
     """The rows of a run by split, and their examples; `train` after `training_records`, long rows in parts.
 
-    `left_out`: training rows of which no part teaches anything.
+    `left_out`: training rows of which no part teaches anything; `taught`: (n, k), a teacher's answers on `train`.
     """
 
     train: Rows
@@ -240,6 +240,7 @@ class Data:
     task: Task
     examples: dict[str, Sequence[Example]] = field(init=False)
     left_out: int = field(init=False, default=0)
+    taught: npt.NDArray[np.float32] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.examples = {name: Encoded(self.task, self.rows(name)) for name in SPLITS}
@@ -263,7 +264,7 @@ class Data:
         return "train" if len(self.train) else "test"
 
     def sample_payloads(self) -> list[Payload]:
-        """The shortest and the longest of the first 64 payloads to trace with: what an export is made and checked by."""
+        """Shortest and longest of the first 64 payloads to trace with: what an export is made and checked by."""
         payloads = self.rows(self.traced).payloads
         first = [payloads[i] for i in range(min(64, len(payloads)))]
         return [min(first, key=size_of), max(first, key=size_of)]

@@ -124,6 +124,22 @@ class Cutting(Protocol):
         """The parts that teach something, and which example, (n,), each is of; in order."""
 
 
+@runtime_checkable
+class Trimming(Protocol):
+    """A task whose vocabulary can be made smaller."""
+
+    tokenizer: Any
+    """As `engine.vocabulary` reads it: of the library tokenizers."""
+    config: Any
+    """The configuration that models are built from."""
+
+    def tokens(self, text: str) -> Sequence[str]:
+        """A text as the model reads it, token by token."""
+
+    def trim(self, kept: Sequence[int]) -> None:
+        """Keep these ids alone, in tokenizer and configuration."""
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Where a model's first parameter lies."""
     return next(model.parameters()).device

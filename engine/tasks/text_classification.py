@@ -19,6 +19,7 @@ from engine.models import Base
 from engine.ports import Batch, Cost, Example, Payload, Samples
 from engine.rows import Rows
 from engine.tasks.classification import Classification
+from engine.vocabulary import numbers, renumber, trimmed
 
 
 class _Exportable(nn.Module):
@@ -100,6 +101,19 @@ class TextClassification(Classification):
             np.array(encoding.ids, dtype=np.int32)
             for encoding in self.tokenizer.encode_batch_fast([str(text) for text in payloads])
         ]
+
+    def tokens(self, text: str) -> Sequence[str]:
+        """The text's tokens with the special ones, cut at `max_length`."""
+        found: list[str] = self.tokenizer.encode(text).tokens
+        return found
+
+    def trim(self, kept: Sequence[int]) -> None:
+        """Keep these ids alone, numbered anew in their order."""
+        self.tokenizer = trimmed(self.tokenizer, kept)
+        self.tokenizer.enable_truncation(self.max_length)
+        self.tokenizer.no_padding()
+        renumber(self.config, numbers(kept))
+        self.pad = int(self.config.pad_token_id or 0)
 
     def lengths(self, examples: Sequence[Example]) -> npt.NDArray[np.int64]:
         """Tokens an example, (n,)."""

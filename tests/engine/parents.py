@@ -38,6 +38,7 @@ def text_parent(folder: Path, instructions: Sequence[Any] = (), **more: Any) -> 
 
 def image_parent(folder: Path, instructions: Sequence[Any] = ()) -> dict[str, Any]:
     """A trained picture model."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = write_rows(tiny_image_rows(120), folder / "ds_parent.parquet", "image_classification")
     task = {"task": "image_classification", "training": {**TRAINING, "epochs": 3}}
     return _parent(folder, {**task, "dataset": str(path), "instructions": list(instructions)})
