@@ -329,7 +329,7 @@ def test_the_cost_is_read_off_the_configuration(tmp_path: Path) -> None:
     assert cost.activation_bytes > 0
 
 
-def test_packed_positions_and_an_additive_mask_reach_the_model(task: CausalLM) -> None:
+def test_packed_documents_cost_what_each_costs_alone(task: CausalLM) -> None:
     model = task.build().eval()
     first, second = task.encode([SENTENCES[0][:14], SENTENCES[1][:14]])
     packed: Batch = {

@@ -260,3 +260,9 @@ def test_long_and_short_rows_give_the_same_answers_read_back(done: tuple[Path, d
     texts = ["Go.", " ".join(SENTENCES), SENTENCES[0]]
     together, alone = reader.answers(texts), [reader.answers([text])[0] for text in texts]
     np.testing.assert_allclose(together, np.stack(alone), rtol=1e-5)
+
+
+def test_a_raw_row_goes_through_the_steps_of_the_package(done: tuple[Path, dict[str, Any], Listed]) -> None:
+    reader = LanguageReader(done[0] / "package")
+    raw, clean = reader.answers(["The\u200b tide   comes in.", "The tide comes in."])
+    np.testing.assert_array_equal(raw, clean)
