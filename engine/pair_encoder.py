@@ -84,7 +84,7 @@ class PairEncoder(nn.Module):
         self.vision_model = ResNetModel(config.vision_config)
         self.text_projection = _text_projection(config.text_config.hidden_size, config.dimension)
         self.visual_hidden = nn.Sequential(
-            nn.Dropout(_DROPOUT), nn.Linear(config.vision_config.hidden_sizes[-1], _HIDDEN), nn.ReLU()
+            nn.Dropout(_DROPOUT), nn.Linear(list(config.vision_config.hidden_sizes or ())[-1], _HIDDEN), nn.ReLU()
         )
         self.visual_projection = nn.Linear(_HIDDEN, config.dimension, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(FIRST_LOG_SCALE))

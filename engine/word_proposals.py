@@ -135,7 +135,7 @@ class Meaning:
 
     def words(self) -> NearestWords:
         """The nearest words in this model's table."""
-        table = self._model.get_input_embeddings().weight  # type: ignore[operator,union-attr]  # of transformers models
+        table = self._model.get_input_embeddings().weight  # type: ignore[operator]  # of transformers models
         return NearestWords(self._tokenizer.backend_tokenizer, table)
 
     @torch.no_grad()

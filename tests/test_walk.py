@@ -199,6 +199,7 @@ def test_an_image_job_agrees_with_a_strangers_code(client: httpx.Client, tmp_pat
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for number, (payload, label, split) in enumerate(zip(rows.payloads, rows.labels, rows.splits, strict=True)):
+            assert isinstance(payload, bytes)
             archive.writestr(f"{split}/{LABELS[int(label)]}/{number}.png", payload)
     dataset = uploaded(client, "pictures.zip", buffer.getvalue(), "image_classification")
     assert dataset["splits"] == {"train": 160, "valid": 20, "test": 20}
@@ -219,9 +220,8 @@ def test_an_image_job_agrees_with_a_strangers_code(client: httpx.Client, tmp_pat
     right = []
     for payload, label, split in zip(rows.payloads, rows.labels, rows.splits, strict=True):
         if split == "test":
-            pixels = np.asarray(
-                Image.open(io.BytesIO(bytes(payload, "latin1") if isinstance(payload, str) else payload))
-            )
+            assert isinstance(payload, bytes)
+            pixels = np.asarray(Image.open(io.BytesIO(payload)))
             values = (pixels[None, None].astype(np.float32) * np.float32(about["rescale_factor"]) - mean) / std
             right.append(
                 names[int(session.run(["logits"], {"pixel_values": values})[0].argmax())] == LABELS[int(label)]

@@ -151,7 +151,7 @@ def _open_round(request: Request, identity: Identity, round_id: str, client: str
 def _take(
     request: Request, identity: Identity, one: FederationRound, client: str, file: Path, received: Received
 ) -> Response:
-    told = {"object": "update", "round": one.id, "client": client}
+    told: dict[str, Any] = {"object": "update", "round": one.id, "client": client}
     told |= {"sha256": received.sha256, "size_bytes": received.size_bytes}
     with database(request).reading() as session:
         if not updates.is_new(session, one, client, received.sha256):

@@ -1,5 +1,6 @@
 """Populations and rounds as they stand in requests and answers. Nothing here tells how many clients took part."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -113,7 +114,7 @@ class RoundCreate(BaseModel):
 
 
 def _fault(code: str, detail: str, remedy: str) -> PydanticCustomError:
-    return PydanticCustomError(code, detail, {"remedy": remedy})  # type: ignore[arg-type]  # wants literal strings
+    return PydanticCustomError(code, detail, {"remedy": remedy})
 
 
 class RoundShown(BaseModel):
@@ -159,7 +160,7 @@ class CohortShown(BaseModel):
 
 
 def population_json(
-    population: Population, budget: dict[str, float], spent: float | None, left: float
+    population: Population, budget: Mapping[str, float | None], spent: float | None, left: float
 ) -> dict[str, Any]:
     """A population as it stands in answers."""
     return {

@@ -3,9 +3,10 @@
 Every reservation, budget and placing of rows of one tenant happens one at a time (`repository.lock`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
@@ -22,6 +23,7 @@ from app.privacy.schemas import BudgetPut
 from app.privacy.settlement import ensure_account
 from engine.accounting import best_order, default_delta, planned
 from engine.errors import Fault
+from engine.instruction import Instruction
 from engine.spec import Spec
 
 CODE = "budget_exhausted"
@@ -56,8 +58,8 @@ def spending(spec: Spec, train: Dataset, rows: Mapping[str, int]) -> Spending | 
     share = rows.get("train", train.rows) / max(1, train.rows)
     nominal = round((train.nominal_rows or train.rows) * share)
     if by_client:
-        nominal = next((one.clients for one in private if getattr(one, "clients", None)), None) or train.groups or 1
-    given = next((one.delta for one in private if getattr(one, "delta", None)), None)
+        nominal = _asked(private, "clients") or train.groups or 1
+    given = _asked(private, "delta")
     events = tuple(planned(spec, nominal))
     return Spending("client" if by_client else "record", nominal, given or default_delta(nominal), events)
 
@@ -173,3 +175,8 @@ def _refuse_open(session: Session, tenant: str, subject: str, dataset_ids: Seque
         some = ", ".join(sorted(open_jobs)[:10])
         detail = f"{len(open_jobs)} jobs without privacy are about to read these rows: {some}"
         raise Conflict(detail, code="dataset_in_use", remedy="cancel them, or wait for their end")
+
+
+def _asked(private: Iterable[Instruction], name: str) -> Any:
+    """The first number of this name that a choice gives, or None: not every instruction has such a parameter."""
+    return next((value for one in private if (value := getattr(one, name, None))), None)

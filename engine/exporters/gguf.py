@@ -117,8 +117,8 @@ def _tokens(writer: Any, library: Any, tokenizer: Any, size: int) -> None:
     writer.add_token_types(types)
     writer.add_token_merges([one if isinstance(one, str) else " ".join(one) for one in merges])
     for name in _SPECIAL_IDS:
-        if (number := getattr(tokenizer, f"{name}_token_id", None)) is not None:
-            getattr(writer, f"add_{name}_token_id")(int(number))
+        if (special_id := getattr(tokenizer, f"{name}_token_id", None)) is not None:
+            getattr(writer, f"add_{name}_token_id")(int(special_id))
     if tokenizer.chat_template:
         writer.add_chat_template(tokenizer.chat_template)
 

@@ -93,7 +93,8 @@ class TextClassification(Classification):
 
     def _own_config(self) -> PretrainedConfig:
         """A copy for each model: a pruned one changes its own."""
-        return copy.deepcopy(self.config)
+        own: PretrainedConfig = copy.deepcopy(self.config)
+        return own
 
     def encode(self, payloads: Sequence[Payload]) -> list[Example]:
         """Token ids with the special tokens, cut at `max_length`: (length,) int32."""

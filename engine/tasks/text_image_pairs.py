@@ -63,7 +63,7 @@ class TextImagePairs(Retrieval):
         self.pretrained = base.pretrained
         self.pictures = pictures
         self.config = _config(self.folder, pictures.channels)
-        text = self.config.text_config
+        text: Any = self.config.text_config
         self.max_length = min(max_length, int(text.max_position_embeddings))
         self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         self.tokenizer.enable_truncation(self.max_length)
@@ -99,7 +99,8 @@ class TextImagePairs(Retrieval):
         with torch.device("meta"):
             if isinstance(config, CLIPConfig):
                 clip = CLIPModel(config)
-                patches = (config.vision_config.image_size // config.vision_config.patch_size) ** 2 + 1
+                vision: Any = config.vision_config
+                patches = (vision.image_size // vision.patch_size) ** 2 + 1
                 seen = 2.0 * _multiplied(clip.vision_model) * patches
                 read = 2.0 * _multiplied(clip.text_model) * tokens
                 return Cost(_weights(clip), read + seen, int((read + seen) / 100))
@@ -216,7 +217,7 @@ def _folder(base: Base) -> Path:
 def _vision(channels: int) -> ResNetConfig:
     """resnet-small with one block a stage: two took twice as long and found less (emoji, 4 seeds: .54 to .57)."""
     config = resnet_config("resnet-small", channels)
-    config.depths = [1] * len(config.depths)
+    config.depths = [1 for _ in config.depths or ()]
     return config
 
 

@@ -10,6 +10,7 @@ import pytest
 from client.artifact import Package
 from engine.errors import InvalidData, InvalidPlan, LimitMissed
 from engine.events import FileWritten, Finished, PhaseStarted
+from engine.ports import text_of
 from engine.rows import Rows
 from tests.engine.parents import receipt_of, run_job, text_parent
 from tests.engine.tiny import LABELS, tiny_image_rows, tiny_text_rows, write_rows
@@ -64,7 +65,7 @@ def test_its_own_test_rows_give_the_score_of_the_training(parent: Json, folder: 
 
 def test_all_rows_of_a_data_set_go_through_what_the_package_replays(parent: Json, folder: Path) -> None:
     plain = tiny_text_rows(60, seed=9)
-    texts = [f"  {text.replace(' ', '   ')}\u200b " for text in plain.payloads]
+    texts = [f"  {text_of(one).replace(' ', '   ')}\u200b " for one in plain.payloads]
     rows = Rows(texts, plain.ids, plain.labels, plain.splits, None, plain.shards)
     path = write_rows(rows, folder / "ds_others.parquet", "text_classification")
     receipt = evaluated(parent, folder / "others", dataset=str(path))

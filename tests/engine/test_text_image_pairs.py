@@ -16,7 +16,7 @@ from engine.data import Source
 from engine.deliver import deliver
 from engine.errors import InvalidData
 from engine.evaluate import METRICS
-from engine.events import Listed
+from engine.events import Listed, StepDone
 from engine.export import export_onnx, file_answers, session_of
 from engine.inference import eager_answers
 from engine.models import Base
@@ -280,6 +280,7 @@ def test_a_cost_is_told_without_weights(base: str, tmp_path: Path) -> None:
 def test_the_sink_hears_of_recall(tmp_path: Path) -> None:
     run = trained(tiny_pair_run(tmp_path), tmp_path)
     assert isinstance(run.sink, Listed)
-    told = [event.values["valid_score"] for event in run.sink.events if "valid_score" in getattr(event, "values", {})]
+    steps = [event.values for event in run.sink.events if isinstance(event, StepDone)]
+    told = [values["valid_score"] for values in steps if "valid_score" in values]
     assert len(told) == 1
     assert 0 <= told[0] <= 1

@@ -115,7 +115,8 @@ def test_our_containers_may_change_nothing_but_their_data(services: dict[str, di
     for name in OWN:
         assert services[name]["read_only"] is True
         assert services[name]["cap_drop"] == ["ALL"]
-        assert all(mount.startswith(("models:", "keys:", f"{name}-data:")) for mount in services[name].get("volumes", []))
+        mounts = services[name].get("volumes", [])
+        assert all(mount.startswith(("models:", "keys:", f"{name}-data:")) for mount in mounts)
 
 
 def test_images_are_pinned(services: dict[str, dict[str, Any]], root: Path) -> None:

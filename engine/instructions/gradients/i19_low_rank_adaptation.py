@@ -101,7 +101,7 @@ class LowRankAdaptation(Instruction):
         """Merge, and let every weight learn again."""
         before = _probe(run, model)
         if self.keep_adapter:
-            config = model.peft_config["default"].to_dict()  # type: ignore[index,union-attr,operator]  # PEFT's model
+            config = model.peft_config["default"].to_dict()  # type: ignore[index,union-attr]  # PEFT's model
             weights = {
                 name: one.detach().cpu().clone() for name, one in peft().get_peft_model_state_dict(model).items()
             }

@@ -69,7 +69,7 @@ def _by_loops(one: MultimodalAlignment, text: Tensor, image: Tensor, scale: floa
 )
 def test_the_loss_is_what_loops_give(weights: tuple[float, float, float, float], tmp_path: Path) -> None:
     names = ("text_weight", "image_weight", "alignment_weight", "uniformity_weight")
-    one = MultimodalAlignment(**dict(zip(names, weights, strict=True)))
+    one = MultimodalAlignment.model_validate(dict(zip(names, weights, strict=True)))
     drawn = torch.Generator().manual_seed(3)
     points = [torch.randn(4, 3, generator=drawn, dtype=torch.float64) for _ in range(2)]
     sides = [torch.nn.functional.normalize(one, dim=1) for one in points]
