@@ -24,7 +24,7 @@ from engine.kinds import EvaluateFile
 from engine.limits import refuse_missed
 from engine.parent import Opened, open_parent, save_reference, testing, told
 from engine.plan import Plan
-from engine.ports import Answers, Payload
+from engine.ports import Answers, Payload, text_of, with_text
 from engine.randomness import settle_sums
 from engine.receipt import Evidence, build, sections
 from engine.rows import Rows
@@ -88,7 +88,7 @@ def _prepared(rows: Rows, parent: Opened) -> Rows:
     steps = parent.preprocess
 
     def change(payload: Payload) -> Payload:
-        return replay(steps, payload) if isinstance(payload, str) else payload
+        return payload if isinstance(payload, bytes) else with_text(payload, replay(steps, text_of(payload)))
 
     return rows.map(change) if steps else rows
 

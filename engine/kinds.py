@@ -33,6 +33,7 @@ class Derived(BaseModel):
     metric: MetricName | None = Field(default=None, description="null: the metric that the model was trained by.")
     limits: Limits = Limits()
     include_inputs: bool = Field(default=False, strict=True)
+    dataset: str | None = Field(default=None, min_length=1, strict=True)
 
     def changes(self) -> dict[str, Any]:
         """Fields of the parent's spec that this job puts its own in the place of."""
@@ -213,6 +214,9 @@ def derived_faults(body: Derived, parent: Spec, facts: frozenset[str]) -> list[F
     if body.task is not None and body.task != parent.task:
         detail = f"the model serves {parent.task}, not {body.task}"
         faults.append(Fault("/task", "wrong_task", detail, f"send {parent.task}, or leave task out"))
+    if body.include_inputs and "differential_privacy" in facts and body.dataset is None:
+        detail = "the rows that the model was trained on privately may not stand in a receipt"
+        faults.append(Fault("/include_inputs", "excluded", detail, "leave it out, or name another data set"))
     if isinstance(body, Compress):
         faults += _compress_faults(body, facts)
     return faults

@@ -54,7 +54,9 @@ def find(session: Session, tenant: str, model: str, *, hold: bool = False) -> Tr
     if not files.keys() >= set(NEEDED):
         remedy = "wait until it has succeeded" if job.finished_at is None else "name a job that trained a model"
         return _fault("no_model", f"{job.id} is {job.state} and has left no model", remedy)
-    spec = job.spec if job.kind == "train" else job.spec["parent"]["spec"]
+    spec = job.spec if job.kind == "train" else job.spec.get("parent", {}).get("spec")
+    if spec is None:
+        return _fault("no_model", f"{job.id} has trained no model", "name a job that trained a model")
     return TrainedModel(job.id, spec, files["model"], files["checkpoint"], frozenset(files))
 
 
