@@ -43,8 +43,6 @@ from app.jobs.straight import Straight
 from app.jobs.streaming import stream
 from app.jobs.watching import Watch
 from app.paging import Page, paged
-from app.privacy import service as privacy
-from app.privacy.composition import Spending
 from app.schemas import ListOf
 from engine.spec import Kind, TaskName
 
@@ -81,7 +79,9 @@ async def create(
         base = look_at_base(body, models_dir)
     else:
         base = await run_in_threadpool(look_at_base, body, models_dir)
-    spending = await run_in_threadpool(_spending, request, identity, body) if private.is_private(body) else None
+    spending = None
+    if private.is_private(body):
+        spending = await run_in_threadpool(private.plan_apart, database(request), identity.tenant, body)
     intake: Intake = request.app.state.intake
     return await intake.take(Submit(identity, once, body, base, partial(_accepted, request), spending))
 
@@ -100,11 +100,6 @@ router.routes.append(
 )
 
 
-def _spending(request: Request, identity: Identity, body: AnyCreate) -> Spending | None:
-    with database(request).reading() as session:
-        return private.plan(session, identity.tenant, body)
-
-
 def _dry_run(request: Request, identity: Identity, once: Once, body: AnyCreate | Unfit) -> Response:
     with database(request).reading() as session:
         if first := once.replay(session, identity.tenant):
@@ -114,10 +109,7 @@ def _dry_run(request: Request, identity: Identity, once: Once, body: AnyCreate |
         if isinstance(body, Unfit):
             raise refusal(lookups, identity.tenant, body, models_dir)
         checked = check(lookups, identity.tenant, body, look_at_base(body, models_dir))
-        spending = private.plan(session, identity.tenant, body)
-        if spending is not None:
-            subject = private.subject(lookups.dataset, identity.tenant, body)
-            privacy.check(session, identity.tenant, subject, spending)
+        spending = private.admitted(session, lookups.dataset, identity.tenant, body)
     return answer(request, service.dry_run(checked, spending))
 
 

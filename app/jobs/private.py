@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from app.database import Database
 from app.datasets import repository as datasets
 from app.errors import Conflict, Invalid
 from app.jobs.checked import FindDataset, invalid, rows_of
@@ -46,6 +47,20 @@ def plan(session: Session, tenant: str, body: AnyCreate) -> Spending | None:
         # The answer of now may be another one then, and a repeat of a request gets its first answer.
         with suppress(Conflict):
             privacy.check(session, tenant, train.lineage, spending)
+    return spending
+
+
+def plan_apart(database: Database, tenant: str, body: AnyCreate) -> Spending | None:
+    """The same, in a transaction of its own; raises what `plan` raises."""
+    with database.reading() as session:
+        return plan(session, tenant, body)
+
+
+def admitted(session: Session, find: FindDataset, tenant: str, body: AnyCreate) -> Spending | None:
+    """What a job plans to spend, if it may; raises what `plan` and `privacy.check` raise."""
+    spending = plan(session, tenant, body)
+    if spending is not None:
+        privacy.check(session, tenant, subject(find, tenant, body), spending)
     return spending
 
 

@@ -14,10 +14,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
 from app.database import database_now
-from app.jobs import files
+from app.jobs import endings
 from app.jobs.models import Document, Job, JobEvent, MetricPoint
 from app.jobs.states import CLAIM, LEASED, OPEN, TERMINAL, Move, Mover, State
-from app.privacy import settlement
 
 _UNSYNCHRONIZED = {"synchronize_session": False, "populate_existing": True}
 
@@ -119,14 +118,9 @@ def move(
         .values(written | dict(values or {}))
         .returning(Job)
     )
-    job = session.scalars(statement, execution_options=_UNSYNCHRONIZED).one_or_none()
-    if job is not None:
+    if (job := session.scalars(statement, execution_options=_UNSYNCHRONIZED).one_or_none()) is not None:
         _tell_state(session, job, kind.mover, told or {})
-        if kind.mover is Mover.RESCUE:
-            settlement.lose(session, job_id)
-        if kind.target in TERMINAL:
-            settlement.settle(session, job_id)
-            files.drop(session, job_id)
+        endings.follow(session, job_id, kind)
     return job
 
 
