@@ -6,6 +6,7 @@ rows and on attacks that succeed against this very file. How a detector answers 
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -183,15 +184,13 @@ def tested(run: Run, exported: Exported, eager: nn.Module, detector: Detector, s
     return replace(detector, measured=measured)
 
 
-def write_detector(detector: Detector, *folders: Path) -> None:
-    """detector.json and detector.safetensors, in each folder."""
+def write_detector(detector: Detector, folder: Path) -> None:
+    """detector.json and detector.safetensors."""
     arrays = {name: np.ascontiguousarray(one) for name, one in sorted(detector.arrays().items())}
     content = save(arrays)
     about = detector.about(hashlib.sha256(content).hexdigest())
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / TENSORS).write_bytes(content)
-        (folder / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
+    (folder / TENSORS).write_bytes(content)
+    (folder / ABOUT).write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
 def effects(measured: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -205,7 +204,19 @@ def effects(measured: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def ship(package: Package, detector: Detector) -> dict[str, Any]:
-    """Write the detector into the package and into a folder beside it; what an instruction remembers of it."""
-    folder = package.folder.parent / "detector"
-    write_detector(detector, package.folder, folder)
-    return {"folder": str(folder), "measured": list(detector.measured), "rows": detector.calibration.rows}
+    """Write the detector into the package; what an instruction remembers of it."""
+    write_detector(detector, package.folder)
+    return {
+        "package": str(package.folder),
+        "measured": list(detector.measured),
+        "rows": detector.calibration.rows,
+    }
+
+
+def by_itself(shipped: Mapping[str, Any], folder: Path) -> dict[str, Path]:
+    """The detector's files once more, as an artifact of their own; nothing where none was shipped."""
+    if "package" not in shipped:
+        return {}
+    for name in (ABOUT, TENSORS):
+        shutil.copyfile(Path(shipped["package"]) / name, folder / name)
+    return {"detector": folder}

@@ -15,6 +15,7 @@ from engine.conformal import (
     MODES,
     SERVED,
     as_package,
+    by_itself,
     calibrated,
     count_tokens,
     drawn_payloads,
@@ -145,5 +146,4 @@ class AttentionDetection(Instruction):
 
     def artifacts(self, run: Run, folder: Path) -> Mapping[str, Path]:
         """The detector by itself."""
-        state = run.state(self.name)
-        return {"detector": Path(state["folder"])} if state else {}
+        return by_itself(run.state(self.name), folder)

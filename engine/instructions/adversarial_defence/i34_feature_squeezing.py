@@ -14,6 +14,7 @@ from client.ngrams import NGrams
 from client.signals import Squeezers, Statistics
 from engine.conformal import (
     as_package,
+    by_itself,
     calibrated,
     count_tokens,
     drawn_payloads,
@@ -178,10 +179,9 @@ class FeatureSqueezing(Instruction):
         changed = {"rows_changed": float(state["rows_changed"])} if "rows_changed" in state else {}
         return {**changed, **effects(state.get("measured", []))}
 
-    def artifacts(self, run: Run) -> Mapping[str, Path]:
+    def artifacts(self, run: Run, folder: Path) -> Mapping[str, Path]:
         """The detector by itself."""
-        folder = run.state(self.name).get("folder")
-        return {} if folder is None else {"detector": Path(folder)}
+        return by_itself(run.state(self.name), folder)
 
     def preprocess(self, run: Run) -> Mapping[str, Any] | None:
         """The canonical form by name, with the version of its table; pictures have none."""
