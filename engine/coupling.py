@@ -5,6 +5,7 @@ of the norm behind it, of the next layer's inputs and of all that a residual add
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -52,6 +53,18 @@ def has_heads(module: nn.Module) -> bool:
     return isinstance(getattr(module, "num_attention_heads", None), int) and hasattr(module, "attention_head_size")
 
 
+@contextmanager
+def followed(model: nn.Module) -> Iterator[None]:
+    """Every weight requires a gradient within: parts that are held still can be followed and scored, and stay so."""
+    was = {name: weight.requires_grad for name, weight in model.named_parameters()}
+    model.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for name, weight in model.named_parameters():  # cut ones are new, by their old names
+            weight.requires_grad_(was.get(name, True))
+
+
 def _graph(model: nn.Module, forward: Forward) -> Any:
     """The dependency graph.
 
@@ -60,7 +73,7 @@ def _graph(model: nn.Module, forward: Forward) -> Any:
     """
     remedy = "leave structured_pruning (45) out, or choose another base model"
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), followed(model):
             graph = (
                 torch_pruning()
                 .DependencyGraph()

@@ -214,7 +214,8 @@ def derived_faults(body: Derived, parent: Spec, facts: frozenset[str]) -> list[F
     if body.task is not None and body.task != parent.task:
         detail = f"the model serves {parent.task}, not {body.task}"
         faults.append(Fault("/task", "wrong_task", detail, f"send {parent.task}, or leave task out"))
-    if body.include_inputs and "differential_privacy" in facts and body.dataset is None:
+    own_rows = body.dataset is None or isinstance(body, Compress)  # a compression is scored on its parent's in any case
+    if body.include_inputs and own_rows and "differential_privacy" in facts:
         detail = "the rows that the model was trained on privately may not stand in a receipt"
         faults.append(Fault("/include_inputs", "excluded", detail, "leave it out, or name another data set"))
     if isinstance(body, Compress):

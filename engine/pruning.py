@@ -5,13 +5,13 @@ fall together. A pruned model is stored with its shapes, which a configuration c
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from engine.coupling import WEIGHTED, Forward, Unfit, Width, groups, has_heads
+from engine.coupling import WEIGHTED, Forward, Unfit, Width, followed, groups, has_heads
 from engine.lazy import torch_pruning
 
 Importance: TypeAlias = Literal["l1", "l2", "taylor"]
@@ -52,11 +52,12 @@ def prune(
         (name, width, group, _least(group, width, counts[name], importance))
         for name, width, group in groups(model, forward)
     ]
-    for _, width, group, units in chosen:
-        if units:
-            group.prune([unit * width.size + i for unit in units for i in range(width.size)])
-            if width.attention:
-                _set_heads(model.get_submodule(width.attention), width.units - len(units))
+    with followed(model):
+        for _, width, group, units in chosen:
+            if units:
+                group.prune([unit * width.size + i for unit in units for i in range(width.size)])
+                if width.attention:
+                    _set_heads(model.get_submodule(width.attention), width.units - len(units))
     try:
         with torch.no_grad():
             forward(model)
@@ -90,6 +91,37 @@ def drop_blocks(model: nn.Module, count: int, importance: Importance) -> list[in
     gone = sorted(torch.stack(scores).topk(count, largest=False).indices.tolist())
     _set_blocks(model, name, [block for number, block in enumerate(blocks) if number not in gone])
     return gone
+
+
+def blocks_of(model: nn.Module) -> int:
+    """How many attention blocks the encoder has.
+
+    Raises:
+        Unfit: where it has none that can be told apart.
+    """
+    blocks = _encoder(model)[1]
+    if not blocks:
+        raise Unfit("layers", f"{type(model).__name__} has no layers that could be left out", "choose another model")
+    return len(blocks)
+
+
+def spread_blocks(depth: int, count: int) -> list[int]:
+    """The numbers of `count` of `depth` blocks, evenly spread, the first and the last among them where there are two.
+
+    Raises:
+        Unfit: where these are not fewer.
+    """
+    if count >= depth:
+        detail = f"a student of {count} layers is not smaller than its teacher of {depth}"
+        raise Unfit("layers", detail, f"choose at most {depth - 1} layers" if depth > 1 else "choose another model")
+    return [round(number * (depth - 1) / max(1, count - 1)) for number in range(count)]
+
+
+def keep_blocks(model: nn.Module, numbers: Sequence[int]) -> nn.Module:
+    """Keep these attention blocks of the encoder alone, in place."""
+    name, blocks = _encoder(model)
+    _set_blocks(model, name, [blocks[number] for number in numbers])
+    return model
 
 
 def shapes_of(model: nn.Module) -> Shapes:

@@ -76,6 +76,7 @@ def test_a_private_model_learns_from_no_further_row_and_shows_none() -> None:
     assert codes(taught, private) == {"/instructions/0": "excluded"}
     assert codes(compress(dataset="ds_1"), private) == {}
     shown = Evaluate.model_validate({"kind": "evaluate", "model": "job_1", "include_inputs": True})
+    assert codes(compress(dataset="ds_2", include_inputs=True), private) == {"/include_inputs": "excluded"}
     assert codes(shown) == {}
     assert codes(shown, private) == {"/include_inputs": "excluded"}
 
