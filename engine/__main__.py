@@ -1,7 +1,8 @@
 """`python -m engine job.json --out DIR`: a spec in, events as JSON lines and files out. Knows no server.
 
-Exit codes: 0 finished, 1 failed (the last line says why), 2 the command line is wrong, 75 stopped after a snapshot (the
-same command goes on). Anything else: the process was lost, and the same command goes on from the newest snapshot.
+Exit codes: 0 finished, 1 failed (the last line says why), 2 the command line is wrong or names no file, 75 stopped
+after a snapshot (the same command goes on). Anything else: the process was lost, and the same command goes on from the
+newest snapshot.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import transformers
 from pydantic import ValidationError
 
 from engine.allocator import keep_freed_memory
-from engine.errors import DiskFull, EngineError, InvalidData, InvalidPlan, OutOfMemory
+from engine.errors import DiskFull, EngineError, InvalidData, InvalidPlan, InvalidSpec, OutOfMemory
 from engine.events import Failed, JsonLines, Stopped
 from engine.faults import from_validation
 from engine.interrupt import Interrupt, StopRequested
@@ -52,6 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--job", dest="id", help="the job's id, for the receipt")
     parser.add_argument("--threads", type=int, default=0, help="threads of the run; 0 leaves PyTorch's choice")
     given = parser.parse_args(arguments)
+    try:
+        content = given.job.read_bytes()
+    except OSError as error:
+        parser.error(f"cannot read {given.job}: {error.strerror}; name a file that holds the job's spec as JSON")
     sink = JsonLines(_only_events())
     interrupt = Interrupt()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -63,10 +68,13 @@ def main(arguments: list[str] | None = None) -> int:
     given.out.mkdir(parents=True, exist_ok=True)
     try:
         interrupt.listen()
-        run_any(_read(given.job), given.out, sink, job=given.id, interrupt=interrupt)
+        run_any(_spec(content), given.out, sink, job=given.id, interrupt=interrupt)
     except StopRequested:
         sink.emit(Stopped())
         return STOPPED
+    except InvalidSpec as error:  # where in our code that was found is nobody's news
+        sink.emit(Failed(error=error.problem()))
+        return 1
     except Exception as error:  # the border: whatever it was, the listener hears of it as a problem
         traceback.print_exc()
         sink.emit(Failed(error=_as_engine_error(error).problem()))
@@ -81,8 +89,7 @@ def _only_events() -> IO[str]:
     return events
 
 
-def _read(path: Path) -> AnySpec:
-    content = path.read_bytes()
+def _spec(content: bytes) -> AnySpec:
     try:
         kind = spec_class(json.loads(content))
     except ValueError:
@@ -90,7 +97,9 @@ def _read(path: Path) -> AnySpec:
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
-        raise InvalidPlan(from_validation(error, kind)) from error
+        faults = from_validation(error, kind)
+        detail = "; ".join(fault.detail for fault in faults)
+        raise InvalidSpec(detail, remedy="mend every listed fault", faults=faults) from error
 
 
 def _as_engine_error(error: Exception) -> EngineError:

@@ -1,6 +1,7 @@
 """What can go wrong in a run, as data: a code, a title, every fault and its remedy. Knows no HTTP status.
 
 EngineError
+├── InvalidSpec      the job file is not JSON, or its fields do not fit
 ├── InvalidPlan      the instructions or their parameters do not go together (found before anything runs)
 ├── InvalidData      the rows cannot be trained on
 ├── Diverged         the loss left the finite numbers
@@ -48,6 +49,13 @@ class EngineError(Exception):
             "remedy": self.remedy,
             "errors": [asdict(fault) for fault in self.faults],
         }
+
+
+class InvalidSpec(EngineError):
+    """It is not JSON, or its fields do not fit."""
+
+    code = "invalid_data"
+    title = "The job file is not the spec of a job"
 
 
 class InvalidPlan(EngineError):
