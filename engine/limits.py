@@ -149,4 +149,5 @@ def refuse_missed(receipt: Mapping[str, Any]) -> None:
     missed = list(faults(receipt["limits"]["checks"]))
     if missed:
         detail = "; ".join(one.detail for one in missed)
-        raise LimitMissed(detail, remedy="the files are kept: see receipt.json for every figure", faults=missed)
+        where = f"`fiftytwo download {receipt['job']} --kind receipt`" if receipt["job"] else "outputs/receipt.json"
+        raise LimitMissed(detail, remedy=f"the files are kept, with every figure: {where}", faults=missed)

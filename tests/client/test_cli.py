@@ -149,6 +149,7 @@ def test_a_failed_job_exits_with_1_and_says_why(logged_in: StandIn, capsys: pyte
     printed = capsys.readouterr().out
     assert "limit_missed" in printed
     assert "/limits/min_speedup: 1.2, not 1.5" in printed
+    assert "next: mend" in printed
 
 
 def test_a_cancelled_job_exits_with_1(logged_in: StandIn, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,15 @@
 """What a limit decides: by the point estimate, and at the bad end of the interval."""
 
+import re
 from typing import Any
 
 import pytest
 
+from client.cli import parser
+from client.commands import download
+from engine.errors import LimitMissed
 from engine.evaluate import Measured, wilson
-from engine.limits import Figures, checks, faults
+from engine.limits import Figures, checks, faults, refuse_missed
 from engine.spec import Limits
 
 
@@ -104,3 +108,15 @@ def test_a_fault_sets_figure_and_limit_side_by_side() -> None:
     assert (fault.pointer, fault.code) == ("/limits/max_size_bytes", "limit_missed")
     assert "250" in fault.detail
     assert "200" in fault.detail
+
+
+def test_a_missed_limit_names_the_command_that_shows_every_figure() -> None:
+    found = checks(Limits(max_size_ratio=0.1), figures(), compresses=False)
+    with pytest.raises(LimitMissed) as missed:
+        refuse_missed({"job": "job_1", "limits": {"checks": found}})
+    (command,) = re.findall(r"`fiftytwo (.*)`", missed.value.remedy)
+    asked = parser().parse_args(command.split())
+    assert (asked.run, asked.job, asked.kind) == (download, "job_1", "receipt")
+    with pytest.raises(LimitMissed, match=r"size_ratio is 0\.25") as alone:
+        refuse_missed({"job": None, "limits": {"checks": found}})
+    assert "outputs/receipt.json" in alone.value.remedy
