@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import nn
 
-from engine.coupling import Forward, Unfit, Width, widths
+from engine.coupling import Forward, Unfit, Width, followed, widths
 from engine.errors import Fault, InvalidPlan
 from engine.instruction import ALL_TASKS, COMPRESSES, Instruction
 from engine.ports import Batch, device_of
@@ -179,8 +179,9 @@ class StructuredPruning(Instruction):
         rows = generator(run.spec.training.seed, self.name).permutation(len(run.data.train))[:_SCORED_ROWS].tolist()
         for start in range(0, len(rows), run.spec.training.batch_size):
             batch = _batch(run, rows[start : start + run.spec.training.batch_size], device_of(model))
-            loss = run.task.losses(run.task.forward(model, batch), batch).sum() / len(rows)
-            loss.backward()
+            with followed(model):
+                loss = run.task.losses(run.task.forward(model, batch), batch).sum() / len(rows)
+                loss.backward()
         for weight in model.parameters():
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)

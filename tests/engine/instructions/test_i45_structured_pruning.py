@@ -17,6 +17,7 @@ from engine.instructions.compression.i45_structured_pruning import StructuredPru
 from engine.plan import Plan
 from engine.pruning import shapes_of
 from engine.run import Run
+from tests.engine.runs import tiny_pair_run
 from tests.engine.tiny_run import begun, image_run, text_run, told, trained
 
 NAME = "structured_pruning"
@@ -150,3 +151,18 @@ def test_nothing_removed_is_a_warning_and_reading_rows_is_a_fact(tmp_path: Path)
     faults = list(StructuredPruning().check(run.spec, frozenset({"adapters", "fake_quantized"})))
     assert [fault.code for fault in faults] == ["unmerged_adapters"]
     assert not list(StructuredPruning().check(run.spec, frozenset({"adapters"})))
+
+
+def test_a_tower_that_is_held_still_is_scored_and_cut_and_stays_still(tmp_path: Path) -> None:
+    choice = {"name": "structured_pruning", "ratio": 0.5, "recovery_steps": 2}
+    run = trained(tiny_pair_run(tmp_path, [choice]), tmp_path)
+    text = run.model.get_submodule("text_model")
+    before = sum(weight.numel() for weight in text.parameters())
+    (one,) = run.plan.on("compress")
+    model = one.compress(run, run.model)
+    text = model.get_submodule("text_model")
+    assert sum(weight.numel() for weight in text.parameters()) < before
+    assert not any(weight.requires_grad for weight in text.parameters())
+    assert all(weight.requires_grad for weight in model.get_submodule("vision_model").parameters())
+    assert model.get_submodule("vision_model.encoder.stages.0.layers.0.layer.0.convolution").out_channels == 16
+    assert one.report(run)["parameters_removed"] > 0.1
