@@ -33,6 +33,9 @@ from engine.run import Run
 VALID_ROWS = "valid_rows:"
 """A fact that ends in the number of validation rows, where it is known before the run."""
 CONFIDENT = 0.9
+RANKS_ARE_ROWS = (
+    "a detector ships the scores of single validation rows, which no epsilon covers; calibrate a detect job"
+)
 MODES: Mapping[str, Mapping[str, tuple[SignalName, ...]]] = {
     "text_classification": {"full": ("softmax", "perplexity", "reaction"), "fast": ("softmax", "perplexity")},
     "image_classification": {"full": ("softmax", "squeezing"), "fast": ("softmax",)},

@@ -13,6 +13,7 @@ from engine.attention import export_attention, fit_law
 from engine.conformal import (
     CONFIDENT,
     MODES,
+    RANKS_ARE_ROWS,
     SERVED,
     as_package,
     by_itself,
@@ -100,9 +101,10 @@ class AttentionDetection(Instruction):
 
     @property
     def excludes(self) -> Mapping[str, str]:
-        """One detector a model."""
+        """One detector a model, and none of private rows."""
         return {
-            "detector": "a model ships one detector; leave the squeezers of feature_squeezing (34) empty to keep both"
+            "differential_privacy": RANKS_ARE_ROWS,
+            "detector": "a model ships one detector; leave the squeezers of feature_squeezing (34) empty to keep both",
         }
 
     def check(self, spec: "Spec", facts: frozenset[str]) -> Iterable[Fault]:

@@ -13,6 +13,7 @@ from client.canonical import VERSION, canonical_text, in_other_script
 from client.ngrams import NGrams
 from client.signals import Squeezers, Statistics
 from engine.conformal import (
+    RANKS_ARE_ROWS,
     as_package,
     by_itself,
     calibrated,
@@ -108,9 +109,9 @@ class FeatureSqueezing(Instruction):
 
     @property
     def excludes(self) -> Mapping[str, str]:
-        """One detector a model."""
+        """One detector a model, and none of private rows."""
         reason = "a model ships one detector; set squeezers to an empty list to keep the canonical form alone"
-        return {"detector": reason} if self._detects else {}
+        return {"detector": reason, "differential_privacy": RANKS_ARE_ROWS} if self._detects else {}
 
     @property
     def idle(self) -> frozenset[str]:

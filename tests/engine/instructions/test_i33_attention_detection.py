@@ -126,6 +126,7 @@ def test_the_plan_says_so_before_the_run(choice: dict[str, Any], facts: tuple[st
 def test_it_says_whether_it_reads_training_rows() -> None:
     assert "reads_training_rows" in AttentionDetection().provides
     assert "reads_training_rows" not in AttentionDetection(signals=["softmax", "reaction"]).provides
+    assert "differential_privacy" in AttentionDetection(signals=["softmax", "reaction"]).excludes
 
 
 def test_attention_can_be_chosen_for_comparison(tmp_path: Path) -> None:

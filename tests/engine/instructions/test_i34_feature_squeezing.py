@@ -118,3 +118,8 @@ def test_attacked_digits_answer_otherwise_once_squeezed(tmp_path: Path) -> None:
     assert report["auroc"] > 0.65
     assert report["tpr"] > report["fpr"] + 0.15
     assert report["fpr"] < 0.2
+
+
+def test_a_detector_of_private_rows_is_excluded() -> None:
+    assert "differential_privacy" in FeatureSqueezing(squeezers=["median"]).excludes
+    assert "differential_privacy" not in FeatureSqueezing(squeezers=[]).excludes
