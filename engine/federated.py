@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.errors import Fault
 from engine.rows import CLIENTS, GROUPED_BY, UNGROUPED
@@ -78,3 +78,27 @@ def client_faults(facts: frozenset[str], field: str | None, claimed: int | None,
     known = [number for number in (counted(facts), claimed) if number is not None]
     if known and (fault := too_few(min(known), rate)) is not None:
         yield fault
+
+
+def in_scope(model: nn.Module, scope: str) -> Iterator[nn.Parameter]:
+    """The parameters that a scope trains; adapters chose theirs already. The head is what is fresh in the model.
+
+    Noise grows with the root of the number of weights, so a pooler is no part of the head here.
+    """
+    base = getattr(model, "base_model_prefix", "")
+    for name, weight in model.named_parameters():
+        in_head = not name.startswith(f"{base}.")
+        if scope in {"full", "lora"} or in_head or (scope == "bias" and name.endswith(".bias")):
+            yield weight
+
+
+def scope_faults(scope: str | None, task: str, adapters: bool) -> Iterator[Fault]:
+    """What is wrong with a scope: adapters that are not there, or would be left alone, or are all that could train."""
+    if scope == "lora" and not adapters:
+        yield Fault("/scope", "missing_need", "there are no adapters to train", "add low_rank_adaptation (19)")
+    elif task == "causal_lm" and not adapters:
+        detail = "a language model has no head of its own, and noise on all its weights would drown what clients say"
+        yield Fault("", "missing_need", detail, "add low_rank_adaptation (19)")
+    if adapters and scope in {"head", "bias"}:
+        detail = f"scope {scope} would leave the adapters as they are"
+        yield Fault("/scope", "idle_adapters", detail, "leave scope out, or low_rank_adaptation (19)")

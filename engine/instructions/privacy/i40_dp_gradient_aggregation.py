@@ -13,7 +13,7 @@ from engine import accounting
 from engine.accounting import PrivacyEvent
 from engine.errors import BudgetExhausted, EngineError, Fault, InvalidData, InvalidPlan
 from engine.events import PrivacyDrawn
-from engine.federated import client_faults, clients_in, clipped, counted, too_few
+from engine.federated import client_faults, clients_in, clipped, counted, in_scope, scope_faults, too_few
 from engine.guard import PRIVATE
 from engine.instruction import Closure, Instruction, Window
 from engine.journal import Journal
@@ -81,7 +81,9 @@ class DpGradientAggregation(Instruction):
         default=1.0, gt=0, le=100, description="how far the noisy mean moves the weights"
     )
     client_field: str | None = Field(default=None, min_length=1, max_length=200, description="null: the group column")
-    scope: Literal["full", "bias", "head"] = Field(default="head", description="what is trained")
+    scope: Literal["full", "lora", "bias", "head"] | None = Field(
+        default=None, description="what is trained; null: the adapters of 19 where it is chosen, else the head"
+    )
 
     @property
     def provides(self) -> frozenset[str]:
@@ -101,6 +103,7 @@ class DpGradientAggregation(Instruction):
             "reads_training_rows": "it learns from training rows outside the rounds: epsilon would not cover it",
             "mixed_labels": "a mixture must not hold rows of two clients",
             "dp_sgd": "one run has one unit: a client here, a record there",
+            "privacy_canaries": "its canaries are records, and what is protected here is a client",
             "window": "one round is one step; raise client_rate for a larger one",
             "loss_scaling": "updates must be unscaled, so choose bfloat16 for autocast (26)",
             "fake_quantized": "ranges would be learned from rows outside the accounted rounds",
@@ -127,6 +130,7 @@ class DpGradientAggregation(Instruction):
             detail = "the untreated twin would train on the private rows once more"
             yield Fault("", "second_training", detail, 'leave compare at "trained"')
         yield from client_faults(facts, self.client_field, self.clients, self.client_rate)
+        yield from scope_faults(self.scope, spec.task, "adapters" in facts)
 
     def spends(self, spec: "Spec", rows: int) -> list[PrivacyEvent]:
         """All rounds, at the noise that the guarantee needs; `rows` is the nominal number of clients."""
@@ -159,7 +163,8 @@ class DpGradientAggregation(Instruction):
                 detail = f"{name} is batch norm, whose statistics would leave a client unclipped"
                 fault = Fault("/model", "batch_norm", detail, "choose a base model with layer or group norm")
                 raise InvalidPlan([fault])
-        kept = {id(weight) for weight in _in_scope(model, self.scope)}
+        scope = self.scope or ("lora" if "adapters" in run.plan.facts else "head")
+        kept = {id(weight) for weight in in_scope(model, scope)}
         for weight in model.parameters():
             weight.requires_grad_(weight.requires_grad and id(weight) in kept)
         run.state(self.name)["weights"] = sum(one.numel() for one in model.parameters() if one.requires_grad)
@@ -289,12 +294,3 @@ def _journal(run: Run) -> Journal:
     if run.journal is None:
         raise EngineError("this run has no journal of draws, so none may be made", remedy="report this as a fault")
     return run.journal
-
-
-def _in_scope(model: nn.Module, scope: str) -> Iterator[nn.Parameter]:
-    """The parameters that a scope trains. The head is what is fresh: noise grows with the number of weights."""
-    base = getattr(model, "base_model_prefix", "")
-    for name, weight in model.named_parameters():
-        in_head = not name.startswith(f"{base}.")
-        if scope == "full" or in_head or (scope == "bias" and name.endswith(".bias")):
-            yield weight
