@@ -132,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("input", metavar="TEXT_OR_FILE", nargs="+", help="a file is read as one text or one picture")
     predict.add_argument("--threads", type=_count, default=1, help="processor threads (default 1)")
     predict.add_argument("--batch-size", type=_count, default=32, help="inputs answered together (default 32)")
-    verify = command("verify", commands.verify, output)
+    verify = command("verify", offline.verify, output)
     verify.add_argument("folder", metavar="DIR", help="a downloaded folder")
     verify.add_argument("--key", dest="receipt_key", help="public key of the server's receipts (default: as at login)")
     verify.add_argument("--data", metavar="FILE", help="labelled test rows as JSONL, to be answered again")

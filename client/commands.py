@@ -5,7 +5,6 @@ import getpass
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +19,6 @@ from client.http import TERMINAL, Client, Json
 from client.inference import predictions
 from client.progress import Download, follow
 from client.spec import check_all_but_data, spec_of
-from client.verify import verify as checked
 
 UPLOAD_FIELDS = (
     "task",
@@ -252,23 +250,6 @@ def predict(session: Session) -> ExitCode:
         )
     else:
         tables.predictions(session.out, names, found)
-    return ExitCode.OK
-
-
-def verify(session: Session) -> ExitCode:
-    """Check a downloaded folder against its receipt: signature, every file, and with --data the score."""
-    words = session.words
-    pinned = words.receipt_key or account.pinned_key()
-    found = checked(Path(words.folder), pinned, Path(words.data) if words.data else None)
-    if session.json:
-        session.print_json(asdict(found))
-    session.say(f"{words.folder} is what its receipt says: {len(found.files)} files and the signature hold")
-    if found.measured:
-        session.say(
-            "measured again: accuracy {accuracy} on {n} rows; the receipt says {claimed}".format(**found.measured)
-        )
-    if not found.pinned:
-        session.say("unpinned: the key came with the file\n  next: fiftytwo login, or verify with --key")
     return ExitCode.OK
 
 

@@ -32,16 +32,15 @@ class ContextualAugmentation(Instruction):
     variant is kept where its sentence embedding stays close and a classifier that has not seen its parent still gives
     the label. Without a masked model (`model`), proposals are nearest words of MiniLM's table, and context enters by
     the two filters alone: MiniLM has no trained head for masked words, and one trained on a few thousand texts knows
-    frequencies only.
+    frequencies only. The article's code never hides the word that it replaces, keeps the original among its candidates,
+    replaces parts of words and negations, checks no label, rewrites the whole text by decoding it, and loads the model
+    for every text.
 
     Refuses: a model whose head is not trained; fewer than 5 % of variants that pass; private training (37, 40), since a
     variant leaks its parent; streamed rows (3).
 
     Effect: see benchmarks/augmentation.py; on classifiers that start from a pretrained encoder it is small. The report
     has how many variants were made and kept, their mean similarity, and how often the label survived.
-
-    The article's code never hides the word that it replaces, keeps the original among its candidates, replaces parts of
-    words and negations, checks no label, rewrites the whole text by decoding it, and loads the model for every text.
     """
 
     number = 15
