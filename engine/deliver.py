@@ -19,7 +19,6 @@ import torch
 from torch import nn
 
 import engine
-from client.artifact import Package
 from engine.archive import entry, save_shapes, save_weights
 from engine.data import Source
 from engine.errors import WrongExport
@@ -32,7 +31,7 @@ from engine.handover import Output, finished, hand_over
 from engine.inference import eager_answers
 from engine.ladder import climb
 from engine.limits import refuse_missed
-from engine.measure import Request
+from engine.measure import READERS, Request
 from engine.models import Base
 from engine.ports import Answers, device_of
 from engine.quantized import in_float, setting_of
@@ -220,9 +219,10 @@ def _untuned(run: Run, fresh: nn.Module) -> Answers | None:
 def audited(run: Run, package: Path) -> None:
     """Let every auditor of the plan see the file beside `run.model`."""
     auditors = run.plan.on("audit")
-    exported = Package(package) if auditors else None
+    if not auditors:
+        return
+    exported = READERS[format_of(run)](package).exported
     for one in auditors:
-        assert exported is not None
         one.audit(run, exported, run.model)
 
 

@@ -32,13 +32,14 @@ class LanguageReader:
     """A folder with config.json and tokenizer, whose weights `load` reads; by default as a stranger loads it."""
 
     def __init__(self, folder: Path, load: Callable[[Path], nn.Module] | None = None) -> None:
+        self.folder, self.exported = folder, self
         self._steps: Sequence[Mapping[str, Any]] = own_keys(folder).get("preprocess") or []
         self.task = CausalLM.reopen(folder)
         self.model = (load or load_hugging_face)(folder).eval()
 
-    def answers(self, payloads: Sequence[Payload]) -> Answers:
+    def answers(self, inputs: Sequence[Payload], batch_size: int = 64) -> Answers:
         """(n, 3): nats, target tokens and bytes of raw rows."""
-        return eager_answers(self.task, self.model, self.task.encode(self._prepared(payloads)))
+        return eager_answers(self.task, self.model, self.task.encode(self._prepared(inputs)), batch_size)
 
     def golden(self, payloads: Sequence[Payload]) -> Mapping[str, Any]:
         """What the model says to the fixed prompts, word by word the likeliest; with what such an answer rests on.

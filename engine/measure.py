@@ -25,6 +25,7 @@ from client.artifact import Package
 from engine.archive import SHAPES, load_checkpoint
 from engine.data import Source, read_rows
 from engine.exporters.gguf import load_gguf
+from engine.instruction import Exported
 from engine.language_reader import LanguageReader
 from engine.pair_encoder import PairEncoder
 from engine.ports import Answers, Payload, content_of, size_of, text_of
@@ -119,7 +120,11 @@ def _untouched(folder: Path) -> Any:
 class Reader(Protocol):
     """A package of one format, loaded by a process that knows no more than its files."""
 
-    def answers(self, payloads: Sequence[Payload]) -> Answers:
+    @property
+    def exported(self) -> Exported:
+        """The same, as auditors see it."""
+
+    def answers(self, payloads: Sequence[Payload], /) -> Answers:
         """(n, k) of raw rows, in their order."""
 
     def golden(self, payloads: Sequence[Payload]) -> Mapping[str, Any]:
@@ -133,30 +138,30 @@ class OnnxReader:
     """A package that ONNX Runtime runs on one thread."""
 
     def __init__(self, folder: Path) -> None:
-        self._package = Package(folder, threads=1)
+        self.exported = Package(folder, threads=1)
 
     def answers(self, payloads: Sequence[Payload]) -> Answers:
         """(n, k) in the order of the payloads."""
-        return answers_of(self._package, payloads)
+        return answers_of(self.exported, payloads)
 
     def golden(self, payloads: Sequence[Payload]) -> Mapping[str, Any]:
         """The answers to some rows of every length, each alone."""
         rows = spread(payloads, GOLDEN)
-        answers = [self._package.answers([payloads[i]], batch_size=1)[0] for i in rows]
+        answers = [self.exported.answers([payloads[i]], batch_size=1)[0] for i in rows]
         return {
             "golden": [{"row": i, "answers": [float(x) for x in one]} for i, one in zip(rows, answers, strict=True)]
         }
 
     def contestants(self, untouched: nn.Module, payloads: Sequence[Payload]) -> tuple[Act, Act]:
         """Both on the same feeds."""
-        feeds = [self._package.feeds([one]) for one in payloads]
+        feeds = [self.exported.feeds([one]) for one in payloads]
         tensors = [{name: torch.from_numpy(value) for name, value in feed.items()} for feed in feeds]
 
         @torch.inference_mode()
         def reference(number: int) -> Any:
             return untouched(**tensors[number])
 
-        return reference, lambda number: self._package.answer(feeds[number])
+        return reference, lambda number: self.exported.answer(feeds[number])
 
 
 READERS: Mapping[str, Callable[[Path], Reader]] = {

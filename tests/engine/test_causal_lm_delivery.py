@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from engine import decoders
 from engine.checkpoint import Snapshots
 from engine.data import Source
-from engine.deliver import deliver
+from engine.deliver import audited, deliver
 from engine.errors import WrongExport
 from engine.events import FileWritten, Listed
 from engine.ingest.__main__ import ingest
@@ -266,3 +266,16 @@ def test_a_raw_row_goes_through_the_steps_of_the_package(done: tuple[Path, dict[
     reader = LanguageReader(done[0] / "package")
     raw, clean = reader.answers(["The\u200b tide   comes in.", "The tide comes in."])
     np.testing.assert_array_equal(raw, clean)
+
+
+def test_auditors_see_the_folder_that_ships(
+    done: tuple[Path, dict[str, Any], Listed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny_lm_run(tmp_path, ["feature_squeezing"])
+    run.model = run.task.build()
+    seen: list[Any] = []
+    (auditor,) = run.plan.on("audit")
+    monkeypatch.setattr(type(auditor), "audit", lambda self, run, exported, eager: seen.append(exported))
+    audited(run, done[0] / "package")
+    assert seen[0].folder == done[0] / "package"
+    assert seen[0].answers(["Go."], batch_size=1).shape == (1, 3)
