@@ -169,6 +169,12 @@ class Spec(BaseModel):
     @classmethod
     def _limits_of_the_metric(cls, limits: Limits, about: ValidationInfo) -> Limits:
         metric = METRICS.get(about.data.get("metric", ""))
+        if limits.min_agreement is not None and metric is not None and not metric.counted:
+            raise PydanticCustomError(
+                "wrong_limit",
+                "by {metric} a row is neither right nor wrong, so there is no agreement to hold against min_agreement",
+                {"metric": about.data["metric"], "remedy": "limit max_metric_loss instead"},
+            )
         if limits.min_metric is not None and metric is not None and not metric.more_is_better:
             raise PydanticCustomError(
                 "wrong_limit",

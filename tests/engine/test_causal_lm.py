@@ -315,8 +315,9 @@ def test_a_decoder_folder_serves_language_models_alone(tmp_path: Path) -> None:
 def test_a_spec_names_format_and_metric_and_refuses_a_floor_for_what_should_be_low() -> None:
     spec = Spec.model_validate({"task": "causal_lm", "dataset": "x"})
     assert (spec.metric, spec.export.format, spec.base_model) == ("bits_per_byte", "safetensors", "smollm2-135m")
-    with pytest.raises(ValueError, match="less is better"):
-        Spec.model_validate({"task": "causal_lm", "dataset": "x", "limits": {"min_metric": 0.5}})
+    for limit, reason in (("min_metric", "less is better"), ("min_agreement", "neither right nor wrong")):
+        with pytest.raises(ValueError, match=reason):
+            Spec.model_validate({"task": "causal_lm", "dataset": "x", "limits": {limit: 0.5}})
 
 
 def test_the_cost_is_read_off_the_configuration(tmp_path: Path) -> None:
