@@ -228,3 +228,21 @@ def test_an_image_job_agrees_with_a_strangers_code(client: httpx.Client, tmp_pat
             )
     assert float(np.mean(right)) == pytest.approx(receipt["quality"]["exported"]["value"], abs=0.005)
     assert client.get(f"/v1/jobs/{job['id']}/metrics", params={"names": "train_loss"}).json()["train_loss"]
+
+
+def test_a_trained_model_is_compressed_and_evaluated(client: httpx.Client, text_job: Json, tmp_path: Path) -> None:
+    plan = [{"name": "post_training_quantization", "scheme": "dynamic_int8"}]
+    smaller = run(client, {"kind": "compress", "model": text_job["id"], "instructions": plan})
+    assert smaller["state"] == "succeeded", smaller["error"]
+    receipt = downloaded(client, smaller, tmp_path)
+    parent = client.get(text_job["receipt_url"]).json()
+    assert receipt["quality"]["reference"]["n"] == parent["quality"]["exported"]["n"] == 120
+    assert receipt["size"]["exported_bytes"] < receipt["size"]["reference_bytes"]
+    model = next(one["id"] for one in smaller["artifacts"] if one["kind"] == "model")
+    judged = run(client, {"kind": "evaluate", "model": model, "limits": {"min_metric": 0.5}})
+    assert judged["state"] == "succeeded", judged["error"]
+    assert {one["kind"] for one in judged["artifacts"]} == {"receipt"}
+    told = client.get(judged["receipt_url"]).json()
+    assert told["quality"]["exported"]["value"] == receipt["quality"]["exported"]["value"]
+    assert judged["result"]["quality"]["n"] == 120
+    assert set(told["quality"]["classes"]) == set(LABELS)

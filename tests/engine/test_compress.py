@@ -26,6 +26,7 @@ from tests.engine.tiny import tiny_text_rows, write_rows
 Json = dict[str, Any]
 DYNAMIC = {"number": 47, "scheme": "dynamic_int8"}
 PRUNE = {"number": 45, "ratio": 0.25, "importance": "l2", "recovery_steps": 0}
+_FILES = (("package", "model"), ("checkpoint", "checkpoint"))
 
 
 @pytest.fixture(scope="module")
@@ -154,15 +155,17 @@ def test_pruning_without_rows_is_the_same_as_with_rows(pruned: Path, parent: Jso
 
 def test_pictures_without_rows(folder: Path) -> None:
     parent = image_parent(folder / "pictures")
-    compressed(parent, folder / "smaller_pictures", [DYNAMIC])
+    compressed(parent, folder / "smaller_pictures", [PRUNE])
     receipt = receipt_of(folder / "smaller_pictures")
     assert (
         receipt["quality"]["reference"]["value"]
         == receipt_of(folder / "pictures/train")["quality"]["exported"]["value"]
     )
-    assert receipt["size"]["ratio"] < 0.6
-    texts = Package(folder / "smaller_pictures" / "outputs" / "model.zip")
-    assert texts.config["task"] == "image_classification"
+    assert receipt["size"]["ratio"] < 1
+    with pytest.raises(InvalidPlan, match="ranges that are fixed"):
+        compressed(parent, folder / "refused", [DYNAMIC])
+    package = Package(folder / "smaller_pictures" / "outputs" / "model.zip")
+    assert package.config["task"] == "image_classification"
 
 
 @pytest.mark.parametrize(
@@ -198,3 +201,23 @@ def test_a_wrong_spec_of_the_parent_is_no_failure_of_ours(parent: Json, folder: 
     with pytest.raises(InvalidPlan) as caught:
         compress_model(spec, folder / "refused", Listed(), job=None, interrupt=Interrupt())
     assert [(fault.pointer, fault.code) for fault in caught.value.faults] == [("/metric", "wrong_metric")]
+
+
+def test_a_student_and_a_trimmed_vocabulary_are_measured_as_they_ship(parent: Json, folder: Path) -> None:
+    rows = parent["spec"]["dataset"]
+    plan = [{"number": 43, "steps": 60}, {"number": 48, "max_unknown": 0.2, "min_count": 2}, DYNAMIC]
+    compressed(parent, folder / "student", plan, dataset=rows)
+    receipt, trained = receipt_of(folder / "student"), receipt_of(folder / "train")
+    assert [one["number"] for one in receipt["plan"]] == [43, 48, 47]
+    effects = {one["number"]: one["effects"] for one in receipt["plan"]}
+    assert effects[43]["distillation_agreement"] > 0.5
+    assert effects[48]["rows_kept"] > 0
+    assert receipt["size"]["parameters"]["exported"] < trained["size"]["parameters"]["exported"]
+    # The file's own reader, with the file's own tokenizer, says what the receipt's golden rows say.
+    package = Package(folder / "student" / "outputs" / "model.zip")
+    assert package.config["vocab_size"] == effects[48]["rows_kept"]
+    files = {name: str(folder / "student" / "outputs" / f"{kind}.zip") for name, kind in _FILES}
+    run_job({"kind": "evaluate", "model": "job_student", "parent": {**parent, **files}}, folder / "student_judged")
+    judged = receipt_of(folder / "student_judged")["quality"]
+    assert judged["exported"]["value"] == receipt["quality"]["exported"]["value"]
+    assert judged["agreement"] > 0.8

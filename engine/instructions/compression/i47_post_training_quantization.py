@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
     from engine.spec import Spec
 
 _BATCH = 16
+_CONVOLVED = frozenset({"image_classification", "text_image_pairs"})
 
 
 class PostTrainingQuantization(Instruction):
@@ -33,7 +34,8 @@ class PostTrainingQuantization(Instruction):
     and padding. The model hands on rounds as the file does, so the file is held against the very same arithmetic, and
     figures of loss are against the model before it.
 
-    Refuses: fewer training rows than `calibration_rows`; blocks that do not divide a width; 4 bits for pictures.
+    Refuses: fewer training rows than `calibration_rows`; blocks that do not divide a width; for pictures 4 bits and
+    dynamic ranges.
 
     Effect: MiniLM to .254 of its fp32 bytes and .28 of PyTorch's latency (batch 1, 64 tokens, one thread); pictures of
     28 pixels to a quarter of the bytes at the latency of fp32 ONNX.
@@ -81,10 +83,12 @@ class PostTrainingQuantization(Instruction):
         return {"quantization_aware_training": "the model is rounded in training already"}
 
     def check(self, spec: "Spec", facts: frozenset[str]) -> Iterable[Fault]:
-        """Convolutions have no 4-bit form in ONNX Runtime."""
-        whole = self.scheme == "weight_int4" and spec.task == "text_image_pairs"
-        if whole or ("int4" in self.scheme and spec.task not in TEXT_TASKS):
+        """Convolutions have neither a 4-bit form in ONNX Runtime nor ranges of each batch."""
+        if "int4" in self.scheme and spec.task not in TEXT_TASKS:
             yield Fault("/scheme", "no_such_format", f"{self.scheme} does not serve {spec.task}", "choose static_int8")
+        if self.scheme == "dynamic_int8" and spec.task in _CONVOLVED:
+            detail = f"{self.scheme} does not serve {spec.task}: convolutions need ranges that are fixed"
+            yield Fault("/scheme", "no_such_format", detail, "choose static_int8, and give rows to calibrate on")
 
     def compress(self, run: Run, model: nn.Module) -> nn.Module:
         """Fit the model with rounding layers and calibrate them.

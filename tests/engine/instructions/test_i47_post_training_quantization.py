@@ -119,8 +119,9 @@ def test_too_few_rows_and_blocks_that_do_not_divide_are_refused(tmp_path: Path) 
         compressed(tmp_path / "b", scheme="weight_int4", block_size=64)
 
 
-def test_pictures_have_no_four_bits() -> None:
-    choice = {"name": "post_training_quantization", "scheme": "weight_int4"}
+@pytest.mark.parametrize("scheme", ["weight_int4", "embedding_int4", "dynamic_int8"])
+def test_pictures_have_neither_four_bits_nor_dynamic_ranges(scheme: str) -> None:
+    choice = {"name": "post_training_quantization", "scheme": scheme}
     spec = Spec.model_validate({"task": "image_classification", "dataset": "none", "instructions": [choice]})
     with pytest.raises(InvalidPlan, match="does not serve image_classification"):
         Plan.of(spec)
