@@ -36,7 +36,8 @@ def compress(**fields: Any) -> Compress:
 def test_a_body_is_read_by_the_class_of_its_kind() -> None:
     assert spec_class({}) is spec_class({"kind": "train"}) is TrainFile
     assert spec_class({"kind": "compress"}) is CompressFile
-    for body in ({"kind": "bake"}, {"kind": ["compress"]}, [], "text", None):
+    strange: list[Any] = [{"kind": "bake"}, {"kind": ["compress"]}, [], "text", None]
+    for body in strange:
         assert issubclass(spec_class(body), Spec), "which then says what is wrong"
     assert set(SPECS) == set(RUNNERS)
 

@@ -17,9 +17,16 @@ TEXTS = [
 OTHERS = ["winter begins", "some unrelated words follow here", "zebras and xylophones"]
 
 
-def _trained(tokenizer: Tokenizer, trainer: object) -> Tokenizer:
+def number_of(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a token that is there."""
+    found = tokenizer.token_to_id(token)
+    assert found is not None
+    return found
+
+
+def _trained(tokenizer: Tokenizer, trainer: trainers.Trainer) -> Tokenizer:
     tokenizer.train_from_iterator([*TEXTS * 3, *OTHERS * 3], trainer)
-    tokenizer.enable_padding(pad_id=tokenizer.token_to_id("[PAD]"), pad_token="[PAD]")
+    tokenizer.enable_padding(pad_id=number_of(tokenizer, "[PAD]"), pad_token="[PAD]")
     return tokenizer
 
 
@@ -29,7 +36,7 @@ def word_piece() -> Tokenizer:
     special = ["[OLD]", "[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     made = _trained(made, trainers.WordPieceTrainer(vocab_size=160, special_tokens=special))
     made.post_processor = processors.BertProcessing(
-        ("[SEP]", made.token_to_id("[SEP]")), ("[CLS]", made.token_to_id("[CLS]"))
+        ("[SEP]", number_of(made, "[SEP]")), ("[CLS]", number_of(made, "[CLS]"))
     )
     return made
 
@@ -46,7 +53,7 @@ def unigram() -> Tokenizer:
     special = ["[PAD]", "<unk>", "<s>"]
     made = _trained(made, trainers.UnigramTrainer(vocab_size=120, special_tokens=special, unk_token="<unk>"))
     made.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", made.token_to_id("<s>"))]
+        single="<s> $A", special_tokens=[("<s>", number_of(made, "<s>"))]
     )
     return made
 
@@ -100,7 +107,7 @@ def test_every_merge_that_leads_to_a_kept_token_is_kept() -> None:
 
 def test_named_tokens_stay_and_strangers_are_refused() -> None:
     whole = word_piece()
-    names = [whole.id_to_token(number) for number in sorted(used(whole, OTHERS))][-2:]
+    names = [str(whole.id_to_token(number)) for number in sorted(used(whole, OTHERS))[-2:]]
     kept = kept_ids(whole, used(whole, TEXTS), (), characters=False, tokens=names)
     assert {whole.token_to_id(name) for name in names} <= set(kept)
     with pytest.raises(KeyError, match="nosuch"):

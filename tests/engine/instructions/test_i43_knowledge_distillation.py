@@ -81,8 +81,9 @@ def compressed(run: Run) -> Answers:
 
 
 def test_a_student_of_fewer_layers_learns_what_its_teacher_says(tmp_path: Path) -> None:
-    found = {}
-    for name, parameters in {"untaught": {"steps": 1}, "taught": {"steps": 120, "alpha": 1.0}}.items():
+    found: dict[str, float] = {}
+    ways: dict[str, dict[str, Any]] = {"untaught": {"steps": 1}, "taught": {"steps": 120, "alpha": 1.0}}
+    for name, parameters in ways.items():
         run = taught_run(tmp_path / name, **parameters)
         assert blocks_of(run.model) == 2
         teacher = compressed(run)
@@ -126,11 +127,14 @@ def test_with_pruning_it_is_the_loss_of_the_recovery(tmp_path: Path, monkeypatch
     plan = [{"number": 43, "alpha": 1.0}, {"number": 45, "ratio": 0.5, "recovery_steps": 40}]
     run = trained(text_run(tmp_path, plan, count=300, epochs=6, learning_rate=3e-3), tmp_path)
     teacher = eager_answers(run.task, run.model, run.data.examples["test"])
-    heard: list[int] = []
+    heard: list[bool] = []
     loss = KnowledgeDistillation.loss
-    monkeypatch.setattr(
-        KnowledgeDistillation, "loss", lambda self, *given: (heard.append("teacher" in given[3]), loss(self, *given))[1]
-    )
+
+    def listened(self: KnowledgeDistillation, *given: Any) -> Any:
+        heard.append("teacher" in given[3])
+        return loss(self, *given)
+
+    monkeypatch.setattr(KnowledgeDistillation, "loss", listened)
     for one in run.plan.on("compress"):
         run.model = one.compress(run, run.model)
     assert blocks_of(run.model) == 2
