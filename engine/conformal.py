@@ -164,11 +164,6 @@ def calibrated(
     return Detector(package, Calibration(tuple(signals), raw, combine), statistics, rate)
 
 
-def as_package(exported: Exported) -> Package:
-    """The file that ships, as its users read it."""
-    return exported if isinstance(exported, Package) else Package(exported.folder)
-
-
 def tested(run: Run, exported: Exported, eager: nn.Module, detector: Detector, setting: Setting) -> Detector:
     """The same detector with its figures on attacks against this file: at the first wrong answer, and at a sure one."""
     attack = ATTACKS[run.spec.task][0]

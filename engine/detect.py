@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from client.artifact import Package
 from client.detector import Detector, Raw, Screening, check_rate, read_signals, rows_needed
@@ -62,7 +63,7 @@ def detect_inputs(spec: DetectFile, folder: Path, sink: Sink, *, job: str | None
 
 
 def _screened(spec: DetectFile, sink: Sink) -> Screening:
-    package = Package(Path(spec.parent.package))
+    package = Package(Path(spec.parent.package), threads=torch.get_num_threads())
     texts = spec.inputs.texts
     payloads = list(texts) if texts is not None else _rows(str(spec.inputs.dataset), package)
     sink.emit(PhaseStarted(phase="measure"))

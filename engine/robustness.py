@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from client.artifact import Package
 from engine.attacks import Ball, apgd, ascent, pgd, pixel_scale, square, still
 from engine.evaluate import Labels
 from engine.instruction import Exported
@@ -98,6 +99,11 @@ class _Drawn:
     rows: npt.NDArray[np.int64]
     labels: Labels
     right: npt.NDArray[np.bool_]
+
+
+def as_package(exported: Exported) -> Package:
+    """The file that ships, as its users read it, with the threads of this run: many questions are asked of it."""
+    return Package(exported.folder, threads=torch.get_num_threads())
 
 
 def _drawn(run: Run, exported: Exported, setting: Setting) -> _Drawn:

@@ -15,7 +15,6 @@ from engine.conformal import (
     MODES,
     RANKS_ARE_ROWS,
     SERVED,
-    as_package,
     by_itself,
     calibrated,
     count_tokens,
@@ -27,7 +26,7 @@ from engine.conformal import (
 )
 from engine.errors import Fault
 from engine.instruction import COMPRESSES, Exported, Instruction
-from engine.robustness import Setting
+from engine.robustness import Setting, as_package
 from engine.run import Run
 
 if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
@@ -138,7 +137,7 @@ class AttentionDetection(Instruction):
         detector = calibrated(package, statistics, signals, clean, rate=self.target_fpr, combine=self.combine)
         if self.attack_rows:
             setting = Setting(rows=self.attack_rows, epsilon=self.attack_epsilon, confidence=CONFIDENT)
-            detector = tested(run, exported, eager, detector, setting)
+            detector = tested(run, package, eager, detector, setting)
         run.state(self.name).update(ship(package, detector))
 
     def report(self, run: Run) -> Mapping[str, float]:

@@ -14,7 +14,6 @@ from client.ngrams import NGrams
 from client.signals import Squeezers, Statistics
 from engine.conformal import (
     RANKS_ARE_ROWS,
-    as_package,
     by_itself,
     calibrated,
     count_tokens,
@@ -26,7 +25,7 @@ from engine.conformal import (
 )
 from engine.errors import Fault, InvalidData
 from engine.instruction import Exported, Instruction
-from engine.robustness import Setting, neighbours_of
+from engine.robustness import Setting, as_package, neighbours_of
 from engine.rows import Rows
 from engine.run import Run
 
@@ -171,7 +170,7 @@ class FeatureSqueezing(Instruction):
         detector = calibrated(package, statistics, ["squeezing"], clean, rate=self.target_fpr)
         if self.attack_rows:
             setting = Setting(rows=self.attack_rows, epsilon=self.attack_epsilon)
-            detector = tested(run, exported, eager, detector, setting)
+            detector = tested(run, package, eager, detector, setting)
         run.state(self.name).update(ship(package, detector))
 
     def report(self, run: Run) -> Mapping[str, float]:

@@ -10,7 +10,7 @@ from torch import nn
 from engine.errors import Fault
 from engine.evaluate import wilson
 from engine.instruction import AUDITS, Exported, Instruction
-from engine.robustness import ATTACKS, Outcome, Setting, attack_rows
+from engine.robustness import ATTACKS, Outcome, Setting, as_package, attack_rows
 from engine.run import Run
 
 if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
@@ -85,7 +85,7 @@ class RobustnessAudit(Instruction):
     def audit(self, run: Run, exported: Exported, eager: nn.Module) -> None:
         """Attack, and keep what stands in the receipt."""
         names = list(dict.fromkeys(self.attacks or ATTACKS[run.spec.task]))
-        outcomes = attack_rows(run, exported, eager, names, self.setting)
+        outcomes = attack_rows(run, as_package(exported), eager, names, self.setting)
         n = len(next(iter(outcomes.values())).rows)
         if n < _FEW_ROWS:
             run.warn("few_attacked_rows", f"the robust score rests on {n} attacked rows: its interval is wide")
