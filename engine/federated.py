@@ -92,6 +92,21 @@ def in_scope(model: nn.Module, scope: str) -> Iterator[nn.Parameter]:
             yield weight
 
 
+def pass_on(model: nn.Module) -> None:
+    """Let a pooler hand its token on, squashed, where the head alone is trained.
+
+    Pretraining left it with a task of its own: a head on MiniLM's reads 61 % of sst2, and 76 % past it.
+    """
+    for name, module in model.named_modules():
+        if (
+            name.endswith("pooler.dense")
+            and isinstance(module, nn.Linear)
+            and module.in_features == module.out_features
+        ):
+            nn.init.eye_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
 def scope_faults(scope: str | None, task: str, adapters: bool) -> Iterator[Fault]:
     """What is wrong with a scope: adapters that are not there, or would be left alone, or are all that could train."""
     if scope == "lora" and not adapters:

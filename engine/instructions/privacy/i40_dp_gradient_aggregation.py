@@ -13,7 +13,7 @@ from engine import accounting
 from engine.accounting import PrivacyEvent
 from engine.errors import BudgetExhausted, EngineError, Fault, InvalidData, InvalidPlan
 from engine.events import PrivacyDrawn
-from engine.federated import client_faults, clients_in, clipped, counted, in_scope, scope_faults, too_few
+from engine.federated import client_faults, clients_in, clipped, counted, in_scope, pass_on, scope_faults, too_few
 from engine.guard import PRIVATE
 from engine.instruction import Closure, Instruction, Window
 from engine.journal import Journal
@@ -49,8 +49,9 @@ class DpGradientAggregation(Instruction):
     clients at epsilon 8 stay near chance, measured); pictures, by task: statistics of batch norm would leave unclipped.
     What looks at training rows together or outside the rounds, the best snapshot, and raw rows in the receipt.
 
-    Effect: `epsilon` at `delta` for a client. The article's method is not private: no clipping, a noise scale read off
-    the data, no composition. With enough clients this one costs little: see docs/federation.md.
+    Effect: `epsilon` at `delta` for a client. sst2 dealt to 1,500 clients, the head alone, defaults, 2 seeds on cached
+    features: 75.5 % without noise, 75.6 at epsilon 8, 75.0 at 3, 73.2 at 1. The article's own method has no guarantee:
+    no clipping, a noise scale read off the data, noise a client, no composition.
     """
 
     number = 40
@@ -80,6 +81,7 @@ class DpGradientAggregation(Instruction):
     server_learning_rate: float = Field(
         default=1.0, gt=0, le=100, description="how far the noisy mean moves the weights"
     )
+    server_momentum: float = Field(default=0.9, ge=0, lt=1, description="of the server's steps, which follow the noise")
     client_field: str | None = Field(default=None, min_length=1, max_length=200, description="null: the group column")
     scope: Literal["full", "lora", "bias", "head"] | None = Field(
         default=None, description="what is trained; null: the adapters of 19 where it is chosen, else the head"
@@ -164,6 +166,8 @@ class DpGradientAggregation(Instruction):
                 fault = Fault("/model", "batch_norm", detail, "choose a base model with layer or group norm")
                 raise InvalidPlan([fault])
         scope = self.scope or ("lora" if "adapters" in run.plan.facts else "head")
+        if scope == "head":
+            pass_on(model)
         kept = {id(weight) for weight in in_scope(model, scope)}
         for weight in model.parameters():
             weight.requires_grad_(weight.requires_grad and id(weight) in kept)
@@ -175,7 +179,7 @@ class DpGradientAggregation(Instruction):
     def optimizer(self, run: Run) -> torch.optim.Optimizer:
         """Plain steps by the noisy mean update."""
         weights = [weight for weight in run.model.parameters() if weight.requires_grad]
-        return torch.optim.SGD(weights, lr=self.server_learning_rate)
+        return torch.optim.SGD(weights, lr=self.server_learning_rate, momentum=self.server_momentum)
 
     def schedule(self, run: Run, step: int, total: int) -> float:
         """One rate throughout."""

@@ -238,3 +238,11 @@ def test_an_empty_round_is_a_step_of_noise_alone(tmp_path: Path) -> None:
     assert Window((), 30.0).divisor == 30.0
     one(run).gradients(run)
     assert all(weight.grad is not None and bool(weight.grad.any()) for weight in weights_of(run))
+
+
+def test_a_head_reads_its_token_past_the_pretrained_pooler(tmp_path: Path) -> None:
+    states = {name: value for name, value in begun(tmp_path).model.state_dict().items() if "pooler" in name}
+    assert torch.equal(states["bert.pooler.dense.weight"], torch.eye(32))
+    assert not states["bert.pooler.dense.bias"].any()
+    whole = begun(tmp_path / "full", scope="full").model.state_dict()
+    assert not torch.equal(whole["bert.pooler.dense.weight"], torch.eye(32))
