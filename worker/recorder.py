@@ -81,13 +81,20 @@ class Recorder:
     def _gathered(self) -> Batch | None:
         """What came together since the last batch, as the next one; None: nothing did."""
         parts = (self._points, self._happenings, self._snapshots, self._progress, self._drawn)
-        told = (*(tuple(part) for part in parts[:3]), dict(self._progress), tuple(self._drawn))
-        if not any(told):
+        if not any(parts):
             return None
+        self._number += 1
+        batch = Batch(
+            self._number,
+            tuple(self._points),
+            tuple(self._happenings),
+            tuple(self._snapshots),
+            dict(self._progress),
+            tuple(self._drawn),
+        )
         for part in parts:
             part.clear()
-        self._number += 1
-        return Batch(self._number, *told)
+        return batch
 
     def _step(self, event: Mapping[str, Any], at: datetime) -> None:
         step, total = int(event["step"]), int(event["total_steps"])

@@ -11,7 +11,7 @@ from app.database import Base, UtcDateTime
 
 
 def _own_content(context: DefaultExecutionContext) -> str:
-    return str(context.get_current_parameters()["sha256"])
+    return str(context.get_current_parameters()["sha256"])  # type: ignore[no-untyped-call]  # SQLAlchemy has none
 
 
 class Dataset(Base):

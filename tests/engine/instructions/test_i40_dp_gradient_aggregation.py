@@ -86,7 +86,7 @@ def test_a_client_moves_by_its_own_steps_from_the_present_weights(tmp_path: Path
         with torch.no_grad():
             for weight in weights_of(run):
                 assert weight.grad is not None
-                weight -= rate * weight.grad
+                weight.sub_(weight.grad, alpha=rate)
     expected = torch.cat([(was - weight).flatten() for was, weight in zip(before, weights_of(run), strict=True)])
     torch.testing.assert_close(found, expected.detach())
 
@@ -125,7 +125,7 @@ def test_the_order_of_clients_changes_nothing(tmp_path: Path) -> None:
             one(run).backward(
                 run,
                 lambda batch=batch: run.task.losses(run.task.forward(run.model, batch), batch),
-                1.0,  # type: ignore[misc]
+                1.0,
             )
         sums.append(torch.cat([weight.grad.flatten() for weight in weights_of(run) if weight.grad is not None]))
     torch.testing.assert_close(sums[0], sums[1])
@@ -135,7 +135,8 @@ def test_the_order_of_clients_changes_nothing(tmp_path: Path) -> None:
 def test_noise_is_drawn_once_a_round_and_does_not_depend_on_the_updates(tmp_path: Path, huge: bool) -> None:
     """The article's fault 2: a scale read off the data would grow with one client's update."""
     run = begun(tmp_path, rounds=100_000)
-    divisor, found = RATE * CLIENTS, []
+    divisor = RATE * CLIENTS
+    found: list[Tensor] = []
     for _ in range(60):
         run.model.zero_grad(set_to_none=True)
         sums = moved(run, [0, 1, 2], 1e6 if huge else 1.0) if len(found) == 0 else torch.zeros(0)
