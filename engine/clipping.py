@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 _MIXES = (nn.modules.batchnorm._BatchNorm,)
+_SMALL = 1 << 18  # numbers that may be kept of one layer
 
 
 class Unclippable(ValueError):
@@ -61,6 +62,7 @@ class Outer:
     parameter: Tensor
     given: Tensor
     back: Tensor
+    formed: Tensor | None = None
 
     def squared(self) -> Tensor:
         """By Gram matrices of the positions where these are smaller than the gradient (Goodfellow 2015; Li 2022)."""
@@ -69,10 +71,15 @@ class Outer:
             return self.given.square().sum((1, 2)) * self.back.square().sum((1, 2))
         if 2 * positions**2 < size:
             return (self.back @ self.back.mT).mul_(self.given @ self.given.mT).sum((1, 2)).clamp_(min=0)
-        return (self.back.mT @ self.given).square_().sum((1, 2))
+        formed = self.back.mT @ self.given
+        if formed.numel() <= _SMALL:  # an adapter's: its sum needs no second product
+            self.formed = formed
+        return formed.square().sum((1, 2))
 
     def total(self, factors: Tensor) -> Tensor:
         """One product over all examples and positions."""
+        if self.formed is not None:
+            return Direct(self.parameter, self.formed).total(factors)
         given, back, factors = _finite(factors, self.given, self.back)
         scaled = back * factors.view(-1, 1, 1)
         return (scaled.flatten(0, 1).mT @ given.flatten(0, 1)).view_as(self.parameter)
@@ -129,17 +136,11 @@ def _embedding(module: nn.Module, calls: Sequence[tuple[Tensor, Tensor]]) -> Ite
 
 def _layer_norm(module: nn.Module, calls: Sequence[tuple[Tensor, Tensor]]) -> Iterator[Part]:
     assert isinstance(module, nn.LayerNorm)
-    shape, width = module.normalized_shape, len(module.normalized_shape)
+    shape = module.normalized_shape
     gain = [g * nn.functional.layer_norm(x, shape, eps=module.eps) for x, g in calls]
-    yield Direct(module.weight, torch.stack([_over_positions(one, width) for one in gain]).sum(0))
+    yield Direct(module.weight, torch.stack([one.reshape(len(one), -1, *shape).sum(1) for one in gain]).sum(0))
     if module.bias is not None:
-        yield Direct(module.bias, torch.stack([_over_positions(g, width) for _, g in calls]).sum(0))
-
-
-def _over_positions(value: Tensor, width: int) -> Tensor:
-    """Summed over what lies between the batch and the last `width` axes."""
-    middle = tuple(range(1, value.ndim - width))
-    return value.sum(middle) if middle else value
+        yield Direct(module.bias, torch.stack([g.reshape(len(g), -1, *shape).sum(1) for _, g in calls]).sum(0))
 
 
 def _group_norm(module: nn.Module, calls: Sequence[tuple[Tensor, Tensor]]) -> Iterator[Part]:

@@ -32,7 +32,7 @@ class Stream:
 
     def __init__(self) -> None:
         self._cipher = Cipher(algorithms.AES(os.urandom(32)), modes.CTR(os.urandom(16))).encryptor()
-        self._zeros = bytes(8 * _BLOCK)
+        self._zeros = memoryview(bytes(8 * _BLOCK))
 
     def words(self, count: int) -> npt.NDArray[np.uint64]:
         """Uniform words, (count,)."""
