@@ -5,9 +5,9 @@ from app.artifacts import models as artifacts
 from app.auth import models as auth
 from app.database import Base
 from app.datasets import models as datasets
-from app.federation import models as federation
 from app.jobs import models as jobs
 from app.privacy import models as privacy
+from app.rounds import models as rounds
 
-MODULES = (artifacts, auth, datasets, erasure, federation, idempotency, jobs, privacy)
+MODULES = (artifacts, auth, datasets, erasure, idempotency, jobs, privacy, rounds)
 METADATA = Base.metadata

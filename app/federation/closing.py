@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 from app.auth.audit import audit
 from app.errors import Conflict
 from app.federation import repository
-from app.federation.models import CLOSED, OPEN, FederationRound, Population
 from app.federation.populations import find_population
 from app.federation.rounds import find_round, spending_of
 from app.identity import Identity
 from app.privacy import repository as ledger
 from app.privacy import service as privacy
+from app.rounds.models import CLOSED, OPEN, FederationRound, Population
 
 MakeJob = Callable[[Session, Identity, Mapping[str, Any], Mapping[str, str]], str]
 """Makes the job of a round from its spec and its files by name; gives the job's id."""

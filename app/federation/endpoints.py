@@ -16,7 +16,6 @@ from app.erasure import storing
 from app.federation import closing, populations, repository, rounds, updates
 from app.federation.incoming import MEDIA_TYPE, Received, checked, most_bytes, receive
 from app.federation.jobs import make_job, ring_after_commit, shown
-from app.federation.models import FederationRound
 from app.federation.schemas import (
     CohortShown,
     PopulationCreate,
@@ -32,6 +31,7 @@ from app.identity import Identity
 from app.ids import new_id
 from app.jobs.schemas import JobShown
 from app.paging import Page, paged
+from app.rounds.models import FederationRound
 from app.schemas import ListOf
 
 router = Router(tags=["federation"])

@@ -8,13 +8,13 @@ from sqlalchemy.orm import Session
 from app.auth.audit import audit
 from app.errors import Invalid, NotFound
 from app.federation import repository
-from app.federation.models import Population
 from app.federation.schemas import PopulationCreate
 from app.identity import Identity
 from app.ids import new_id
 from app.privacy import repository as ledger
 from app.privacy.composition import left, total
 from app.privacy.models import PrivacyAccount
+from app.rounds.models import Population
 from engine.accounting import best_order
 from engine.errors import Fault
 

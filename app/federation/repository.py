@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from app.federation.models import FederationRound, Population, RoundUpdate
 from app.paging import Asked
+from app.rounds.models import FederationRound, Population, RoundUpdate
 
 
 def population(session: Session, tenant: str, population_id: str, *, hold: bool = False) -> Population | None:

@@ -21,7 +21,6 @@ from app.auth.audit import audit
 from app.erasure import hold
 from app.errors import Conflict, Invalid, NotFound
 from app.federation import repository
-from app.federation.models import OPEN, FederationRound, Population
 from app.federation.populations import find_population
 from app.federation.schemas import RoundCreate, few_clients
 from app.identity import Identity
@@ -29,6 +28,7 @@ from app.ids import new_id
 from app.privacy import repository as ledger
 from app.privacy import service as privacy
 from app.privacy.composition import Spending
+from app.rounds.models import OPEN, FederationRound, Population
 from app.storage import Storage
 from engine.accounting import PrivacyEvent, epsilon, noise_multiplier
 from engine.aggregate import weights_in

@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.answers import timestamp
-from app.federation.models import FederationRound, Population
 from app.privacy.schemas import BudgetPut
+from app.rounds.models import FederationRound, Population
 from app.schemas import Name
 from engine.aggregate import TensorShape
 

@@ -13,9 +13,9 @@ from app.erasure import keep_all
 from app.errors import Conflict
 from app.federation import repository
 from app.federation.incoming import Received, refuse_other
-from app.federation.models import OPEN, FederationRound, RoundUpdate
 from app.federation.rounds import find_round
 from app.identity import Identity
+from app.rounds.models import OPEN, FederationRound, RoundUpdate
 from app.storage import Stored
 from engine.tensorfile import Layout
 

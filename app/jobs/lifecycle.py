@@ -17,7 +17,6 @@ from app.datasets import models as _  # noqa: F401  # erasure asks the tables th
 from app.erasure import erase, keep, keep_all, unname
 from app.erasure import erase_due as erase_due  # told on to the worker
 from app.erasure import storing as storing
-from app.federation import models as _federation  # noqa: F401  # the same
 from app.ids import new_id
 from app.jobs import files, repository
 from app.jobs import snapshots as on_record
@@ -39,6 +38,7 @@ from app.jobs.states import (
 )
 from app.privacy import settlement
 from app.privacy.settlement import Drawn as Drawn  # told on to the worker
+from app.rounds import models as _rounds  # noqa: F401  # the same
 from app.storage import Storage, Stored
 
 

@@ -12,12 +12,12 @@ from fastapi import FastAPI
 from app.artifacts.models import Artifact
 from app.auth.bootstrap import add_key, new_secret
 from app.datasets.models import Dataset
-from app.federation.models import OPEN, FederationRound, Population
 from app.ids import new_id
 from app.jobs import repository
 from app.jobs.models import Job
 from app.jobs.states import State
 from app.privacy.models import PrivacyAccount
+from app.rounds.models import OPEN, FederationRound, Population
 from engine.spec import Spec
 
 

@@ -12,12 +12,12 @@ from safetensors.numpy import save
 from sqlalchemy import select
 
 from app.auth.bootstrap import bootstrap
-from app.federation.models import RoundUpdate
 from app.jobs.models import JobFile
 from app.main import create_app
 from app.privacy import settlement
 from app.privacy.composition import Spending, total
 from app.privacy.service import reserve
+from app.rounds.models import RoundUpdate
 from app.storage import storage_for
 from engine.accounting import PrivacyEvent, epsilon
 from tests.faults.conftest import Installation

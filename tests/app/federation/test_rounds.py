@@ -16,8 +16,8 @@ from safetensors.numpy import load, save
 from sqlalchemy import select
 
 from app.erasure import erase_due
-from app.federation.models import RoundUpdate
 from app.jobs.models import JobFile
+from app.rounds.models import RoundUpdate
 from app.settings import Settings
 from engine.accounting import PrivacyEvent, epsilon
 from tests.service import settings_for, worker_for
