@@ -21,6 +21,7 @@ from engine.accounting import PrivacyBudget, PrivacyEvent, accountant, epsilon
 from engine.archive import entry, land
 from engine.errors import BudgetExhausted, InvalidData
 from engine.events import FileWritten, Finished, PhaseStarted, PrivacyDrawn, Sink, now
+from engine.handover import finished
 from engine.interrupt import Interrupt
 from engine.journal import FILENAME, Journal
 from engine.noise import privatise, source
@@ -96,7 +97,8 @@ def aggregate_updates(spec: AggregateFile, folder: Path, sink: Sink, *, job: str
             )
         _release(spec, folder, layout, landed, journal, sink)
     sink.emit(PhaseStarted(phase="receipt"))
-    receipt = land(canonical_json.encode(_receipt(spec, landed, job)), outputs / "receipt.json")
+    signed = finished(_receipt(spec, landed, job), None, "", "")
+    receipt = land(canonical_json.encode(signed), outputs / "receipt.json")
     for kind, path, media_type in (
         ("aggregate", landed, "application/octet-stream"),
         ("receipt", receipt, "application/json"),

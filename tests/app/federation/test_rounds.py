@@ -253,7 +253,9 @@ def test_a_whole_round(admin: TestClient, service: FastAPI, opened: Any, setting
     by_kind = {artifact["kind"]: artifact for artifact in told["artifacts"]}
     tensors = load(admin.get(by_kind["aggregate"]["url"]).content)
     assert {name: value.shape for name, value in tensors.items()} == {"w": (50,), "b": (2, 3)}
-    privacy = admin.get(f"/v1/jobs/{job['id']}/receipt").json()["privacy"]
+    receipt = admin.get(f"/v1/jobs/{job['id']}/receipt").json()
+    assert receipt["signature"]["algorithm"] == "ed25519"
+    privacy = receipt["privacy"]
     assert (
         privacy["epsilon"]
         == privacy["dataset_total_epsilon"]
