@@ -80,12 +80,13 @@ def test_effects_of_what_saw_training_rows_are_not_told() -> None:
 
 
 def test_every_figure_of_a_step_goes_through_the_run() -> None:
-    """An event of a step that is made elsewhere would pass by the guard."""
+    """An event of a step that is made elsewhere would pass by the guard, but for one that tells progress alone."""
     root = Path(__file__).parents[2]
     makers = {
         path.relative_to(root).as_posix()
         for path in (root / "engine").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("StepDone")
+        if "values={}" not in ast.unparse(node)
     }
     assert makers == {"engine/run.py"}
