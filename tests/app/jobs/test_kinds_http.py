@@ -79,7 +79,7 @@ def test_the_worker_puts_paths_in_the_place_of_ids(
     body = {"kind": "compress", "model": trained["id"], "dataset": rows, "instructions": [45, 47], "name": rows}
     job = admin.post("/v1/jobs", json=body).json()
     assert [step["number"] for step in job["plan"]] == [45, 47]
-    assert (job["export"], job["training"]["seed"]) == ({"format": "onnx"}, 5)
+    assert (job["export"]["format"], job["training"]["seed"]) == ("onnx", 5)
 
     run = lifecycle.claim(worker.database, "one", 60, 1)
     assert run is not None
