@@ -5,12 +5,13 @@ import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, insert, update
+from sqlalchemy import update
 
 from app.database import Database
 from app.erasure import erase, erase_due, keep, keep_all, storing, unname
-from app.jobs.models import Job, JobSnapshot
-from app.storage import S3Storage, Stored
+from app.jobs.models import Job
+from app.storage import S3Storage
+from tests.app.names import drop_names, files, name, named_file
 from tests.bucket import Bucket, stand_in
 from tests.service import Crash, awaiting_erasure, let_fall_due, put_job
 
@@ -33,36 +34,6 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "file"
     path.write_bytes(b"bytes")
     return path
-
-
-def files(storage: S3Storage) -> set[str]:
-    """The keys of all that is stored."""
-    return set(storage.client.objects)
-
-
-def name(database: Database, stored: Stored, owner: str) -> None:
-    """Let a row name the file, as its owner would."""
-    job_id = put_job(database)
-    with database.session() as session:
-        keep_all(session, owner, [stored.key])
-        values = {"job_id": job_id, "step": 1, "path": "p", "sha256": stored.sha256, "storage_key": stored.key}
-        session.execute(insert(JobSnapshot).values(values))
-
-
-def drop_names(database: Database) -> list[str]:
-    """Let no row name any file; their keys."""
-    with database.session() as session:
-        keys = list(session.scalars(delete(JobSnapshot).returning(JobSnapshot.storage_key)))
-        unname(session, keys)
-    return keys
-
-
-def named_file(database: Database, storage: S3Storage, file: Path) -> Stored:
-    """A stored file that one row names."""
-    with storing(database, storage, "one") as store:
-        stored = store(file)
-        name(database, stored, "one")
-    return stored
 
 
 def test_a_kept_file_stays_and_leaves_no_entry(database: Database, storage: S3Storage, file: Path) -> None:
@@ -287,6 +258,23 @@ def test_what_the_store_will_not_erase_is_tried_again_and_holds_up_no_other(
     erase_due(database, storage)
     assert files(storage) == {refused}, "a failed erasure keeps nobody from storing the file again"
     assert awaiting_erasure(database) == set()
+
+
+def test_a_file_that_is_not_to_be_erased_yet_holds_up_no_other(
+    database: Database, storage: S3Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.erasure.DUE_AT_A_TIME", 1)
+    first, second = tmp_path / "first", tmp_path / "second"
+    for path in (first, second):
+        path.write_text(path.name)
+    stored = named_file(database, storage, first)
+    drop_names(database)
+    with storing(database, storage, "two") as store:
+        store(first)
+        named_file(database, storage, second)
+        drop_names(database)
+        erase_due(database, storage)
+        assert files(storage) == {stored.key}
 
 
 def test_a_file_without_an_entry_is_not_erased(database: Database, storage: S3Storage, file: Path) -> None:

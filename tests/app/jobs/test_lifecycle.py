@@ -203,12 +203,13 @@ def test_a_finish_that_breaks_leaves_nothing(database: Database) -> None:
     assert lifecycle.finish(database, run, Ending(outputs=[OUTPUT])) is State.SUCCEEDED, "the file waits to be named"
 
 
-def test_a_file_that_is_not_stored_for_the_run_cannot_be_named(database: Database) -> None:
+@pytest.mark.parametrize("ending", [Ending(outputs=[OUTPUT]), Ending(log_key=OUTPUT.stored.key)], ids=["output", "log"])
+def test_a_file_that_is_not_stored_for_the_run_cannot_be_named(database: Database, ending: Ending) -> None:
     job_id = put_job(database)
     run = claimed(database)
     announce(database, "another run", OUTPUT.stored)
     with pytest.raises(FileNotFoundError, match=OUTPUT.stored.key):
-        lifecycle.finish(database, run, Ending(outputs=[OUTPUT]))
+        lifecycle.finish(database, run, ending)
     assert job_of(database, job_id).state == "running"
     assert not artifacts_of(database, job_id)
 
