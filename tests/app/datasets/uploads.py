@@ -18,5 +18,6 @@ def upload(client: TestClient, content: bytes = ROWS, filename: str = "rows.json
 
 
 def stored(settings: Settings) -> list[Path]:
-    """Every file of the service but those of the database."""
-    return [path for path in settings.data_dir.rglob("*") if path.is_file() and "fiftytwo.db" not in path.name]
+    """Every file of the service but those of the database and the key of receipts."""
+    files = (path for path in settings.data_dir.rglob("*") if path.is_file() and path != settings.receipt_key)
+    return [path for path in files if "fiftytwo.db" not in path.name]
