@@ -100,7 +100,7 @@ def _columns(
     columns = {"text": "text", **{role: name for role, name in choices.columns.items() if role in ROLES_HERE}}
     if not tables[0].split and "split" in names:
         columns.setdefault("split", "split")
-    elif tables[0].split and columns.pop("split", None):
+    elif tables[0].split and columns.pop("split", ""):
         detail = f"the name of {tables[0].name} says the split"
         findings.file(Unusable("not_applicable", detail, "leave it out", pointer="/split_column"))
     if lacking := [missing(role, name, names) for role, name in columns.items() if names and name not in names]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from client import canonical_json, signature
+from client import canonical_json
 from client.archive import stored_zip
 from client.cli import main
 from client.errors import BadPackage, BadUsage
@@ -167,7 +167,7 @@ def test_of_two_that_make_the_key_at_once_one_wins(tmp_path: Path, monkeypatch: 
         target.write_bytes(b"theirs")
         link(source, target)
 
-    monkeypatch.setattr(signature.os, "link", late)
+    monkeypatch.setattr("client.signature.os.link", late)
     assert ensure_key(path).read_bytes() == b"theirs"
 
 

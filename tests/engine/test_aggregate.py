@@ -177,7 +177,8 @@ def test_a_run_that_was_lost_before_the_draw_begins_anew_and_one_after_it_gives_
 def test_uploads_in_another_order_give_the_same_sum(tmp_path: Path) -> None:
     layout = read_layout(write(tmp_path, "one"))
     files = [write(tmp_path / "updates", f"{i:02d}", scale=10.0 ** (i - 6), seed=i) for i in range(12)]
-    sums = [clipped_sum(sorted(files), layout, CLIP), clipped_sum(sorted(files[::-1]), layout, CLIP)]
+    turned = files[::-1]
+    sums = [clipped_sum(sorted(files), layout, CLIP), clipped_sum(sorted(turned), layout, CLIP)]
     assert sums[0].tobytes() == sums[1].tobytes()
 
 

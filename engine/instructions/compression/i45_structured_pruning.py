@@ -90,7 +90,7 @@ class StructuredPruning(Instruction):
     def model(self, run: Run, model: nn.Module) -> nn.Module:
         """Prune before a training under fake quantisation, or take the shapes of the snapshot."""
         if not _before_training(run):
-            if not run.clock.step:
+            if not run.clock.step and "adapters" not in run.plan.facts:  # whose layers are cut once they are merged
                 self._fitting(run, model)  # a misfit is told now, not after the training
             return model
         shapes = run.state(self.name).get("shapes")

@@ -28,7 +28,8 @@ class ActivationCheckpointing(Instruction):
     the precision contexts.
 
     Refuses: nets for pictures, since their batch norm would update its statistics twice; a model without a repeated
-    block; dp_sgd (37), whose sums need the very activations that are forgotten.
+    block; dp_sgd (37), whose sums need the very activations that are forgotten; fake quantisation (49), which would
+    take its ranges twice.
 
     Effect: none on accuracy. `saved_activation_bytes` is what forward keeps of some training rows, and
     `saved_activation_bytes_without` what it would keep; a step costs about a third more time.
@@ -46,8 +47,11 @@ class ActivationCheckpointing(Instruction):
 
     @property
     def excludes(self) -> Mapping[str, str]:
-        """Per-example gradients read what is forgotten here."""
-        return {"per_example_gradients": "the clipped sum is formed from activations, which checkpointing forgets"}
+        """Whoever reads what is forgotten here, and blocks that are no pure function of their inputs."""
+        return {
+            "per_example_gradients": "the clipped sum is formed from activations, which checkpointing forgets",
+            "fake_quantized": "a rounded block takes its ranges from what it sees, and would see everything twice",
+        }
 
     def model(self, run: Run, model: nn.Module) -> nn.Module:
         """Wrap every n-th repeated block without batch norm."""

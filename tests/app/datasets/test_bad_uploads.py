@@ -21,6 +21,7 @@ from sqlalchemy import func, select
 
 from app.database import Base
 from app.settings import Settings
+from tests.app.datasets.uploads import stored
 
 TEXT, IMAGES = "text_classification", "image_classification"
 GOOD = b'{"text": "x", "label": "a"}\n{"text": "y", "label": "b"}\n'
@@ -111,7 +112,7 @@ def test_a_bad_file_leaves_nothing(
     assert all(fault["code"] and fault["remedy"] and fault["pointer"] for fault in faults), faults
     assert not code or code in {fault["code"] for fault in faults}, faults
     assert _rows(service) == before
-    assert [path for path in settings.data_dir.rglob("*") if path.is_file() and "fiftytwo.db" not in path.name] == []
+    assert stored(settings) == []
     assert not list(tmp_path.glob("*.bin"))
     good = admin.post("/v1/datasets", files={"file": ("rows.jsonl", GOOD)}, data={"task": TEXT})
     assert good.status_code == 201
