@@ -39,7 +39,8 @@ class ContextualAugmentation(Instruction):
     Refuses: a model whose head is not trained; fewer than 5 % of variants that pass; private training (37, 40), since a
     variant leaks its parent; streamed rows (3).
 
-    Effect: on classifiers that start from a pretrained encoder no gain is shown (docs/article.md). The report has how many variants were made and kept, their mean similarity, and how often the label survived.
+    Effect: on classifiers that start from a pretrained encoder no gain is shown (docs/article.md). The report has how
+    many variants were made and kept, their mean similarity, and how often the label survived.
     """
 
     number = 15
