@@ -44,7 +44,7 @@ RUNS = {
 TASKS = list(RUNS)
 PAIRS = list(combinations(CATALOGUE, 2))
 SAMPLED, LARGEST = 10, 8
-SAMPLED_PAIRS = 0.12
+SAMPLED_PAIRS = 0.06
 
 
 class _OneMeaning:
