@@ -60,7 +60,7 @@ class Installation:
         log = (self.settings.data_dir / "worker.log").open("ab")
         with log:
             worker = subprocess.Popen(
-                [*command, "--without-mingle", "--hostname", name],
+                [*command, "--hostname", name],
                 env={**os.environ, **names, **changes},
                 stdout=log,
                 stderr=log,
