@@ -64,6 +64,9 @@ class Package:
         self.config: dict[str, Any] = _read_json(self.folder, "config.json", dict)
         self.labels = [str(label) for label in _read_json(self.folder, "labels.json", list)]
         self.task = str(self.config.get("task"))
+        if self.task == "causal_lm":
+            how = f"AutoModelForCausalLM.from_pretrained({str(self.folder)!r}) of transformers; a gguf: ollama create"
+            raise BadPackage(f"{self.folder} holds a language model, which this client does not run", remedy=how)
         if self.task not in _READERS:
             raise BadPackage(
                 f"the model in {self.folder} is of the task {self.task!r}; this client reads {', '.join(_READERS)}",
@@ -89,7 +92,7 @@ class Package:
     def pictures(self) -> "_ImageReader":
         """What turns pictures into arrays."""
         if not isinstance(self._feeds, _ImageReader):
-            raise BadUsage(f"a model of {self.task} has no pictures alone", remedy="give a model that reads pictures")
+            raise BadUsage(f"a model of {self.task} has no pictures alone", remedy="give a model of pictures")
         return self._feeds
 
     def feeds(self, inputs: Sequence[Input]) -> Feeds:

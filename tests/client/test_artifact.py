@@ -54,6 +54,13 @@ def test_predictions_carry_every_label(text_folder: Path) -> None:
     assert spam.score == max(spam.scores.values())
 
 
+def test_a_language_model_is_told_what_runs_it(text_folder: Path) -> None:
+    rewrite(text_folder / "config.json", task="causal_lm")
+    with pytest.raises(BadPackage) as refused:
+        Package(text_folder)
+    assert "AutoModelForCausalLM" in refused.value.remedy
+
+
 def test_no_inputs_give_no_rows(text_folder: Path) -> None:
     assert Package(text_folder).answers([]).shape == (0, 2)
     assert Package(text_folder).predict([]) == []
