@@ -8,8 +8,8 @@ from unittest.mock import patch
 
 import torch
 
+from engine import releases
 from engine.checkpoint import Snapshots
-from engine.instructions.privacy import i37_dp_sgd
 from engine.interrupt import Interrupt
 from engine.journal import FILENAME, Journal
 from engine.noise import privatise
@@ -49,5 +49,5 @@ def attempt(folder: Path, moment: Moment, at: int) -> None:
         if moment == "noted" and made == at:
             die()
 
-    with patch.object(i37_dp_sgd, "privatise", noise), patch.object(run.journal, "append", append):
+    with patch.object(releases, "privatise", noise), patch.object(run.journal, "append", append):
         train(run, Snapshots(folder / "run", run.sink, every_seconds=0.0), Interrupt())

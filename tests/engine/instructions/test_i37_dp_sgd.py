@@ -127,7 +127,7 @@ def test_the_noise_of_a_step_has_the_variance_of_the_account(tmp_path: Path, noi
 def test_noise_is_added_once_however_many_chunks_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = private_run(tmp_path, [choice(physical_batch=1, expected_batch=20, steps=3)])
     calls: list[float] = []
-    module = __import__("engine.instructions.privacy.i37_dp_sgd", fromlist=["privatise"])
+    module = __import__("engine.releases", fromlist=["privatise"])
     real: Callable[..., None] = module.privatise
 
     def counted(sums: list[torch.Tensor], *args: Any) -> None:

@@ -113,7 +113,7 @@ def test_gradient_canaries_stay_below_the_claim(tmp_path: Path) -> None:
 
 
 def test_a_run_without_its_noise_fails_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = __import__("engine.instructions.privacy.i37_dp_sgd", fromlist=["privatise"])
+    module = __import__("engine.releases", fromlist=["privatise"])
     real = module.privatise
 
     def quiet(sums: list[torch.Tensor], bound: float, sigma: float, divisor: float, normal: Any) -> None:
@@ -128,7 +128,7 @@ def test_a_run_without_its_noise_fails_the_job(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_canary_that_is_out_adds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = __import__("engine.instructions.privacy.i37_dp_sgd", fromlist=["privatise"])
+    module = __import__("engine.releases", fromlist=["privatise"])
     monkeypatch.setattr(module, "privatise", lambda *_: None)
     run = trained(_private(tmp_path), tmp_path / "run")
     state = run.state("privacy_canaries")
