@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from client.artifact import softmax
 from engine.evaluate import Labels, wilson
 from engine.randomness import generator
 
@@ -14,10 +15,7 @@ _RESAMPLES = 1000
 
 def probabilities(logits: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
     """Softmax of (n, classes) logits in double precision; rows sum to 1."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    powers = np.exp(shifted)
-    found: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return found
+    return softmax(logits.astype(np.float64))
 
 
 def calibration_error(confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], bins: int = BINS) -> float:

@@ -162,6 +162,11 @@ def median(values: npt.NDArray[np.float64], confidence: float = 0.95) -> Measure
     return Measured(float(np.median(ordered)), float(ordered[low]), float(ordered[high]), n)
 
 
+def rounded(value: float) -> float:
+    """To six digits, and no minus zero: as figures stand in receipts."""
+    return round(value, 6) + 0.0
+
+
 def _bootstrap(n: int, seed: int, figure: Callable[[Labels], float]) -> npt.NDArray[np.float64]:
     drawn = generator(seed, "bootstrap")
     return np.array([figure(drawn.integers(0, n, n)) for _ in range(_RESAMPLES)])

@@ -20,7 +20,7 @@ import torch
 import engine
 from engine.archive import Entry
 from engine.data import Source
-from engine.evaluate import Measured, agreement, loss, measured, median
+from engine.evaluate import Measured, agreement, loss, measured, median, rounded
 from engine.events import now
 from engine.instruction import Instruction
 from engine.limits import Figures, checks, robust_score
@@ -144,11 +144,7 @@ def figures_of(run: Run, evidence: Evidence) -> Figures:
 
 
 def _scored(one: Measured) -> dict[str, Any]:
-    return {"value": _rounded(one.value), "n": one.n, "ci95": [_rounded(one.low), _rounded(one.high)]}
-
-
-def _rounded(value: float) -> float:
-    return round(value, 6) + 0.0  # no minus zero
+    return {"value": rounded(one.value), "n": one.n, "ci95": [rounded(one.low), rounded(one.high)]}
 
 
 def _quality(run: Run, figures: Figures, evidence: Evidence) -> dict[str, Any]:
@@ -160,9 +156,9 @@ def _quality(run: Run, figures: Figures, evidence: Evidence) -> dict[str, Any]:
         "metric": metric,
         "reference": {"kind": evidence.reference_kind, **_scored(measured(metric, before, seed))},
         "exported": _scored(measured(metric, after, seed)),
-        "loss": {"value": _rounded(lost.value), "ci95": [_rounded(lost.low), _rounded(lost.high)]},
+        "loss": {"value": rounded(lost.value), "ci95": [rounded(lost.low), rounded(lost.high)]},
         **task.quality(was, now_, truth),
-        "agreement": None if figures.agreement is None else _rounded(figures.agreement.value),
+        "agreement": None if figures.agreement is None else rounded(figures.agreement.value),
         "flipped": [
             _flip(run, evidence, i) for i in ([] if same is None else np.flatnonzero(~same)[:_FLIPPED].tolist())
         ],
@@ -185,7 +181,7 @@ def _base(run: Run, evidence: Evidence) -> dict[str, Any]:
     return {
         "base": {
             **_scored(measured(metric, before, seed)),
-            "gain": {"value": _rounded(gain.value), "ci95": [_rounded(gain.low), _rounded(gain.high)]},
+            "gain": {"value": rounded(gain.value), "ci95": [rounded(gain.low), rounded(gain.high)]},
             **{name: one["reference"] for name, one in further.items() if isinstance(one, dict) and "reference" in one},
         }
     }
@@ -244,7 +240,7 @@ def _step(one: Instruction, effects: Mapping[str, float]) -> dict[str, Any]:
         "name": one.name,
         "parameters": one.parameters(),
         "version": _source_hash(inspect.getfile(type(one))),
-        "effects": {name: _rounded(float(value)) for name, value in effects.items()},
+        "effects": {name: rounded(float(value)) for name, value in effects.items()},
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from engine import plots
+from engine.calibration import probabilities
 from engine.evaluate import Labels
 from engine.plots import Line
 from engine.ports import Answers
@@ -194,8 +195,7 @@ def _ladder(rungs: Sequence[Mapping[str, Any]], receipt: Mapping[str, Any]) -> s
 
 
 def _judged(classes: Sequence[str], truth: Labels, answers: Answers) -> Iterator[str]:
-    powers = np.exp(answers.astype(np.float64) - answers.max(axis=1, keepdims=True))
-    scores = powers / powers.sum(axis=1, keepdims=True)
+    scores = probabilities(answers)
     winners, sure = scores.argmax(axis=1), scores.max(axis=1)
     right = winners == truth
     bins = np.minimum((sure * _BINS).astype(int), _BINS - 1)

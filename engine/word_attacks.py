@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from client.canonical import LOOK_ALIKES
+from engine.calibration import probabilities
 
 Ask = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 Candidates = Callable[[str], Sequence[str]]
@@ -131,10 +132,7 @@ class _Search:
 
     def _probabilities(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         self.queries += len(texts)
-        logits = self._ask(texts).astype(np.float64)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        found: npt.NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-        return found
+        return probabilities(self._ask(texts))
 
 
 def _replaced(text: str, changes: Mapping[tuple[int, int], str]) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import InvalidData
-from engine.evaluate import Figures, Labels, accuracy, class_figures, macro_f1, recalls
+from engine.evaluate import Figures, Labels, accuracy, class_figures, macro_f1, recalls, rounded
 from engine.ports import Answers, Batch
 from engine.rows import Rows
 
@@ -66,10 +66,10 @@ class Classification:
         """Accuracy, macro-F1 and recall a class."""
         was, now = winners(reference), winners(exported)
         return {
-            "accuracy": {"reference": _rounded(accuracy(labels, was)), "exported": _rounded(accuracy(labels, now))},
-            "macro_f1": {"reference": _rounded(macro_f1(labels, was)), "exported": _rounded(macro_f1(labels, now))},
+            "accuracy": {"reference": rounded(accuracy(labels, was)), "exported": rounded(accuracy(labels, now))},
+            "macro_f1": {"reference": rounded(macro_f1(labels, was)), "exported": rounded(macro_f1(labels, now))},
             "recall": {
-                name: None if one is None else _rounded(one)
+                name: None if one is None else rounded(one)
                 for name, one in zip(self.labels, recalls(labels, now, len(self.labels)), strict=True)
             },
         }
@@ -86,7 +86,3 @@ def winners(answers: Answers) -> Labels:
     """The winning class of each row, (n,)."""
     found: Labels = answers.argmax(axis=1).astype(np.int64)
     return found
-
-
-def _rounded(value: float) -> float:
-    return round(value, 6) + 0.0  # no minus zero

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.contrastive import FIRST_LOG_SCALE, contrastive_losses, mean_cosine, nearest, ranks, sides, told_apart
 from engine.errors import InvalidData
-from engine.evaluate import Figures, Labels
+from engine.evaluate import Figures, Labels, rounded
 from engine.ports import Answers, Batch
 from engine.rows import Rows
 
@@ -86,10 +86,10 @@ class Retrieval:
                 for name, one in (("reference", reference), ("exported", exported))
             }
             found[way] = {
-                f"recall_at_{k}": {name: _rounded(float((one < k).mean())) for name, one in places.items()}
+                f"recall_at_{k}": {name: rounded(float((one < k).mean())) for name, one in places.items()}
                 for k in (1, 5, 10)
             }
-        return {**found, "mean_cosine_between_images": _rounded(mean_cosine(sides(exported)[1]))}
+        return {**found, "mean_cosine_between_images": rounded(mean_cosine(sides(exported)[1]))}
 
     def said(self, answers: Sequence[float]) -> Mapping[str, Any]:
         """How near the pair is, and the first numbers of both embeddings."""
@@ -104,7 +104,3 @@ class Retrieval:
 def _found(answers: Answers) -> tuple[Labels, npt.NDArray[np.float64]]:
     text, image = sides(answers)
     return nearest(image, text)
-
-
-def _rounded(value: float) -> float:
-    return round(value, 6) + 0.0  # no minus zero
