@@ -57,9 +57,9 @@ class AttentionDetection(Instruction):
     Refuses: fewer validation rows than 20 / `target_fpr`; language models, which have no answer to be unsure of; a
     second detector beside its own.
 
-    Effect: on ag_news with MiniLM, one seed, attacks that succeed: AUROC .97 and .98 on two sets (softmax alone .93 and
-    .96, the article's score .62 and .47), .80 and .84 flagged at 5 %. At a prevalence of 1 % most flags are still
-    false. Nothing here was held against an attacker who knows the detector.
+    Effect: docs/article.md has the article's score, the softmax alone and ours on attacked texts; `python -m benchmarks
+    --only detection` measures the default against attacks on the very model. At a prevalence of 1 % most flags are
+    false at any of these rates. Nothing here was held against an attacker who knows the detector.
     """
 
     number = 33

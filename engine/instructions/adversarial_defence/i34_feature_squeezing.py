@@ -59,9 +59,9 @@ class FeatureSqueezing(Instruction):
     Refuses: fewer validation rows than 20 / `target_fpr`; a canonical form where over 5 % of the training rows' words
     are in another script than Latin, without `force`; a second detector beside its own.
 
-    Effect: a small net on handwritten digits, PGD at 0.1, 276 attacks that succeed: AUROC .95, .78 flagged at a
-    threshold for 5 % (7.4 % seen). An attacker who minimises the distance too is known to win (He et al. 2017) and was
-    not run.
+    Effect: a manipulated input's answer moves when it is squeezed, an honest one's hardly; a test on handwritten digits
+    holds it against attacks that succeed. An attacker who minimises the distance too is known to win (He et al. 2017)
+    and was not run.
     """
 
     number = 34

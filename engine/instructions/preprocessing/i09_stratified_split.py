@@ -43,9 +43,8 @@ class StratifiedSplit(Instruction):
     deviates by more than `tolerance` and by more than a row (for streamed rows a warning); a group that is not
     the data's.
 
-    Effect: an honest score where rows belong together: split by row and by group, accuracy was .974 and .842
-    (adv_ag_news pairs), .953 and .794 (adv_movie_sentences), 3 seeds of 5 folds, while tos_unfair by company showed
-    no gap (own measurement, logistic regression). It changes what is measured, not the model.
+    Effect: an honest score where rows belong together: a split by row shows a model rows whose siblings it was trained
+    on. It changes what is measured, not the model.
     """
 
     number = 9

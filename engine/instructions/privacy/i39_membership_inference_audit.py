@@ -50,8 +50,8 @@ class MembershipInferenceAudit(Instruction):
     Refuses: privacy (37, 40), under which the references would draw again and these plain figures of private rows would
     be told: privacy_canaries (41) bound that from below. A pool under 400, as a parameter; a small one is warned of.
 
-    Effect: `true_positive_rate`. A head on frozen sst2 features, 60 epochs, own measurement: loss 0.0 %, rmia with two
-    references 13.1 % at 1 % false ones. Half of the pool is not trained on.
+    Effect: `true_positive_rate` at the asked rate of false alarms, with its interval: what an attacker who holds
+    candidates learns from the model. Half of the pool is not trained on.
     """
 
     number = 39

@@ -46,8 +46,9 @@ class PrivacyCanaries(Instruction):
     what would take the canaries out again. It is a smoke alarm: noise at a twentieth of what was claimed passed black
     boxes, and a bound below the claim proves nothing. It spoils the model: do not ship an audited one.
 
-    Effect: `lower_bound` of epsilon. Digits, 500 wrong labels, 5 seeds, own measurement: 1.26 to 1.57 without
-    privacy, at most 0.04 with it at a claim of 12.6; gradient canaries 0.87 to 1.58 at claims of 4.4 to 7.1.
+    Effect: `lower_bound` of epsilon at 95 %. Above the claim it fails the job; far below it proves nothing, since
+    canaries miss much: a test holds that it stays below the claim over many small private runs and is positive without
+    privacy.
     """
 
     number = 41
