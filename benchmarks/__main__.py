@@ -1,11 +1,11 @@
 """`python -m benchmarks [--only NAME]... [--quick]`: measure, print the table, write docs/benchmarks.md.
 
-A run of some rows or a quick one only prints: the page holds whole runs alone. Exit code 1: a line was missed.
+Each row that was measured takes its place in the record and on the page, beside those of earlier runs on the same
+machine; a quick run only prints. Exit code 1: a line was missed.
 """
 
 import argparse
 import logging
-import os
 import sys
 import tempfile
 import time
@@ -20,6 +20,7 @@ from benchmarks.benchmark import Benchmark, Result, Setting
 from benchmarks.machine import cores
 from benchmarks.page import figures, page, plot
 from benchmarks.pairs import FEWEST_PAIRS, MOST_PAIRS, Verdict, collect
+from benchmarks.records import Machine, Occasion, Record, read, write
 from benchmarks.texts import ROOT
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -27,6 +28,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     for module in (training, private, whole_jobs, submit, pickup, inference, download, detection)
     for one in module.BENCHMARKS
 }
+RECORD = ROOT / "docs" / "benchmarks.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
 PLOT = ROOT / "docs" / "benchmarks.svg"
 _CORES = 2
@@ -44,17 +46,26 @@ def main(words: Sequence[str] | None = None) -> int:
     logging.getLogger().setLevel(logging.WARNING)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    began, load = time.monotonic(), os.getloadavg()
+    machine = Machine.this()
     chosen = [one for name, one in BENCHMARKS.items() if not given.only or name in given.only]
     results = []
     for one in chosen:
+        occasion = Occasion.now()
         results.append(measure(one, quick=given.quick, fewest=given.pairs, budget=given.budget))
         print(figures(results[-1]), flush=True)
-    if not given.quick and not given.only:
-        PAGE.write_text(page(results, minutes=(time.monotonic() - began) / 60, load=load[0]), encoding="utf-8")
-        PLOT.write_text(plot(results), encoding="utf-8")
+        if not given.quick:
+            _keep(machine, Record(results[-1], occasion))
     missed = any(one.verdict(line) is Verdict.MISSED for one in results for line in one.benchmark.lines)
     return 1 if missed else 0
+
+
+def _keep(machine: Machine, measured: Record) -> None:
+    """Put a row into the record, the page and the picture."""
+    rows = {**read(RECORD, machine, BENCHMARKS), measured.result.benchmark.name: measured}
+    records = [rows[name] for name in BENCHMARKS if name in rows]
+    write(RECORD, machine, records)
+    PAGE.write_text(page(records, machine), encoding="utf-8")
+    PLOT.write_text(plot([one.result for one in records]), encoding="utf-8")
 
 
 def measure(benchmark: Benchmark, *, quick: bool, fewest: int, budget: float = 1.0) -> Result:

@@ -55,13 +55,15 @@ def versions() -> dict[str, str]:
 
 
 def commit(root: Path) -> str:
-    """The commit that was measured; with a plus where the tree differs from it, "unknown" without git."""
-    asked = ["git", "-C", str(root), "describe", "--always", "--dirty=+"]
+    """The commit that was measured; with a plus where the code differs from it, "unknown" without git."""
+    git = ["git", "-C", str(root)]
     try:
-        done = subprocess.run(asked, capture_output=True, text=True, check=True)
+        asked = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        # What a run of the benchmarks itself writes is no difference.
+        same = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ".", ":!docs/benchmarks*"], check=False)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return done.stdout.strip()
+    return asked.stdout.strip() + ("+" if same.returncode else "")
 
 
 def memory_gib() -> float:

@@ -2,13 +2,11 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from xml.sax.saxutils import escape
 
 from benchmarks.benchmark import Result
-from benchmarks.machine import commit, cores, has_bf16, memory_gib, processor, versions
 from benchmarks.pairs import CONFIDENCE, FEWEST_PAIRS, MOST_PAIRS, Line, Median, Verdict
-from benchmarks.texts import ROOT, source
+from benchmarks.records import Machine, Record
 
 NOTE = "<!-- Written by `make bench`; do not edit. -->"
 _METHOD = (
@@ -64,31 +62,38 @@ def bound(line: Line, value: float | None) -> str:
     return f"{'at least' if line.more_is_better else 'at most'} {value:g}"
 
 
-def page(results: Sequence[Result], *, minutes: float, load: float) -> str:
+def page(records: Sequence[Record], machine: Machine) -> str:
     """The page."""
+    results = [one.result for one in records]
     missed = sum(one.verdict(line) is Verdict.MISSED for one in results for line in one.benchmark.lines)
     held = "Every pass line holds." if not missed else f"{missed} pass line{'s are' if missed > 1 else ' is'} missed."
     paragraphs = [
         "# Benchmarks",
         NOTE,
-        f"{held} {_circumstances(minutes, load)}",
+        f"{held} {_circumstances(machine)}",
         _METHOD,
         "![Medians over their pass lines](benchmarks.svg)",
         "\n".join(_table(results)),
         "## What was measured",
-        "\n".join(f"- **{one.benchmark.what}**: {one.benchmark.work}. {one.seconds:.0f} s." for one in results),
+        "\n".join(map(_what, records)),
     ]
     return "\n\n".join(paragraphs) + "\n"
 
 
-def _circumstances(minutes: float, load: float) -> str:
-    """When and on what."""
-    made = ", ".join(f"{name} {version}" for name, version in versions().items())
-    bf16 = "multiplies bf16 natively" if has_bf16() else "has no bf16, so the line of 11 and 26 is 1.6"
+def _what(one: Record) -> str:
+    when = f"{one.result.seconds:.0f} s on {one.occasion.day} at commit {one.occasion.commit}"
+    about = one.result.benchmark
+    return f"- **{about.what}**: {about.work}. `--only {about.name}`, {when}, load average {one.occasion.load} before."
+
+
+def _circumstances(machine: Machine) -> str:
+    """On what."""
+    made = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    bf16 = "multiplies bf16 natively" if machine.bf16 else "has no bf16, so the line of 11 and 26 is 1.6"
     return (
-        f"One run of `make bench` on {datetime.now(UTC):%d %B %Y}, commit {commit(ROOT)}, {minutes:.0f} minutes, load"
-        f" average {load:.1f} before it. {processor()}, {cores()} cores, {memory_gib():.0f} GiB; it {bf16}. {made}."
-        f" Texts: {source()}."
+        f"{machine.processor}, {machine.cores} cores, {machine.memory_gib} GiB; it {bf16}. {made}. Texts:"
+        f" {machine.texts}. `make bench` measures every row, `python -m benchmarks --only NAME` one; the raw values are"
+        " in [benchmarks.json](benchmarks.json)."
     )
 
 

@@ -3,12 +3,16 @@
 import contextlib
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.benchmark import Benchmark, Result, Setting
 from benchmarks.page import figures, number, page, plot
 from benchmarks.pairs import Line, Pair
+from benchmarks.records import Machine, Occasion, Record, read, write
 
+MACHINE = Machine("a processor", 2, 24, True, {"torch": "2.13"}, "made texts")
 LINES = (
     Line("ratio", 1.0, 1.1, unit="x"),
     Line("cost", 0.45, 0.30, more_is_better=False, unit="s/GB"),
@@ -26,8 +30,12 @@ def result(ratio: float, cost: float) -> Result:
     return Result(benchmark, {"ratio": [ratio] * 7, "cost": [cost] * 7, "rate": [1234.0] * 7}, 12.0)
 
 
+def record(ratio: float, cost: float) -> Record:
+    return Record(result(ratio, cost), Occasion("abc1234", "1 May 2026", 0.1))
+
+
 def test_the_page_tells_figures_bounds_and_verdicts() -> None:
-    text = page([result(1.2, 0.6)], minutes=3, load=0.1)
+    text = page([record(1.2, 0.6)], MACHINE)
     first, second, third = text.split("| --- |\n")[1].splitlines()[:3]
     assert (
         first
@@ -37,8 +45,20 @@ def test_the_page_tells_figures_bounds_and_verdicts() -> None:
     assert third == "|  | rate | 1,234 /s | 1,234 to 1,234 | 7 |  |  |  |"
     assert "1 pass line is missed." in text
     assert "how it was done" in text
-    assert "torch 2" in text
-    assert "Every pass line holds." in page([result(1.2, 0.4)], minutes=3, load=0.1)
+    assert "torch 2.13" in text
+    assert "at commit abc1234" in text
+    assert "Every pass line holds." in page([record(1.2, 0.4)], MACHINE)
+
+
+def test_a_row_is_read_back_on_the_same_machine_alone(tmp_path: Path) -> None:
+    kept, known = record(1.2, 0.6), {"name": result(1, 1).benchmark}
+    assert read(tmp_path / "record.json", MACHINE, known) == {}
+    write(tmp_path / "record.json", MACHINE, [kept])
+    assert read(tmp_path / "record.json", MACHINE, known) == {"name": kept}
+    assert read(tmp_path / "record.json", replace(MACHINE, cores=4), known) == {}
+    assert read(tmp_path / "record.json", MACHINE, {}) == {}
+    more = replace(known["name"], lines=(*LINES, Line("new")))
+    assert read(tmp_path / "record.json", MACHINE, {"name": more}) == {}
 
 
 def test_the_terminal_gets_the_same() -> None:
