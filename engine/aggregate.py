@@ -9,7 +9,7 @@ import math
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class TensorShape(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    shape: tuple[int, ...] = Field(max_length=16)
+    shape: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(max_length=16)
     dtype: Literal["F64", "F32", "F16", "BF16"]
 
 

@@ -16,7 +16,7 @@ from engine.deliver import Origin, deliver
 from engine.errors import InvalidData, InvalidPlan
 from engine.events import Finished, PhaseStarted, Sink
 from engine.interrupt import Interrupt
-from engine.kinds import CompressFile, derived_faults
+from engine.kinds import CompressFile, InFolder, derived_faults
 from engine.parent import Opened, none_of, open_parent, told, without
 from engine.plan import Plan
 from engine.randomness import settle_sums
@@ -44,6 +44,9 @@ def compress_model(spec: CompressFile, folder: Path, sink: Sink, *, job: str | N
     if faults:
         raise InvalidPlan(faults)
     run = Run(run_spec, plan, sink)
+    if isinstance(spec.parent, InFolder):
+        detail = f"which rows {run_spec.base_model} was trained on is not known: those that score it may be among them"
+        run.warn("unknown_training_rows", detail)
     tested = parent.sources()
     given = [(Source.open(Path(spec.dataset)), "")] if spec.dataset is not None else []
     parts = _parts(parent, tested, given)

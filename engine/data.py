@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
+from torch import nn
 
 from engine.errors import InvalidData
 from engine.on_read import OnRead
@@ -231,7 +232,8 @@ class Encoded(OnRead[Example]):
 class Data:
     """The rows of a run by split, and their examples; `train` after `training_records`, long rows in parts.
 
-    `left_out`: training rows of which no part teaches anything; `taught`: (n, k), a teacher's answers on `train`.
+    `left_out`: training rows of which no part teaches anything; `taught`: (n, k), a teacher's answers on `train`;
+    `teacher`: one that speaks itself, where its answers are too many to keep.
     """
 
     train: Rows
@@ -241,8 +243,10 @@ class Data:
     examples: dict[str, Sequence[Example]] = field(init=False)
     left_out: int = field(init=False, default=0)
     taught: npt.NDArray[np.float32] | None = field(init=False, default=None)
+    teacher: nn.Module | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        self._whole = self.train
         self.examples = {name: Encoded(self.task, self.rows(name)) for name in SPLITS}
         if isinstance(self.task, Cutting):
             whole = len(self.train)
@@ -253,6 +257,10 @@ class Data:
     def rows(self, split: str) -> Rows:
         """The rows of one split by name."""
         return {"train": self.train, "valid": self.valid, "test": self.test}[split]
+
+    def anew(self) -> "Data":
+        """The same rows, encoded and cut by the task as it stands now."""
+        return Data(self._whole, self.valid, self.test, self.task)
 
     def lengths(self, split: str) -> npt.NDArray[np.int64]:
         """The cost of each row of a split in tokens, (n,)."""

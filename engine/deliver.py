@@ -84,6 +84,7 @@ def deliver(
     reference_bytes = _save_untouched(fresh, untouched)
     if origin is not None and origin.reshaped:
         save_shapes(fresh, fresh, untouched, always=True)
+    untuned = _untuned(run, fresh) if origin is None else None
     trained_float, expected = _compress(run, reference)
     _export(run, package, origin.preprocess if origin is not None else ())
     _save_checkpoint(run, fresh, work / "checkpoint", reshaped=origin is not None and origin.reshaped)
@@ -98,7 +99,7 @@ def deliver(
         exported_parameters=sum(one.numel() for one in run.model.parameters()),
         files=[entry(path) for path in sorted(package.iterdir())],
         weights=FORMATS[format_of(run)].weights,
-        untuned_answers=_untuned(run, fresh),
+        untuned_answers=untuned,
         datasets=None if origin is None else origin.datasets,
     )
     receipt = _told(run, sources, base, job, evidence, work)
@@ -210,7 +211,10 @@ def format_of(run: Run) -> str:
 
 
 def _untuned(run: Run, fresh: nn.Module) -> Answers | None:
-    """What the untouched model says of the test rows, where it can: pretrained, and without a fresh head."""
+    """What the untouched model says of the test rows, where it can: pretrained, and without a fresh head.
+
+    Asked before anything is compressed: a smaller vocabulary is none of its own.
+    """
     if run.task.labels or not run.task.pretrained:
         return None
     return eager_answers(run.task, fresh.to("cpu"), run.data.examples["test"])
@@ -235,7 +239,8 @@ def _save_untouched(fresh: nn.Module, folder: Path) -> int:
 def _save_checkpoint(run: Run, fresh: nn.Module, folder: Path, *, reshaped: bool) -> None:
     """Weights and what loads them; nothing of the job, so no preprocessing list."""
     save_weights(run.model, folder)
-    save_shapes(run.model, fresh, folder, always=reshaped)
+    if "safetensors" not in run.task.formats:  # what ships in that layout has no shape that config.json cannot say
+        save_shapes(run.model, fresh, folder, always=reshaped)
     run.task.describe(folder, run.model, [])
 
 

@@ -124,6 +124,12 @@ def measured(metric: str, figures: Figures, seed: int, confidence: float = 0.95)
     return Measured(value, *ends, n)
 
 
+def interval(figures: Figures, value: Callable[[Figures], float], seed: int = 0) -> list[float]:
+    """The 95 % interval of any figure of some rows, by a seeded bootstrap over them, rounded as in receipts."""
+    drawn = _bootstrap(len(figures), seed, lambda rows: value(figures[rows]))
+    return [rounded(end) for end in _ends(drawn, 0.95)]
+
+
 def loss(metric: str, reference: Figures, exported: Figures, seed: int, confidence: float = 0.95) -> Measured:
     """What was lost, above 0 where the reference is better, with a paired interval: both answered the same rows."""
     how, n = METRICS[metric], len(reference)

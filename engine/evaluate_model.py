@@ -14,9 +14,10 @@ from client.artifact import replay
 from engine.archive import entry
 from engine.calibration import calibration, class_table
 from engine.data import Source, read_rows
-from engine.deliver import audited, in_fresh_process, measure_request
+from engine.deliver import audited, format_of, in_fresh_process, measure_request
 from engine.errors import InvalidData
 from engine.events import Finished, PhaseStarted, Sink
+from engine.exporters import FORMATS
 from engine.handover import finished, hand_over
 from engine.inference import eager_answers
 from engine.interrupt import Interrupt
@@ -29,6 +30,7 @@ from engine.randomness import settle_sums
 from engine.receipt import Evidence, build, sections
 from engine.rows import Rows
 from engine.run import Run
+from engine.spec import Export
 
 _SHOWN = ("value", "n", "ci95")
 
@@ -77,6 +79,8 @@ def _opened(spec: EvaluateFile, parent: Opened, sink: Sink) -> tuple[Run, list[S
         test = _prepared(read_rows(sources, parent.task.labels), parent).loaded()
     if not len(test):
         raise InvalidData("there is no row to score", remedy="name a data set with rows")
+    # By the file itself: a compression may have written another format than the training did.
+    run_spec = run_spec.model_copy(update={"export": Export.model_validate({"format": parent.format})})
     run = Run(run_spec, Plan.of(run_spec), sink)
     run.task, run.data = parent.task, testing(parent.task, test)
     run.model = parent.task.build().eval()
@@ -107,6 +111,7 @@ def _measured(run: Run, parent: Opened, sources: list[Source], work: Path) -> Ev
         reference_parameters=weights,
         exported_parameters=weights,
         files=[entry(path) for path in sorted(parent.package.iterdir()) if path.name != "receipt.json"],
+        weights=FORMATS[format_of(run)].weights,
         datasets=[told(source, {"test": len(run.data.test)}) for source in sources],
     )
 

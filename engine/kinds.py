@@ -76,9 +76,17 @@ class Evaluate(Derived):
 
 
 class Compress(Derived):
-    """Make a trained model's file smaller by instructions 43 to 48, scored on the test rows of its training."""
+    """Make a trained model's file smaller by instructions 43 to 48, scored on the test rows of its training.
+
+    A language model also gets smaller by a format with narrower numbers alone: `export` with `gguf`.
+    """
 
     kind: Literal["compress"]
+    model: str = Field(
+        min_length=1,
+        max_length=200,
+        description="`job_...` or `art_...`, or a folder of the models directory with a trained text classifier.",
+    )
     dataset: str | None = Field(
         default=None,
         min_length=1,
@@ -169,6 +177,17 @@ class Parent(BaseModel):
     spec: Spec
 
 
+class InFolder(BaseModel):
+    """A trained model that no job made: the folder under the models directory that `spec.model` names.
+
+    `spec`: what it is taken for, and the rows that score it.
+    """
+
+    model_config = _FROZEN
+
+    spec: Spec
+
+
 class EvaluateFile(Evaluate):
     """The job file of `evaluate`."""
 
@@ -178,7 +197,7 @@ class EvaluateFile(Evaluate):
 class CompressFile(Compress):
     """The job file of `compress`."""
 
-    parent: Parent
+    parent: Parent | InFolder
 
 
 class DetectFile(Detect):
@@ -219,14 +238,16 @@ def derived_faults(body: Derived, parent: Spec, facts: frozenset[str]) -> list[F
         detail = "the rows that the model was trained on privately may not stand in a receipt"
         faults.append(Fault("/include_inputs", "excluded", detail, "leave it out, or name another data set"))
     if isinstance(body, Compress):
-        faults += _compress_faults(body, facts)
+        faults += _compress_faults(body, parent.task, facts)
     return faults
 
 
-def _compress_faults(body: Compress, facts: frozenset[str]) -> list[Fault]:
+def _compress_faults(body: Compress, task: str, facts: frozenset[str]) -> list[Fault]:
     faults = []
-    if not body.instructions:
+    if not body.instructions and body.export.format != "gguf":  # whose numbers are narrower by themselves
         detail, remedy = "nothing is chosen that makes the file smaller", "choose from 43 to 48, such as [47]"
+        if task == "causal_lm":
+            remedy = "choose from 43 and 48, or set export.format to gguf"
         faults.append(Fault("/instructions", "nothing_to_do", detail, remedy))
     for index, one in enumerate(body.instructions):
         learns = {"reads_training_rows", "couples_rows"} & one.provides

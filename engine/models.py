@@ -108,10 +108,17 @@ def find(name: str, local: Path | None, *, weights: bool = True) -> Base:
     if name in PACKAGED:
         folder = _packaged(name)
         return Base(name, converted(folder) if weights else folder)
-    if local is not None and _plain(name) and (local / name / "config.json").is_file():
-        return Base(name, _checked(local / name))
+    if (own := folder_of(name, local)) is not None:
+        return Base(name, _checked(own))
     folder = _from_hub(name, weights)
     return Base(name, _checked(folder) if weights else _without_code(folder))
+
+
+def folder_of(name: str, local: Path | None) -> Path | None:
+    """The folder of a model under `local`, by its plain name; None where there is none."""
+    if local is None or not _plain(name) or not (local / name / "config.json").is_file():
+        return None
+    return local / name
 
 
 @cache

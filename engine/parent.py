@@ -16,17 +16,21 @@ from torch import nn
 
 from engine.archive import SHAPES
 from engine.data import Data, Source, read_rows
-from engine.errors import InvalidData, InvalidPlan
+from engine.errors import Fault, InvalidData, InvalidPlan
 from engine.events import Listed
+from engine.exporters import FORMATS
+from engine.foreign import look
 from engine.job import dealt
-from engine.kinds import Parent
-from engine.models import FROM_SCRATCH, Base
+from engine.kinds import InFolder, Parent
+from engine.models import FROM_SCRATCH, Base, find, models_dir
 from engine.plan import Plan
 from engine.ports import Task
 from engine.rows import Rows, group_facts
 from engine.run import Run
 from engine.spec import Spec
 from engine.tasks import TASKS
+from engine.tasks.causal_lm import CausalLM
+from engine.tasks.text_classification import TextClassification
 
 _MEND = "name a job that has succeeded, or train the model again"
 
@@ -47,19 +51,36 @@ class Opened:
         """What the instructions of the training made true of it."""
         return frozenset().union(*(one.provides for one in self.spec.instructions))
 
+    @property
+    def format(self) -> str:
+        """The format of the package, by the file that holds its weights.
+
+        Raises:
+            InvalidData: where it holds none.
+        """
+        for name, one in FORMATS.items():
+            if (self.package / one.file).is_file():
+                return name
+        raise InvalidData("the model's package holds no file of a format that is known", remedy=_MEND)
+
     def sources(self) -> list[tuple[Source, str]]:
         """The files of the training, each with its role."""
         return [(Source.open(Path(path)), role) for role, path in self.spec.files()]
 
     def check(self, source: Source) -> None:
-        """Refuse a file of another task.
+        """Refuse a file of another task, or conversations where the model takes plain texts, and the reverse.
 
         Raises:
-            InvalidData: naming both tasks.
+            InvalidData: naming both.
         """
         if source.task != self.spec.task:
             detail = f"{source.id} was prepared for {source.task}, the model serves {self.spec.task}"
             raise InvalidData(detail, remedy=f"give rows for {self.spec.task}")
+        kinds = {False: "plain texts", True: "conversations"}
+        mine = isinstance(self.task, CausalLM) and self.task.chat
+        if source.chat is not mine:
+            detail = f"the rows of {source.id} are {kinds[source.chat]}, the model was trained on {kinds[mine]}"
+            raise InvalidData(detail, remedy=f"give {kinds[mine]}")
 
     def deal(self, sources: Sequence[tuple[Source, str]]) -> dict[str, Rows]:
         """The rows of some files by split, through the hooks that dealt those of the training.
@@ -81,12 +102,15 @@ class Opened:
         return dealt(Run(self.spec, plan, Listed()), rows)
 
 
-def open_parent(parent: Parent, work: Path) -> Opened:
-    """Unpack a parent into folders of `work` and open its task on its checkpoint.
+def open_parent(parent: Parent | InFolder, work: Path) -> Opened:
+    """Unpack a parent into folders of `work` and open its task on its checkpoint, or on the folder that it is.
 
     Raises:
         InvalidData: where the files are not what a job hands over.
+        InvalidPlan: where a folder holds no trained model.
     """
+    if isinstance(parent, InFolder):
+        return _open_folder(parent.spec)
     package = _folder(Path(parent.package), work / "parent_package")
     checkpoint = _folder(Path(parent.checkpoint), work / "parent_checkpoint")
     try:
@@ -96,6 +120,16 @@ def open_parent(parent: Parent, work: Path) -> Opened:
         raise InvalidData(f"the model's files cannot be read: {error}", remedy=_MEND) from error
     base = Base(parent.job or parent.spec.base_model, checkpoint)
     return Opened(parent.spec, package, checkpoint, base, task, config.get("preprocess") or [])
+
+
+def _open_folder(spec: Spec) -> Opened:
+    found = look(spec.base_model, models_dir())
+    if isinstance(found, Fault):
+        raise InvalidPlan([found])
+    base = find(found.name, models_dir())
+    assert base.folder is not None  # it was looked at
+    task = TextClassification(base, found.labels, spec.training.max_length)
+    return Opened(spec, base.folder, base.folder, base, task, [])
 
 
 def save_reference(model: nn.Module, checkpoint: Path, folder: Path) -> int:

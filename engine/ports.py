@@ -125,19 +125,36 @@ class Cutting(Protocol):
 
 
 @runtime_checkable
+class Decoding(Protocol):
+    """A task whose model says too much of a row to be kept: a distribution over a vocabulary at each token."""
+
+    config: Any
+    """The model's configuration, with its `vocab_size`."""
+
+    def states(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The states (parts, length, width) that the output layer reads."""
+
+
+@runtime_checkable
 class Trimming(Protocol):
     """A task whose vocabulary can be made smaller."""
 
-    tokenizer: Any
-    """As `engine.vocabulary` reads it: of the library tokenizers."""
-    config: Any
-    """The configuration that models are built from."""
+    @property
+    def vocabulary(self) -> Any:
+        """The tokenizer as `engine.vocabulary` reads it: of the library tokenizers."""
 
-    def tokens(self, text: str) -> Sequence[str]:
-        """A text as the model reads it, token by token."""
+    @property
+    def special(self) -> set[int]:
+        """The ids that a configuration names."""
 
-    def trim(self, kept: Sequence[int]) -> None:
-        """Keep these ids alone, in tokenizer and configuration."""
+    def read(self, example: Example) -> Sequence[int]:
+        """The token ids of an example."""
+
+    def tokens(self, payload: Payload) -> Sequence[str]:
+        """A row as the model reads it, token by token."""
+
+    def trim(self, model: nn.Module, kept: Sequence[int]) -> int:
+        """Keep these ids alone, numbered anew in their order, in tokenizer, configuration and model; the rows gone."""
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -5,7 +5,7 @@ fall together. A pruned model is stored with its shapes, which a configuration c
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -74,9 +74,9 @@ def check_blocks(model: nn.Module, count: int) -> None:
     Raises:
         Unfit: where they cannot: one must stay.
     """
-    if count and count >= len(_encoder(model)[1]):
+    if count and count >= len(encoder_of(model)[1]):
         detail = (
-            f"{count} layers cannot be removed: {type(model).__name__} has {len(_encoder(model)[1])} attention blocks"
+            f"{count} layers cannot be removed: {type(model).__name__} has {len(encoder_of(model)[1])} attention blocks"
         )
         raise Unfit("layers_removed", detail, "choose fewer; at least one must stay")
 
@@ -84,44 +84,13 @@ def check_blocks(model: nn.Module, count: int) -> None:
 def drop_blocks(model: nn.Module, count: int, importance: Importance) -> list[int]:
     """Remove the least important attention blocks of the encoder; gives their numbers."""
     check_blocks(model, count)
-    name, blocks = _encoder(model)
+    name, blocks = encoder_of(model)
     scores = [
         sum((_score(weight, importance).sum() for weight in block.parameters()), torch.zeros(())) for block in blocks
     ]
     gone = sorted(torch.stack(scores).topk(count, largest=False).indices.tolist())
-    _set_blocks(model, name, [block for number, block in enumerate(blocks) if number not in gone])
+    set_blocks(model, name, [block for number, block in enumerate(blocks) if number not in gone])
     return gone
-
-
-def blocks_of(model: nn.Module) -> int:
-    """How many attention blocks the encoder has.
-
-    Raises:
-        Unfit: where it has none that can be told apart.
-    """
-    blocks = _encoder(model)[1]
-    if not blocks:
-        raise Unfit("layers", f"{type(model).__name__} has no layers that could be left out", "choose another model")
-    return len(blocks)
-
-
-def spread_blocks(depth: int, count: int) -> list[int]:
-    """The numbers of `count` of `depth` blocks, evenly spread, the first and the last among them where there are two.
-
-    Raises:
-        Unfit: where these are not fewer.
-    """
-    if count >= depth:
-        detail = f"a student of {count} layers is not smaller than its teacher of {depth}"
-        raise Unfit("layers", detail, f"choose at most {depth - 1} layers" if depth > 1 else "choose another model")
-    return [round(number * (depth - 1) / max(1, count - 1)) for number in range(count)]
-
-
-def keep_blocks(model: nn.Module, numbers: Sequence[int]) -> nn.Module:
-    """Keep these attention blocks of the encoder alone, in place."""
-    name, blocks = _encoder(model)
-    _set_blocks(model, name, [blocks[number] for number in numbers])
-    return model
 
 
 def shapes_of(model: nn.Module) -> Shapes:
@@ -132,7 +101,7 @@ def shapes_of(model: nn.Module) -> Shapes:
         for part, tensor in _parts(module)
     }
     heads = {name: int(module.num_attention_heads) for name, module in model.named_modules() if has_heads(module)}
-    blocks = {name: len(_blocks(module)) for name, module in model.named_modules() if _blocks(module)}
+    blocks = {name: len(blocks_in(module)) for name, module in model.named_modules() if blocks_in(module)}
     return {"tensors": tensors, "heads": heads, "blocks": blocks}
 
 
@@ -143,7 +112,7 @@ def reshape(model: nn.Module, shapes: Mapping[str, Any]) -> nn.Module:
         ValueError: where they belong to another architecture.
     """
     for name, count in shapes["blocks"].items():
-        _set_blocks(model, name, _blocks(model.get_submodule(name))[:count])
+        set_blocks(model, name, blocks_in(model.get_submodule(name))[:count])
     modules = dict(model.named_modules())
     known = {f"{name}.{part}" for name, module in modules.items() for part, _ in _parts(module)}
     if known != set(shapes["tensors"]):
@@ -224,21 +193,33 @@ def _set_heads(module: nn.Module, count: int) -> None:
     vars(module).update(num_attention_heads=count, all_head_size=count * vars(module)["attention_head_size"])
 
 
+def blocks_in(module: nn.Module) -> list[nn.Module]:
+    """The blocks of a list that can be made shorter: of attention, or of one stage of a residual net; else none."""
+    stage = list(module) if isinstance(module, nn.Sequential) and all(map(_is_residual, module)) else []
+    return _blocks(module) or stage
+
+
+def _is_residual(module: nn.Module) -> bool:
+    """Whether a module adds to what it reads, or to a shortcut of it, as a block of transformers' ResNet does."""
+    return isinstance(getattr(module, "shortcut", None), nn.Module) and hasattr(module, "layer")
+
+
 def _blocks(module: nn.Module) -> list[nn.Module]:
     """The blocks of a list in which each has attention; none where it is no such list."""
     blocks = list(module) if isinstance(module, nn.ModuleList) else []
     return blocks if all(any(map(has_heads, block.modules())) for block in blocks) else []
 
 
-def _encoder(model: nn.Module) -> tuple[str, list[nn.Module]]:
+def encoder_of(model: nn.Module) -> tuple[str, list[nn.Module]]:
     """The longest list of attention blocks, by name."""
     found = [(name, _blocks(module)) for name, module in model.named_modules()]
     return max(found, key=lambda pair: len(pair[1]))
 
 
-def _set_blocks(model: nn.Module, name: str, blocks: list[nn.Module]) -> None:
-    parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, nn.ModuleList(blocks))
+def set_blocks(model: nn.Module, name: str, blocks: list[nn.Module]) -> None:
+    """Put these blocks in the place of a list's own, and their number into the configuration that has one."""
+    made = nn.Sequential(*blocks) if isinstance(model.get_submodule(name), nn.Sequential) else nn.ModuleList(blocks)
+    model.set_submodule(name, made)
     config = getattr(model, "config", None)
     if config is not None and hasattr(config, "num_hidden_layers"):
         config.num_hidden_layers = len(blocks)

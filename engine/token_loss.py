@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 IGNORED = -100
-_LOGIT_BYTES = 1 << 28
+LOGIT_BYTES = 1 << 28
 
 
 def token_losses(
-    head: nn.Module, states: Tensor, labels: Tensor, vocabulary: int, logit_bytes: int = _LOGIT_BYTES
+    head: nn.Module, states: Tensor, labels: Tensor, vocabulary: int, logit_bytes: int = LOGIT_BYTES
 ) -> Tensor:
     """Negative log-likelihood in nats of each token from its predecessors, (batch, length - 1) fp32.
 

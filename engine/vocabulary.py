@@ -5,6 +5,7 @@ stays the longest, a best path the best, and every merge on the way to a kept to
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -13,6 +14,9 @@ from tokenizers import Tokenizer
 Numbers: TypeAlias = Mapping[int, int]  # old id to new id
 _CONTINUED = "##"  # of WordPiece, before what does not begin a word
 _BEGINS = "\u2581"  # of SentencePiece, before what begins a word
+_ENDS = "</w>"  # of CLIP, behind what ends a word
+_NAMES_TOKENS = ("_token_id", "suppress_tokens")  # ends of settings whose values are ids
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 def kept_ids(
@@ -30,6 +34,8 @@ def kept_ids(
     found |= {vocabulary[unknown]} if isinstance(unknown, str) and unknown in vocabulary else set()
     found |= {about["model"]["unk_id"]} if isinstance(about["model"].get("unk_id"), int) else set()
     found |= {vocabulary[token] for token in tokens}
+    if about["model"].get("byte_fallback"):  # a character that is no token is written as its bytes
+        found |= {number for token, number in vocabulary.items() if _BYTE.fullmatch(token)}
     if characters:
         found |= {number for token, number in vocabulary.items() if _is_character(token)}
     parts = _merges(about["model"], vocabulary)
@@ -70,20 +76,38 @@ def numbers(kept: Sequence[int]) -> Numbers:
 
 def renumber(config: Any, new: Numbers) -> None:
     """Write the new size and the new ids of special tokens into a configuration, in place."""
-    for name, value in list(vars(config).items()):
-        if name.endswith("_token_id") and isinstance(value, int) and not isinstance(value, bool) and value in new:
-            setattr(config, name, new[value])
+    for name, value in renumbered_ids(vars(config), new).items():
+        setattr(config, name, value)
     config.vocab_size = len(new)
 
 
+def renumbered_ids(content: Mapping[str, Any], new: Numbers) -> dict[str, Any]:
+    """Those of some settings that name tokens, one or a list of them, by the new ids; what is not kept is left out."""
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        if not name.endswith(_NAMES_TOKENS):
+            continue
+        if isinstance(value, list):
+            found[name] = [new[one] for one in value if one in new]
+        elif _is_id(value) and value in new:
+            found[name] = new[value]
+    return found
+
+
 def special_ids(config: Any) -> set[int]:
-    """The ids that a configuration names."""
-    found = {value for name, value in vars(config).items() if name.endswith("_token_id")}
-    return {value for value in found if isinstance(value, int) and not isinstance(value, bool)}
+    """The ids that a configuration names, by themselves or in lists."""
+    named = [value for name, value in vars(config).items() if name.endswith("_token_id")]
+    every = [one for value in named for one in (value if isinstance(value, list) else [value])]
+    return {one for one in every if _is_id(one)}
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_character(token: str) -> bool:
-    return len(token.removeprefix(_CONTINUED) or token) == 1 or len(token.removeprefix(_BEGINS)) == 1
+    plain = (token.removeprefix(_CONTINUED) or token, token.removeprefix(_BEGINS), token.removesuffix(_ENDS))
+    return any(len(one) == 1 for one in plain)
 
 
 def _pair(merge: Any) -> tuple[str, str]:

@@ -12,12 +12,14 @@ from app.datasets.models import Dataset
 from app.errors import Invalid
 from app.jobs import derived, detecting
 from app.jobs.checked import Checked, FindDataset, Lookups, data_set, invalid, limit_faults, rows_of
+from app.jobs.parents import TRAINED
 from app.jobs.requests import AnyCreate, CompressCreate, DetectCreate, EvaluateCreate, JobCreate, Unfit, request_class
 from app.privacy.service import is_private
-from engine import models
+from engine import foreign, models
 from engine.conformal import VALID_ROWS
 from engine.errors import Fault, InvalidPlan
 from engine.estimate import estimate
+from engine.foreign import Foreign
 from engine.plan import Plan
 from engine.rows import client_facts, group_facts
 from engine.spec import Spec, Splits
@@ -32,23 +34,28 @@ OTHERS: Mapping[type[AnyCreate], Callable[[Lookups, str, Any], Checked]] = {
 
 @dataclass(frozen=True)
 class BaseLook:
-    """What a look at the base model of a job told."""
+    """What a look at the base model of a job told, or at the folder that it begins with."""
 
     fault: Fault | None
     pretrained: bool
+    folder: Foreign | Fault | None = None
 
 
 def base_is_near(body: AnyCreate) -> bool:
     """Whether a look at what the job begins with takes no time."""
-    return not isinstance(body, JobCreate) or models.built_in(body.base_model)
+    return models.built_in(body.base_model) if isinstance(body, JobCreate) else not _begins_with_folder(body)
 
 
 def look_at_base(body: AnyCreate, models_dir: Path | None) -> BaseLook:
     """Look at the base model; it may be on a hub that is slow to answer, so no transaction should wait for this."""
     if not isinstance(body, JobCreate):
-        return BaseLook(None, False)
+        return BaseLook(None, False, foreign.look(body.model, models_dir) if _begins_with_folder(body) else None)
     fault = models.fault(body.base_model, body.task, models_dir)
     return BaseLook(fault, fault is None and models.find(body.base_model, models_dir, weights=False).pretrained)
+
+
+def _begins_with_folder(body: AnyCreate) -> bool:
+    return isinstance(body, CompressCreate) and not body.model.startswith(TRAINED)
 
 
 def check(lookups: Lookups, tenant: str, body: AnyCreate, base: BaseLook) -> Checked:
@@ -57,6 +64,8 @@ def check(lookups: Lookups, tenant: str, body: AnyCreate, base: BaseLook) -> Che
     Raises:
         Invalid: with every fault found.
     """
+    if isinstance(body, CompressCreate) and base.folder is not None:
+        return derived.check_folder(lookups, tenant, body, base.folder)
     if not isinstance(body, JobCreate):
         return OTHERS[type(body)](lookups, tenant, body)
     found, faults = _datasets(lookups.dataset, tenant, body)

@@ -1,12 +1,17 @@
 """What can be wrong with a job that begins with a trained model. Knows the rows that each kind reads, no request."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from pydantic import ValidationError
 
 from app.datasets.models import Dataset
 from app.jobs.checked import Checked, Lookups, data_set, invalid, limit_faults, rows_of
+from app.jobs.parents import TrainedModel
 from app.jobs.requests import CompressCreate, EvaluateCreate
 from engine.errors import Fault, InvalidPlan
 from engine.estimate import estimate_derived
+from engine.foreign import Foreign
 from engine.kinds import derived_faults
 from engine.plan import Plan
 from engine.spec import Spec
@@ -32,6 +37,42 @@ def check(lookups: Lookups, tenant: str, body: AnyDerived) -> Checked:
     found, faults = _rows(lookups, tenant, body, trained)
     facts = frozenset[str]().union(*(one.provides for one in trained.instructions))
     faults += derived_faults(body, trained, facts)
+    return _checked(body, trained, found, faults, model)
+
+
+def check_folder(lookups: Lookups, tenant: str, body: CompressCreate, folder: Foreign | Fault) -> Checked:
+    """The same for a model that lies in a folder: nobody knows its training, so the data set is to score it too.
+
+    Raises:
+        Invalid: with every fault found.
+    """
+    given = _given(lookups, tenant, body, None if isinstance(folder, Fault) else folder.task)
+    faults = [one for one in (folder, given) if isinstance(one, Fault)]
+    if given is None:
+        detail = f"which rows {body.model} was trained on is not known, so a data set has to score it"
+        faults.append(Fault("/dataset", "needs_rows", detail, "name a data set"))
+    if isinstance(folder, Fault):
+        raise invalid(faults)
+    fields: dict[str, Any] = {"task": folder.task, "model": folder.name, "dataset": body.dataset or "none"}
+    if body.training is not None:
+        fields["training"] = body.training.model_dump()
+    trained = Spec.model_validate(fields)
+    found: dict[str, Dataset] = {}
+    if isinstance(given, Dataset):
+        found["given"] = given
+        faults += _label_faults(given, folder.labels)
+    faults += derived_faults(body, trained, frozenset())
+    return _checked(body, trained, found, faults, None)
+
+
+def _checked(
+    body: AnyDerived, trained: Spec, found: dict[str, Dataset], faults: list[Fault], model: TrainedModel | None
+) -> Checked:
+    """The job with what it needs, where nothing is wrong; without a `model` it begins with a folder.
+
+    Raises:
+        Invalid: with these faults, those of the limits and those of the plan.
+    """
     try:
         run = body.run_spec(body.kind, trained)
         faults += limit_faults(run)
@@ -40,15 +81,10 @@ def check(lookups: Lookups, tenant: str, body: AnyDerived) -> Checked:
         raise invalid([*faults, *error.faults]) from error
     if faults:
         raise invalid(faults)
-    inputs = {one.id: one.storage_key for one in found.values()} | model.inputs
-    return Checked(
-        body,
-        run.task,
-        body.resolved(run, model.shown),
-        plan,
-        inputs,
-        lambda: estimate_derived(run, _scored(body, found)),
-    )
+    inputs = {one.id: one.storage_key for one in found.values()} | (model.inputs if model is not None else {})
+    shown = model.shown if model is not None else {"spec": trained.resolved(pretrained=True)}
+    rows = _scored(body, found)
+    return Checked(body, run.task, body.resolved(run, shown), plan, inputs, lambda: estimate_derived(run, rows))
 
 
 def _rows(lookups: Lookups, tenant: str, body: AnyDerived, trained: Spec) -> tuple[dict[str, Dataset], list[Fault]]:
@@ -72,7 +108,7 @@ def _rows(lookups: Lookups, tenant: str, body: AnyDerived, trained: Spec) -> tup
         found[role] = one
     train = found.get("train") or found.get("")
     if given is not None and train is not None and "given" in found:
-        faults += _label_faults(found["given"], train)
+        faults += _label_faults(found["given"], train.labels)
     return found, faults
 
 
@@ -86,8 +122,8 @@ def _given(lookups: Lookups, tenant: str, body: AnyDerived, task: str | None) ->
     return data_set(lookups.dataset, tenant, body.dataset, "/dataset", task) if body.dataset is not None else None
 
 
-def _label_faults(given: Dataset, train: Dataset) -> list[Fault]:
-    if set(given.labels) <= set(train.labels):
+def _label_faults(given: Dataset, known: Sequence[str]) -> list[Fault]:
+    if set(given.labels) <= set(known):
         return []
     detail = f"the labels of {given.id} are not all among those that the model knows"
     return [Fault("/dataset", "labels_differ", detail, "give rows with the labels of the model's training")]
@@ -97,5 +133,5 @@ def _scored(body: AnyDerived, found: dict[str, Dataset]) -> int:
     """How many rows are scored, roughly."""
     if isinstance(body, EvaluateCreate) and "given" in found:
         return found["given"].rows
-    roles = {role: one for role, one in found.items() if role != "given"}
+    roles = {role: one for role, one in found.items() if role != "given"} or {"": found["given"]}
     return rows_of(roles).get("test", 0)

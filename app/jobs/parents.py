@@ -12,6 +12,8 @@ from app.jobs import repository
 from engine.errors import Fault
 
 NEEDED = ("model", "checkpoint")
+TRAINED = ("job_", "art_")
+"""How ids begin that name a trained model."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jinja2 import TemplateError
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
@@ -25,8 +26,10 @@ from engine.models import Base
 from engine.parts import NO_TARGET, Parts, inside, part, spans, token_bytes
 from engine.ports import Batch, Cost, Example, Payload, Samples, text_of
 from engine.rows import Rows
+from engine.tasks.decoder_vocabulary import smaller_tokenizer, trim_decoder
 from engine.tasks.likelihood import Likelihood
 from engine.token_loss import IGNORED, token_losses
+from engine.vocabulary import Numbers, numbers, renumber, renumbered_ids, special_ids
 
 # What config.json has of us at its top level, which transformers must not take for its own.
 OWN_KEYS = ("task", "max_length", "preprocess", "chat")
@@ -47,16 +50,20 @@ class CausalLM(Likelihood):
         self.chat = chat
         self.config = plain_config(self.folder)
         self.max_length = max(2, min(max_length, int(self.config.max_position_embeddings)))
-        self.tokenizer = PreTrainedTokenizerFast.from_pretrained(self.folder)
-        self.tokenizer.backend_tokenizer.no_padding()
-        self.tokenizer.backend_tokenizer.no_truncation()
-        self._special = np.array(sorted(self.tokenizer.all_special_ids), dtype=np.int64)
-        self.pad = int(self.tokenizer.pad_token_id or 0)
+        self._moved: Numbers | None = None  # from old ids to new ones, once the vocabulary was trimmed
+        self._use(PreTrainedTokenizerFast.from_pretrained(self.folder))
         if chat and not self.tokenizer.chat_template:
             raise InvalidData(
                 f"{base.name} has no chat template, so conversations cannot be written for it",
                 remedy="choose a base model with a chat template, or upload texts",
             )
+
+    def _use(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.tokenizer: Any = tokenizer  # as transformers types it: by what it was asked for
+        self.tokenizer.backend_tokenizer.no_padding()
+        self.tokenizer.backend_tokenizer.no_truncation()
+        self._special = np.array(sorted(self.tokenizer.all_special_ids), dtype=np.int64)
+        self.pad = int(self.tokenizer.pad_token_id or 0)
 
     @classmethod
     def open(cls, base: Base, labels: Sequence[str], rows: Rows, max_length: int) -> "CausalLM":
@@ -122,6 +129,36 @@ class CausalLM(Likelihood):
             examples.append(np.stack([ids, sizes.astype(np.int32)]))
         return examples
 
+    @property
+    def vocabulary(self) -> Tokenizer:
+        """The tokenizer inside that of transformers."""
+        found: Tokenizer = self.tokenizer.backend_tokenizer
+        return found
+
+    @property
+    def special(self) -> set[int]:
+        """The ids that configuration and tokenizer name."""
+        return special_ids(self.config) | set(self._special.tolist())
+
+    def read(self, example: Example) -> Sequence[int]:
+        """The token ids of a text, or of a part of one."""
+        found: list[int] = example[0].tolist()
+        return found
+
+    def tokens(self, payload: Payload) -> Sequence[str]:
+        """The whole text's tokens, or those of a conversation as the template writes it."""
+        found: list[str] = self.tokenizer.convert_ids_to_tokens(self.read(self.encode([payload])[0]))
+        return found
+
+    def trim(self, model: nn.Module, kept: Sequence[int]) -> int:
+        """Keep these ids alone, numbered anew in their order; how many rows of the embedding went."""
+        self._moved = numbers(kept)
+        renumber(self.config, self._moved)
+        self._use(smaller_tokenizer(self.tokenizer, kept))
+        gone = trim_decoder(model, kept)
+        vars(model)["generation_config"] = GenerationConfig(**self._ends())
+        return gone
+
     def cut(self, examples: Sequence[Example]) -> tuple[npt.NDArray[np.int64], Sequence[Example]]:
         """The parts of `max_length` tokens that hold a target, and which example, (n,), each is of.
 
@@ -185,16 +222,19 @@ class CausalLM(Likelihood):
         return torch.cat(pieces)
 
     def _token_losses(self, model: nn.Module, batch: Batch) -> Tensor:
+        head = model.get_output_embeddings()  # type: ignore[operator]  # of every transformers model, adapters or not
+        return token_losses(head, self.states(model, batch), batch["labels"], int(self.config.vocab_size))
+
+    def states(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What the output layer reads, (parts, longest, width)."""
         mask = batch.get("attention_mask")
-        # Methods of every transformers model, and of one with adapters.
-        decoder, head = model.get_decoder(), model.get_output_embeddings()  # type: ignore[operator]
-        states = decoder(
+        found: Tensor = model.get_decoder()(  # type: ignore[operator]
             input_ids=batch["input_ids"],
             attention_mask=mask if mask is not None and mask.dim() == 4 else None,
             position_ids=batch.get("position_ids"),
             use_cache=False,  # with a cache, packed documents see each other
         ).last_hidden_state
-        return token_losses(head, states, batch["labels"], int(self.config.vocab_size))
+        return found
 
     def exportable(self, model: nn.Module) -> nn.Module:
         """The decoder in evaluation mode."""
@@ -215,10 +255,13 @@ class CausalLM(Likelihood):
         (folder / "labels.json").write_text("[]")
         self.tokenizer.save_pretrained(folder)
         generation = self.folder / "generation_config.json"
-        if generation.is_file():
+        if not generation.is_file():
+            (folder / generation.name).write_text(json.dumps(self._ends(), indent=2))
+        elif self._moved is None:
             shutil.copyfile(generation, folder / generation.name)
         else:
-            (folder / generation.name).write_text(json.dumps(self._ends(), indent=2))
+            own = json.loads(generation.read_text(encoding="utf-8"))
+            (folder / generation.name).write_text(json.dumps(own | renumbered_ids(own, self._moved), indent=2))
 
     def _ends(self) -> dict[str, Any]:
         ends = ("bos_token_id", "eos_token_id", "pad_token_id")

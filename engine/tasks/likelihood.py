@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from engine.evaluate import Figures, Labels
+from engine.evaluate import Figures, Labels, interval, rounded
 from engine.ports import Answers, Batch
 from engine.token_loss import IGNORED
 
@@ -58,11 +58,10 @@ class Likelihood:
         return int((apart & (tokens > 0)).sum()), int((tokens > 0).sum())
 
     def quality(self, reference: Answers, exported: Answers, labels: Labels) -> Mapping[str, Any]:
-        """Perplexity a token of this model's tokenizer, and what the scores rest on."""
-        perplexity = {
-            name: round(float(np.exp(min(700.0, self.mean_loss(one, labels)))), 6)
-            for name, one in (("reference", reference), ("exported", exported))
-        }
+        """Perplexity a token of this model's tokenizer, the file's with its interval, and what the scores rest on."""
+        found = {"reference": reference, "exported": exported}
+        perplexity: dict[str, Any] = {name: rounded(_perplexity(one[:, :2])) for name, one in found.items()}
+        perplexity["ci95"] = interval(exported[:, :2].astype(np.float64), _perplexity)
         tokens, sizes = (int(exported[:, column].sum(dtype=np.float64)) for column in (1, 2))
         return {"perplexity": perplexity, "target_tokens": tokens, "target_bytes": sizes}
 
@@ -70,6 +69,12 @@ class Likelihood:
         """How likely a row is to the model."""
         nats, tokens, sizes = answers
         return {"nats": round(float(nats), 4), "target_tokens": int(tokens), "target_bytes": int(sizes)}
+
+
+def _perplexity(rows: npt.NDArray[Any]) -> float:
+    """Of (n, 2): nats and target tokens of each row."""
+    nats, tokens = rows.sum(axis=0, dtype=np.float64)
+    return float(np.exp(min(700.0, nats / max(1.0, tokens))))
 
 
 def _targets(batch: Batch) -> Tensor:

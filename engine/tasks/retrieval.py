@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.contrastive import FIRST_LOG_SCALE, contrastive_losses, mean_cosine, nearest, ranks, sides, told_apart
 from engine.errors import InvalidData
-from engine.evaluate import Figures, Labels, rounded
+from engine.evaluate import Figures, Labels, rounded, wilson
 from engine.ports import Answers, Batch
 from engine.rows import Rows
 
@@ -78,7 +78,8 @@ class Retrieval:
         return int((found != _found(exported)[0])[clear].sum()), int(clear.sum())
 
     def quality(self, reference: Answers, exported: Answers, labels: Labels) -> Mapping[str, Any]:
-        """Recall at 1, 5 and 10 both ways among all texts or pictures, and what would show a collapse."""
+        """Recall at 1, 5 and 10 both ways among all texts or pictures, the file's with its interval; and what would
+        show a collapse."""
         alike, found = told_apart(labels), {}
         for way, first in (("image_to_text", 1), ("text_to_image", 0)):
             places = {
@@ -86,7 +87,10 @@ class Retrieval:
                 for name, one in (("reference", reference), ("exported", exported))
             }
             found[way] = {
-                f"recall_at_{k}": {name: rounded(float((one < k).mean())) for name, one in places.items()}
+                f"recall_at_{k}": {
+                    **{name: rounded(float((one < k).mean())) for name, one in places.items()},
+                    "ci95": _ends(places["exported"] < k),
+                }
                 for k in (1, 5, 10)
             }
         return {**found, "mean_cosine_between_images": rounded(mean_cosine(sides(exported)[1]))}
@@ -99,6 +103,10 @@ class Retrieval:
             "text_embeds": [round(float(x), 4) + 0.0 for x in text[0, :_SHOWN]],
             "image_embeds": [round(float(x), 4) + 0.0 for x in image[0, :_SHOWN]],
         }
+
+
+def _ends(hits: npt.NDArray[np.bool_]) -> list[float]:
+    return [rounded(end) for end in wilson(int(hits.sum()), len(hits))]
 
 
 def _found(answers: Answers) -> tuple[Labels, npt.NDArray[np.float64]]:

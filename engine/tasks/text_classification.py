@@ -19,7 +19,7 @@ from engine.models import Base
 from engine.ports import Batch, Cost, Example, Payload, Samples
 from engine.rows import Rows
 from engine.tasks.classification import Classification
-from engine.vocabulary import numbers, renumber, trimmed
+from engine.tasks.encoder_vocabulary import EncoderVocabulary
 
 
 class _Exportable(nn.Module):
@@ -35,10 +35,11 @@ class _Exportable(nn.Module):
         return logits
 
 
-class TextClassification(Classification):
+class TextClassification(EncoderVocabulary, Classification):
     """A sequence classifier over one base model and one label set."""
 
     name: ClassVar[str] = "text_classification"
+    formats: ClassVar[tuple[str, ...]] = ("onnx", "peft")
     default_model: ClassVar[str] = "minilm-l6"
 
     def __init__(self, base: Base, labels: Sequence[str], max_length: int) -> None:
@@ -47,10 +48,7 @@ class TextClassification(Classification):
         self.pretrained = base.pretrained
         self.config = AutoConfig.from_pretrained(self.folder, num_labels=len(labels), trust_remote_code=False)
         self.max_length = min(max_length, int(self.config.max_position_embeddings))
-        self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-        self.tokenizer.enable_truncation(self.max_length)
-        self.tokenizer.no_padding()
-        self.pad = int(self.config.pad_token_id or 0)
+        self.use(Tokenizer.from_file(str(self.folder / "tokenizer.json")))
 
     @classmethod
     def open(cls, base: Base, labels: Sequence[str], rows: Rows, max_length: int) -> "TextClassification":
@@ -103,18 +101,10 @@ class TextClassification(Classification):
             for encoding in self.tokenizer.encode_batch_fast([str(text) for text in payloads])
         ]
 
-    def tokens(self, text: str) -> Sequence[str]:
-        """The text's tokens with the special ones, cut at `max_length`."""
-        found: list[str] = self.tokenizer.encode(text).tokens
+    def read(self, example: Example) -> Sequence[int]:
+        """An example is its token ids."""
+        found: list[int] = example.tolist()
         return found
-
-    def trim(self, kept: Sequence[int]) -> None:
-        """Keep these ids alone, numbered anew in their order."""
-        self.tokenizer = trimmed(self.tokenizer, kept)
-        self.tokenizer.enable_truncation(self.max_length)
-        self.tokenizer.no_padding()
-        renumber(self.config, numbers(kept))
-        self.pad = int(self.config.pad_token_id or 0)
 
     def lengths(self, examples: Sequence[Example]) -> npt.NDArray[np.int64]:
         """Tokens an example, (n,)."""

@@ -24,6 +24,7 @@ from engine.pictures import LOOKED_AT, Pictures
 from engine.ports import Batch, Cost, Example, Pair, Payload, Samples
 from engine.resnets import resnet_config
 from engine.rows import Rows
+from engine.tasks.encoder_vocabulary import EncoderVocabulary
 from engine.tasks.retrieval import Retrieval
 
 _INPUTS = ("input_ids", "attention_mask", "pixel_values")
@@ -46,7 +47,7 @@ class _Exportable(nn.Module):
         return said.text_embeds, said.image_embeds
 
 
-class TextImagePairs(Retrieval):
+class TextImagePairs(EncoderVocabulary, Retrieval):
     """A dual encoder trained by contrast: a pair's own text against the other texts of its batch, and pictures alike.
 
     The negatives of a row are the rows of its own chunk, so a window of several chunks (gradient accumulation) makes
@@ -65,10 +66,7 @@ class TextImagePairs(Retrieval):
         self.config = _config(self.folder, pictures.channels)
         text: Any = self.config.text_config
         self.max_length = min(max_length, int(text.max_position_embeddings))
-        self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-        self.tokenizer.enable_truncation(self.max_length)
-        self.tokenizer.no_padding()
-        self.pad = int(text.pad_token_id or 0)
+        self.use(Tokenizer.from_file(str(self.folder / "tokenizer.json")))
 
     @classmethod
     def open(cls, base: Base, labels: Sequence[str], rows: Rows, max_length: int) -> "TextImagePairs":
@@ -140,6 +138,11 @@ class TextImagePairs(Retrieval):
             example[0], example[1] = np.array(encoding.ids, dtype=np.int32), self.pictures.pixels(pair.image)
             examples.append(example)
         return examples
+
+    def read(self, example: Example) -> Sequence[int]:
+        """The token ids of a pair's text."""
+        found: list[int] = example[0].tolist()
+        return found
 
     def lengths(self, examples: Sequence[Example]) -> npt.NDArray[np.int64]:
         """Tokens of each text, (n,); all pictures cost the same."""

@@ -1,6 +1,7 @@
 """Tiny trained models with all that a job of them hands over, for the tests of what begins with one."""
 
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from engine.events import Listed
 from engine.interrupt import Interrupt
 from engine.kinds import spec_class
 from engine.runners import run_any
-from tests.engine.tiny import tiny_bert, tiny_image_rows, tiny_text_rows, write_rows
+from tests.engine.tiny import tiny_bert, tiny_image_rows, tiny_pair_rows, tiny_text_rows, write_rows
+from tests.engine.tiny_lm import tiny_decoder, tiny_lm_rows
 
 TRAINING = {"epochs": 6, "batch_size": 8, "learning_rate": 3e-3, "max_length": 32, "seed": 5}
 
@@ -44,8 +46,38 @@ def image_parent(folder: Path, instructions: Sequence[Any] = ()) -> dict[str, An
     return _parent(folder, {**task, "dataset": str(path), "instructions": list(instructions)})
 
 
+def language_parent(folder: Path, instructions: Sequence[Any] = (), **more: Any) -> dict[str, Any]:
+    """A trained language model; FIFTYTWO_MODELS_DIR must name `folder`/models, whose `tiny-decoder` may be there."""
+    if not (folder / "models" / "tiny-decoder").is_dir():
+        tiny_decoder(folder / "models" / "tiny-decoder")
+    path = write_rows(more.pop("rows", None) or tiny_lm_rows(120), folder / "ds_parent.parquet", "causal_lm", ())
+    training = {"epochs": 2, "batch_size": 8, "learning_rate": 3e-3, "max_length": 48, "seed": 5}
+    task = {"task": "causal_lm", "model": "tiny-decoder", "training": training}
+    return _parent(folder, {**task, "dataset": str(path), "instructions": list(instructions), **more})
+
+
+def pair_parent(folder: Path, instructions: Sequence[Any] = ()) -> dict[str, Any]:
+    """A trained dual encoder; `engine.models._packaged` must give a tiny BERT."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = write_rows(tiny_pair_rows(240), folder / "ds_parent.parquet", "text_image_pairs", ())
+    training = {**TRAINING, "batch_size": 32}
+    task = {"task": "text_image_pairs", "training": training}
+    return _parent(folder, {**task, "dataset": str(path), "instructions": list(instructions)})
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """What a job has left for the `parent` of another."""
+    outputs = folder / "outputs"
+    return {"package": str(outputs / "model.zip"), "checkpoint": str(outputs / "checkpoint.zip")}
+
+
+def unpacked(archive: Path, folder: Path) -> Path:
+    """A folder with what an archive holds."""
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(folder)
+    return folder
+
+
 def _parent(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     run_job(spec, folder / "train", "job_parent")
-    outputs = folder / "train" / "outputs"
-    files = {"package": str(outputs / "model.zip"), "checkpoint": str(outputs / "checkpoint.zip")}
-    return {"job": "job_parent", **files, "spec": spec}
+    return {"job": "job_parent", **files_of(folder / "train"), "spec": spec}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from engine.vocabulary import kept_ids, trimmed
+from engine.vocabulary import kept_ids, renumbered_ids, trimmed
 
 TEXTS = [
     "the meeting is tomorrow at noon",
@@ -112,3 +112,19 @@ def test_named_tokens_stay_and_strangers_are_refused() -> None:
     assert {whole.token_to_id(name) for name in names} <= set(kept)
     with pytest.raises(KeyError, match="nosuch"):
         kept_ids(whole, (), (), characters=False, tokens=["nosuch"])
+
+
+def test_bytes_stay_where_characters_fall_back_to_them() -> None:
+    pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *"abc", "ab", "cab"]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    model = models.BPE(vocab=vocabulary, merges=[("a", "b"), ("c", "ab")], byte_fallback=True, unk_token="<unk>")
+    whole = Tokenizer(model)
+    small = trimmed(whole, kept_ids(whole, used(whole, ["ab"]), (), characters=True))
+    assert small.token_to_id("cab") is None
+    assert small.encode("ab\u00e4").tokens == whole.encode("ab\u00e4").tokens == ["ab", "<0xC3>", "<0xA4>"]
+
+
+def test_settings_that_name_tokens_take_the_new_ids() -> None:
+    told = {"eos_token_id": [2, 9], "pad_token_id": 4, "bos_token_id": None, "suppress_tokens": [3, 4], "top_k": 4}
+    new = {2: 0, 4: 1, 9: 2}
+    assert renumbered_ids(told, new) == {"eos_token_id": [0, 2], "pad_token_id": 1, "suppress_tokens": [1]}

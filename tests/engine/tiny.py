@@ -151,8 +151,9 @@ def write_rows(rows: Rows, path: Path, task: str, labels: Sequence[str] = LABELS
         columns |= {"text": [one.text for one in pairs], "image": [one.image for one in pairs]}
     else:
         columns["image" if task == "image_classification" else "text"] = list(rows.payloads)
+    if task in ("text_classification", "image_classification"):
         columns["label"] = pa.array(rows.labels.tolist(), pa.int32())
     table = pa.table(columns)
-    about = {"version": 1, "task": task, "labels": list(labels), "columns": {}}
+    about = {"version": 1, "task": task, "labels": list(labels), "columns": {}} | ({"chat": True} if rows.chat else {})
     pq.write_table(table.replace_schema_metadata({"fiftytwo": json.dumps(about)}), path)
     return path

@@ -34,11 +34,11 @@ SENTENCES = (
 )
 
 
-def tiny_tokenizer(template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
-    """Bytes as tokens, and "the" as one."""
-    merges = [("t", "h"), ("th", "e")]
+def tiny_tokenizer(template: str | None = TEMPLATE, further: Sequence[tuple[str, str]] = ()) -> PreTrainedTokenizerFast:
+    """Bytes as tokens, what `further` merges give, and "the" as one."""
+    merges = [*further, ("t", "h"), ("th", "e")]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *alphabet, "th", "the"])}
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *alphabet, *map("".join, merges)])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -57,9 +57,10 @@ def tiny_decoder(
     config: PreTrainedConfig | None = None,
     kind: type[PreTrainedModel] = LlamaForCausalLM,
     template: str | None = TEMPLATE,
+    further: Sequence[tuple[str, str]] = (),
 ) -> Base:
     """A random decoder with its tokenizer, written as a base folder."""
-    tokenizer = tiny_tokenizer(template)
+    tokenizer = tiny_tokenizer(template, further)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         kind(config or llama_config()).save_pretrained(folder)

@@ -1,20 +1,24 @@
-"""Instruction 43. Knows what a student is taught and how; what is cut away is `engine.pruning`'s."""
+"""Instruction 43. Knows what a student is taught and when; what it is made of is `engine.students`'s."""
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from engine.coupling import Unfit
+from engine.distillation import overheard, soft_losses, soft_token_losses
 from engine.errors import Fault, InvalidPlan
+from engine.evaluate import loss
 from engine.inference import eager_answers
-from engine.instruction import COMPRESSES, Instruction
-from engine.ports import Batch
+from engine.instruction import ALL_TASKS, COMPRESSES, Instruction
+from engine.ports import Answers, Batch, Decoding
 from engine.prepare import device
-from engine.pruning import blocks_of, keep_blocks, spread_blocks
 from engine.run import Run
+from engine.students import student, student_blocks
 from engine.train import again
 
 if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
@@ -27,15 +31,18 @@ class KnowledgeDistillation(Instruction):
     """Trains a shallower student to answer as the trained model does, beside the labels.
 
     The teacher is the model that the job has trained, or the one that a `compress` job begins with; the student starts
-    as some of its layers. With structured pruning (45) in the plan no layer goes: the pruned model is the student, and
+    as some of its layers: an encoder's or a decoder's evenly spread, of a residual net the first block of each stage
+    and some of the others. With structured pruning (45) in the plan no layer goes: the pruned model is the student, and
     this is the loss that it recovers by.
 
     Sound: `(1 - alpha) loss + alpha T^2 KL(teacher_T || student_T)` a row, with log-probabilities on both sides; the
-    factor T^2 keeps the gradient's size when the temperature changes. The teacher answers every training row once, in
-    evaluation mode, so that no dropout speaks out of it and a step costs the student alone.
+    factor T^2 keeps the gradient's size when the temperature changes. A teacher of classes answers every training row
+    once, in evaluation mode, so that no dropout speaks out of it and a step costs the student alone. A language model's
+    answers are too many to keep, so it reads each batch along, and its distance is summed over the target tokens.
 
     Refuses: a student that is not smaller than its teacher; rounding in training, which would have to be trained twice;
-    examples that are mixed, of which the teacher has said nothing.
+    examples that are mixed, of which the teacher has said nothing; decoders whose layers are not all alike; pairs,
+    whose text tower is held still, so that a shallower one could not learn.
 
     Effect: on made-up texts a test holds that a student of one of two layers answers as its teacher on more than 90 %
     of the test rows, and one of a single step does not. The gain over a student of the same size that learns from
@@ -48,7 +55,7 @@ class KnowledgeDistillation(Instruction):
     source = "Hinton et al. 2015 (1503.02531) section 2; Sanh et al. 2019 (1910.01108) sections 2 and 3"
     metric = "distillation_agreement"
     kinds = COMPRESSES
-    tasks = frozenset({"text_classification"})
+    tasks = ALL_TASKS - {"text_image_pairs"}
     name: Literal["knowledge_distillation"] = "knowledge_distillation"
 
     temperature: float = Field(
@@ -81,7 +88,7 @@ class KnowledgeDistillation(Instruction):
 
     def model(self, run: Run, model: nn.Module) -> nn.Module:
         """See before the training whether there will be a student."""
-        self._numbers(run, model)
+        self._kept(run, model)
         return model
 
     def batch(self, run: Run, batch: Batch, row_ids: Sequence[int], epoch: int) -> Batch:
@@ -91,34 +98,69 @@ class KnowledgeDistillation(Instruction):
             return batch
         return {**batch, TEACHER: torch.from_numpy(taught[list(row_ids)]).to(batch["labels"].device)}
 
+    def context(self, run: Run) -> AbstractContextManager[Any]:
+        """Overhear the student, where the teacher reads each batch along."""
+        if run.data.teacher is None:
+            return nullcontext()
+        inside: Any = run.model  # a method of every transformers model
+        return overheard(inside.get_decoder(), run.state(self.name))
+
     def loss(self, run: Run, losses: Tensor, outputs: Tensor, batch: Batch) -> Tensor:
         """Weigh the distance to the teacher in."""
-        if TEACHER not in batch:
+        if run.data.teacher is not None:
+            soft = self._of_tokens(run, run.data.teacher, batch)
+        elif TEACHER in batch:
+            soft = soft_losses(outputs.float(), batch[TEACHER], self.temperature)
+        else:
             return losses
-        soft = soft_losses(outputs.float(), batch[TEACHER], self.temperature)
         return (1 - self.alpha) * losses + self.alpha * soft
 
     def compress(self, run: Run, model: nn.Module) -> nn.Module:
         """Ask the teacher, then make the student and train it; with 45 in the plan that one does both."""
-        examples = run.data.examples
-        run.data.taught = eager_answers(run.task, model.to(device()), examples["train"])
+        examples, model = run.data.examples, model.to(device())
+        if isinstance(run.task, Decoding):
+            run.data.teacher = copy.deepcopy(model).eval().requires_grad_(False)
+        else:
+            run.data.taught = eager_answers(run.task, model, examples["train"])
         run.state(self.name)["answers"] = torch.from_numpy(eager_answers(run.task, model, examples["test"]))
-        numbers = self._numbers(run, model)
-        if numbers is None:
+        kept = self._kept(run, model)
+        if kept is None:
             return model
-        return again(run, keep_blocks(model, numbers), steps=self.steps)
+        made = again(run, student(model, kept), steps=self.steps)
+        run.data.teacher = None
+        return made
 
     def report(self, run: Run) -> Mapping[str, float]:
-        """How often student and teacher say the same of a test row."""
+        """How often student and teacher say the same of a test row; else by how much its score is the worse one."""
         taught = run.state(self.name).get("answers")
         if taught is None:
             return {}
         said = eager_answers(run.task, run.model, run.data.examples["test"])
         same = run.task.same(taught.numpy(), said)
-        return {} if same is None else {self.metric: float(same.mean())}
+        return (
+            {"score_lost": self._lost(run, taught.numpy(), said)} if same is None else {self.metric: float(same.mean())}
+        )
 
-    def _numbers(self, run: Run, model: nn.Module) -> list[int] | None:
-        """The layers that become the student; None where pruning makes it.
+    def _lost(self, run: Run, taught: Answers, said: Answers) -> float:
+        metric, truth = run.spec.metric, run.data.test.labels
+        before, after = (run.task.figures(metric, one, truth) for one in (taught, said))
+        return loss(metric, before, after, run.spec.training.seed).value
+
+    def _of_tokens(self, run: Run, teacher: Any, batch: Batch) -> Tensor:
+        """The soft loss of each row, (rows,): the sum over its target tokens."""
+        task, mine = run.task, run.state(self.name)["states"]
+        assert isinstance(task, Decoding)  # whose teacher it is
+        with torch.no_grad():
+            its = task.states(teacher, batch)
+        inside: Any = run.model  # methods of every transformers model
+        heads = inside.get_output_embeddings(), teacher.get_output_embeddings()
+        tokens = soft_token_losses(
+            (heads[0], mine), (heads[1], its), batch["labels"], int(task.config.vocab_size), self.temperature
+        )
+        return run.task.losses(tokens, batch)
+
+    def _kept(self, run: Run, model: nn.Module) -> dict[str, list[int]] | None:
+        """The blocks that become the student; None where pruning makes it.
 
         Raises:
             InvalidPlan: where it would not be smaller.
@@ -126,17 +168,8 @@ class KnowledgeDistillation(Instruction):
         if "resized" in run.plan.facts:
             return None
         try:
-            depth = blocks_of(model)
-            return spread_blocks(depth, self.layers if self.layers is not None else max(1, depth // 2))
+            return student_blocks(model, self.layers)
         except Unfit as error:
             index = next(i for i, one in enumerate(run.spec.instructions) if one.name == self.name)
-            pointer = f"/instructions/{index}/layers"
+            pointer = f"/instructions/{index}" + (f"/{error.parameter}" if error.parameter else "")
             raise InvalidPlan([Fault(pointer, "not_smaller", error.detail, error.remedy)]) from error
-
-
-def soft_losses(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(teacher_T || student_T) a row, (batch,); logits (batch, classes) of both. Hinton et al. 2015 section 2."""
-    said = torch.log_softmax(student / temperature, dim=-1)
-    taught = torch.log_softmax(teacher / temperature, dim=-1)
-    distance = nn.functional.kl_div(said, taught, reduction="none", log_target=True).sum(-1)
-    return temperature**2 * distance

@@ -1,29 +1,36 @@
 """Instruction 48. Knows what is counted and when too much would go; how tokenizers shrink is `engine.vocabulary`'s."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 from torch import nn
 
-from engine.data import Data
 from engine.errors import Fault, InvalidData
-from engine.instruction import COMPRESSES, Instruction
+from engine.instruction import COMPRESSES, TEXT_TASKS, Instruction
 from engine.ports import Example, Trimming
 from engine.run import Run
-from engine.vocabulary import kept_ids, numbers, renumber, special_ids
+from engine.vocabulary import kept_ids
+
+if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
+    from engine.spec import Spec
 
 
 class VocabularyTrimming(Instruction):
     """Drops the embedding rows of tokens that the training rows never use, and rewrites the tokenizer to match.
 
+    A language model loses the same rows of its output layer, tied or not; of pairs it is the text side.
+
     Sound: the ids of training rows alone are counted. Kept are special tokens, single characters, what is used, and the
     parts of every merge that leads there; all keep their order, so a text of kept tokens gives the very same logits,
-    bit for bit. Vocabulary, added tokens, post-processor and the padding's id are numbered anew together.
+    bit for bit; of a language model, the very same states. Vocabulary, added tokens, post-processor and every id in a
+    configuration are numbered anew together. A language model deals the probability of what went among what stays, so
+    such a text can only become likelier.
 
     Refuses: more than `max_unknown` of the tokens of the validation rows gone: a text that loses a token is cut into
-    other ones, which the unknown token alone would not show; tokens to be kept that are not there.
+    other ones, which the unknown token alone would not show; tokens to be kept that are not there; a language model
+    without its single characters, which could not write every text any more.
 
     Effect: fewer rows of embedding, and equal logits where every token of a text stays; the report has rows, bytes and
     the share of texts that are cut otherwise, the receipt what that costs in quality.
@@ -35,7 +42,7 @@ class VocabularyTrimming(Instruction):
     source = "Abdaoui et al. 2020 (2010.05609), Load What You Need"
     metric = "rows_removed"
     kinds = COMPRESSES
-    tasks = frozenset({"text_classification"})
+    tasks = TEXT_TASKS
     name: Literal["vocabulary_trimming"] = "vocabulary_trimming"
 
     min_count: int = Field(default=1, ge=1, le=100, description="how often a token must occur in the training rows")
@@ -57,6 +64,12 @@ class VocabularyTrimming(Instruction):
         """Shapes and masks come first, the number format last."""
         return frozenset({"teacher", "resized", "resized_after_training", "mask"})
 
+    def check(self, spec: "Spec", facts: frozenset[str]) -> Iterable[Fault]:
+        """A language model has no token for what it cannot spell."""
+        if spec.task == "causal_lm" and not self.keep_characters:
+            detail = "without its single characters a language model cannot write every text"
+            yield Fault("/keep_characters", "cannot_trim", detail, "leave keep_characters on")
+
     def model(self, run: Run, model: nn.Module) -> nn.Module:
         """See before the training whether too much would go."""
         self._kept(run)
@@ -65,17 +78,13 @@ class VocabularyTrimming(Instruction):
     def compress(self, run: Run, model: nn.Module) -> nn.Module:
         """Trim tokenizer, task and model together, and encode the rows anew."""
         task, kept = _trimming(run), self._kept(run)
-        embedding = model.get_input_embeddings()  # type: ignore[operator]  # a method of every transformers model
-        removed = embedding.num_embeddings - len(kept)
-        texts = [str(text) for text in run.data.valid.payloads]
-        before = [task.tokens(text) for text in texts]
-        task.trim(kept)
-        trim_embedding(embedding, kept)
-        renumber(model.config, numbers(kept))
-        changed = sum(was != task.tokens(text) for was, text in zip(before, texts, strict=True))
-        effects = {"rows_removed": removed, "rows_kept": len(kept), "texts_changed": changed / max(1, len(texts))}
+        rows = list(run.data.valid.payloads)
+        before = [task.tokens(row) for row in rows]
+        removed = task.trim(model, kept)
+        changed = sum(was != task.tokens(row) for was, row in zip(before, rows, strict=True))
+        effects = {"rows_removed": removed, "rows_kept": len(kept), "texts_changed": changed / max(1, len(rows))}
         run.state(self.name).update({name: float(value) for name, value in effects.items()})
-        run.data = Data(run.data.train, run.data.valid, run.data.test, run.task)
+        run.data = run.data.anew()
         return model
 
     def report(self, run: Run) -> Mapping[str, float]:
@@ -90,19 +99,15 @@ class VocabularyTrimming(Instruction):
             InvalidData: for tokens to be kept that are not there, or too many validation tokens that would go.
         """
         task = _trimming(run)
-        counts = _counts(run.data.examples["train"])
+        counts = _counts(task, run.data.examples["train"])
         used = [token for token, count in counts.items() if count >= self.min_count]
         try:
             kept = kept_ids(
-                task.tokenizer,
-                used,
-                special_ids(task.config),
-                characters=self.keep_characters,
-                tokens=self.keep_tokens,
+                task.vocabulary, used, task.special, characters=self.keep_characters, tokens=self.keep_tokens
             )
         except KeyError as error:
             raise self._refusal(run, "keep_tokens", f"the vocabulary has no token {error}", "leave it out") from error
-        held_out = _counts(run.data.examples["valid"])
+        held_out = _counts(task, run.data.examples["valid"])
         if not held_out:
             run.warn("nothing_to_judge_by", "there are no validation rows to see by which tokens are missed")
             return kept
@@ -123,19 +128,10 @@ class VocabularyTrimming(Instruction):
         return InvalidData(detail, remedy=remedy, faults=[fault])
 
 
-def trim_embedding(embedding: nn.Embedding, kept: Sequence[int]) -> None:
-    """Keep these rows of an embedding, in place."""
-    padding = embedding.padding_idx
-    weight = embedding.weight.detach()[list(kept)].clone()
-    embedding.weight = nn.Parameter(weight, embedding.weight.requires_grad)
-    embedding.num_embeddings = len(kept)
-    embedding.padding_idx = None if padding is None else numbers(kept).get(padding)
-
-
-def _counts(examples: Sequence[Example]) -> Counter[int]:
+def _counts(task: Trimming, examples: Sequence[Example]) -> Counter[int]:
     found: Counter[int] = Counter()
     for number in range(len(examples)):
-        found.update(examples[number].tolist())
+        found.update(task.read(examples[number]))
     return found
 
 

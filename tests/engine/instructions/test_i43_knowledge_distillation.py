@@ -1,5 +1,6 @@
 """Instruction 43: the soft loss against one by hand, what a student is, and that it learns what its teacher says."""
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -7,15 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from engine.coupling import Unfit
+from engine.distillation import soft_losses
 from engine.errors import InvalidPlan
 from engine.inference import eager_answers
-from engine.instructions.compression.i43_knowledge_distillation import KnowledgeDistillation, soft_losses
+from engine.instructions.compression.i43_knowledge_distillation import KnowledgeDistillation
 from engine.ports import Answers
-from engine.pruning import blocks_of, spread_blocks
+from engine.pruning import encoder_of
 from engine.run import Run
-from tests.engine.tiny_run import begun, text_run, trained
+from engine.students import student_blocks
+from tests.engine.tiny_lm import tiny_lm_run
+from tests.engine.tiny_run import begun, image_run, text_run, trained
 
 
 def by_hand(student: list[float], teacher: list[float], temperature: float) -> float:
@@ -54,13 +58,9 @@ def test_the_gradient_is_that_by_hand_and_keeps_its_size_with_the_temperature() 
     assert sizes[4.0] / sizes[1.0] == pytest.approx(1.0, rel=0.01)
 
 
-def test_layers_are_spread_and_fewer() -> None:
-    assert spread_blocks(6, 3) == [0, 2, 5]
-    assert spread_blocks(12, 6) == [0, 2, 4, 7, 9, 11]
-    assert spread_blocks(2, 1) == [0]
-    for depth, count in ((2, 2), (1, 1), (2, 3)):
-        with pytest.raises(Unfit, match="not smaller"):
-            spread_blocks(depth, count)
+def blocks_of(model: nn.Module) -> int:
+    """How many attention blocks an encoder has."""
+    return len(encoder_of(model)[1])
 
 
 def taught_run(folder: Path, **parameters: Any) -> Run:
@@ -141,6 +141,54 @@ def test_with_pruning_it_is_the_loss_of_the_recovery(tmp_path: Path, monkeypatch
     assert len(heard) == 40
     assert all(heard)
     assert agreement(run, teacher) > 0.9
+
+
+def test_a_residual_net_keeps_a_block_of_each_stage_and_learns(tmp_path: Path) -> None:
+    distances: dict[str, float] = {}
+    ways: dict[str, dict[str, Any]] = {"untaught": {"steps": 1}, "taught": {"steps": 60, "alpha": 1.0}}
+    for name, parameters in ways.items():
+        run = trained(image_run(tmp_path / name, [{"number": 43, **parameters}], count=300, epochs=3), tmp_path / name)
+        assert [len(one) for one in student_blocks(run.model, None).values()] == [1, 1, 1]
+        before = sum(weight.numel() for weight in run.model.parameters())
+        teacher = compressed(run)
+        assert sum(weight.numel() for weight in run.model.parameters()) < 0.7 * before
+        said = eager_answers(run.task, run.model, run.data.examples["test"])
+        distances[name] = float(soft_losses(torch.from_numpy(said), torch.from_numpy(teacher), 2.0).mean())
+        (one,) = run.plan.on("report")
+        assert one.report(run) == {"distillation_agreement": agreement(run, teacher)}
+    assert agreement(run, teacher) > 0.9
+    assert distances["taught"] < 0.5 * distances["untaught"]
+
+
+def test_a_language_model_hears_its_teacher_at_every_token(tmp_path: Path) -> None:
+    nats: dict[str, float] = {}
+    ways: dict[str, dict[str, Any]] = {"untaught": {"steps": 1}, "taught": {"steps": 60, "alpha": 1.0}}
+    for name, parameters in ways.items():
+        run = trained(tiny_lm_run(tmp_path / name, [{"number": 43, **parameters}], epochs=3), tmp_path / name)
+        teacher = compressed(run)
+        assert vars(run.model)["config"].num_hidden_layers == 1
+        assert run.data.teacher is None, "it takes no memory once it has taught"
+        said = eager_answers(run.task, run.model, run.data.examples["test"])
+        nats[name] = run.task.mean_loss(said, run.data.test.labels)
+        (one,) = run.plan.on("report")
+        bits = [rows[:, 0].sum() / np.log(2) / rows[:, 2].sum() for rows in (said, teacher)]
+        assert one.report(run) == {"score_lost": pytest.approx(bits[0] - bits[1], rel=1e-4)}
+    assert nats["taught"] < nats["untaught"] - 0.1
+
+
+def test_a_student_that_is_its_teacher_has_no_distance(tmp_path: Path) -> None:
+    run = begun(tiny_lm_run(tmp_path, [{"number": 43, "alpha": 1.0}, 12]))
+    run.data.teacher = copy.deepcopy(run.model).eval()
+    run.model.eval()
+    (one,), rows = run.plan.on("loss"), list(range(6))
+    batch = run.task.collate([run.data.examples["train"][i] for i in rows], [0] * 6)
+    with one.context(run):
+        outputs = run.task.forward(run.model, batch)
+        losses = run.task.losses(outputs, batch)
+        assert float(one.loss(run, losses, outputs, batch).detach().abs().max()) < 1e-4
+        with torch.no_grad():
+            next(run.data.teacher.parameters()).mul_(2.0)
+        assert float(one.loss(run, losses, outputs, batch).detach().min()) > 0.01
 
 
 @pytest.mark.parametrize(

@@ -104,8 +104,8 @@ def test_training_rows_alone_are_counted(tmp_path: Path) -> None:
     begun(run)
     run.plan.on("compress")[0].compress(run, run.model)
     assert isinstance(run.task, Trimming)
-    assert run.task.tokenizer.token_to_id(lonely) is None
-    assert run.task.tokenizer.token_to_id(SHARED[0]) is not None
+    assert run.task.vocabulary.token_to_id(lonely) is None
+    assert run.task.vocabulary.token_to_id(SHARED[0]) is not None
 
 
 def test_what_is_missed_on_valid_is_refused_before_the_training(tmp_path: Path) -> None:
