@@ -43,6 +43,7 @@ COMPRESSES: frozenset[str] = TRAINS | {"compress"}
 AUDITS: frozenset[str] = COMPRESSES | {"evaluate"}
 # Facts of a run in which few weights learn: they take ten times the rate of a whole model.
 FEW_WEIGHTS = frozenset({"adapters", "few_weights"})
+FEW_WEIGHTS_RATE = 10
 
 
 @dataclass(frozen=True)

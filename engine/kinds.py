@@ -15,6 +15,7 @@ from client.signals import SignalName
 from engine.aggregate import AggregateFile
 from engine.errors import Fault, InvalidPlan
 from engine.faults import from_validation
+from engine.instruction import FEW_WEIGHTS, FEW_WEIGHTS_RATE
 from engine.spec import Choice, Export, Limits, MetricName, Real, Spec, TaskName, TrainFile, Training
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
@@ -97,6 +98,15 @@ class Compress(Derived):
         default=None, description="The numbers of recovery steps; null: those of the job that trained the model."
     )
     export: Export = Export()
+
+    def run_spec(self, kind: str, parent: Spec) -> Spec:
+        """As for the others; a rate that was meant for adapters is no rate for the whole weights that recover."""
+        few = any(FEW_WEIGHTS & one.provides for one in parent.instructions)
+        if few and self.training is None:
+            whole = parent.training.rate(pretrained=True, few=True) / FEW_WEIGHTS_RATE
+            training = parent.training.model_copy(update={"learning_rate": whole})
+            parent = parent.model_copy(update={"training": training})
+        return super().run_spec(kind, parent)
 
     def changes(self) -> dict[str, Any]:
         """Also the numbers of recovery and the form of the file."""

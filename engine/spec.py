@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from engine.accounting import PrivacyBudget
 from engine.catalogue import AnyInstruction, resolve_choice
 from engine.evaluate import METRICS
-from engine.instruction import FEW_WEIGHTS
+from engine.instruction import FEW_WEIGHTS, FEW_WEIGHTS_RATE
 from engine.tasks import TASKS
 
 TaskName: TypeAlias = Literal["text_classification", "causal_lm", "image_classification", "text_image_pairs"]
@@ -66,7 +66,7 @@ class Training(BaseModel):
 
     def rate(self, pretrained: bool, few: bool = False) -> float:
         """The base learning rate."""
-        return self.learning_rate or (1e-4 if pretrained else 1e-3) * (10 if few else 1)
+        return self.learning_rate or (1e-4 if pretrained else 1e-3) * (FEW_WEIGHTS_RATE if few else 1)
 
 
 class Limits(BaseModel):

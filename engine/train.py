@@ -19,6 +19,7 @@ from engine.dropout import cheap_draws
 from engine.errors import TimeLimit
 from engine.events import PhaseStarted
 from engine.feed import Fed, fed
+from engine.instruction import FEW_WEIGHTS, FEW_WEIGHTS_RATE
 from engine.interrupt import Interrupt, StopRequested
 from engine.panel import Panel
 from engine.ports import Batch, device_of
@@ -58,6 +59,9 @@ def again(run: Run, model: nn.Module, *, steps: int) -> nn.Module:
     inner = Run(run.spec, run.plan, WarningsOnly(run), clock=clock, journal=run.journal)
     inner.task, inner.data, inner.model = run.task, run.data, model
     arm(inner)
+    if FEW_WEIGHTS & run.plan.facts:  # the rate was theirs, and now every weight learns
+        for group in inner.optimizer.param_groups:
+            group["initial_lr"] /= FEW_WEIGHTS_RATE
     while inner.clock.step < steps:
         taken = inner.clock.step
         _epoch(inner, None, Interrupt())

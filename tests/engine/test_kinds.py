@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from engine.errors import InvalidPlan
+from engine.instructions.gradients.i19_low_rank_adaptation import LowRankAdaptation
 from engine.kinds import SPECS, Compress, CompressFile, Evaluate, derived_faults, spec_class
 from engine.plan import Plan
 from engine.runners import RUNNERS
@@ -52,6 +53,19 @@ def test_a_run_reads_the_jobs_own_fields_and_else_the_parents() -> None:
     with pytest.raises(InvalidPlan) as caught:
         compress(metric="recall_at_1").run_spec("compress", TRAINED)
     assert [fault.pointer for fault in caught.value.faults] == ["/metric"]
+
+
+def test_the_rate_of_adapters_is_none_for_the_weights_that_recover() -> None:
+    given = {"learning_rate": 2e-3, "seed": 3}
+    adapted = TRAINED.model_copy(
+        update={
+            "instructions": (LowRankAdaptation(),),
+            "training": TRAINED.training.model_copy(update={"learning_rate": 2e-3}),
+        }
+    )
+    assert compress().run_spec("compress", adapted).training.learning_rate == pytest.approx(2e-4)
+    assert compress(training=given).run_spec("compress", adapted).training.learning_rate == 2e-3
+    assert compress().run_spec("compress", TRAINED).training.learning_rate is None
 
 
 def test_a_resolved_job_is_its_own_request_again() -> None:

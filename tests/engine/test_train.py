@@ -249,6 +249,23 @@ def test_again_trains_on_with_a_memory_of_its_own(tmp_path: Path) -> None:
     assert len(steps(run)) == told
 
 
+def test_all_weights_train_on_at_a_tenth_of_the_rate_of_adapters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: dict[str, float] = {}
+    for name, plan in (("whole", [22]), ("adapters", [19])):
+        run = trained(tiny_run(tmp_path / name, plan, max_steps=1), tmp_path / name)
+
+        def looked(inner: Run, *_: object, name: str = name) -> None:
+            rates[name] = inner.optimizer.param_groups[0]["initial_lr"]
+            inner.clock.step = inner.clock.total
+
+        with monkeypatch.context() as patch:
+            patch.setattr("engine.train._epoch", looked)
+            again(run, run.model, steps=3)
+    assert rates == {"whole": 1e-3, "adapters": pytest.approx(1e-4)}
+
+
 def test_rows_are_seen_once_an_epoch(tmp_path: Path) -> None:
     run = trained(tiny_run(tmp_path, epochs=1, batch_size=5), tmp_path)
     drawn = generator(run.spec.training.seed, "order", 0).permutation(len(run.data.train))
