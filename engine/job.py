@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from engine.accounting import PrivacyBudget
 from engine.checkpoint import Snapshots
 from engine.data import Data, Source, read_rows, split_by_content
@@ -16,9 +18,9 @@ from engine.models import Base, fault, find, models_dir
 from engine.plan import Plan
 from engine.ports import Answers, Task
 from engine.randomness import settle_sums
-from engine.rows import SPLITS, Rows, client_facts, group_facts, nominal_rows
+from engine.rows import SPLITS, Rows, client_facts, group_facts, groups_to_train_on, nominal_rows
 from engine.run import Run
-from engine.spec import Spec, Splits, TrainFile
+from engine.spec import Spec, TrainFile
 from engine.tasks import TASKS
 from engine.train import train
 from engine.twin import untreated_answers
@@ -39,7 +41,7 @@ def run_job(spec: Spec, folder: Path, sink: Sink, *, job: str | None, interrupt:
     base = _base(spec)
     rows = read_rows(sources, _labels(spec, sources))
     facts = facts_of(rows, base) | group_facts(source.roles for source, _ in sources)
-    run = Run(spec, Plan.of(spec, facts | client_facts(_clients(spec, rows))), sink)
+    run = Run(spec, Plan.of(spec, facts | client_facts(clients_of(sources[0][0]))), sink)
     run.journal = Journal(folder / FILENAME, _budget(spec, rows))
     run.task, run.data = load(run, rows, base, sources[0][0].labels)
     fingerprint = _fingerprint(spec, sources)
@@ -66,12 +68,13 @@ def _budget(spec: Spec, rows: Rows) -> PrivacyBudget:
     return told if told.rows else told.model_copy(update={"rows": nominal_rows(rows.splits)})
 
 
-def _clients(spec: Spec, rows: Rows) -> int | None:
-    """How many groups the file of the training rows names; None where it names none."""
-    if rows.groups is None:
+def clients_of(train: Source) -> int | None:
+    """How many groups the file of the training rows names for them; None where it names none."""
+    if "group" not in train.columns:
         return None
-    own = rows.groups[rows.splits == "train"] if isinstance(spec.dataset, Splits) else rows.groups
-    return len(set(own.tolist()) - {""})
+    table = pq.read_table(train.path, columns=[name for name in ("group", "split") if name in train.columns])
+    splits = table["split"].to_pylist() if "split" in train.columns else None
+    return len(groups_to_train_on(table["group"].to_pylist(), splits))
 
 
 def facts_of(rows: Rows, base: Base) -> frozenset[str]:

@@ -30,6 +30,16 @@ def equal_numbers(texts: Sequence[str]) -> npt.NDArray[np.int64]:
     return np.array([number_of.get(text, 0) for text in texts], dtype=np.int64)
 
 
+def groups_to_train_on(groups: Iterable[str | None], splits: Iterable[str | None] | None) -> set[str]:
+    """The groups of a file's rows that its own column of splits, where it has one, gives to the training.
+
+    A client whose rows are all held out is nobody whom a training protects or could count on.
+    """
+    if splits is None:
+        return {name for name in groups if name}
+    return {name for name, split in zip(groups, splits, strict=True) if name and split == "train"}
+
+
 def client_facts(groups: int | None) -> frozenset[str]:
     """The fact that the training rows are those of so many groups; nothing where nobody counted."""
     return frozenset() if groups is None else frozenset({f"{CLIENTS}{groups}"})

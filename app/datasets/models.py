@@ -39,7 +39,7 @@ class Dataset(Base):
     problems: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
     storage_key: Mapped[str] = mapped_column(String(80), index=True)
     groups: Mapped[int | None] = mapped_column(BigInteger)
-    """How many different groups its rows name; None where they name none."""
+    """How many different groups the rows to train on name; None where no row names any."""
     lineage: Mapped[str] = mapped_column(String(64), default=_own_content)
     """The hash of the first upload that shares rows with this one: they have one privacy account."""
     budgeted: Mapped[bool] = mapped_column(Boolean, default=False)

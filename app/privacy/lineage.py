@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from app.datasets.models import Dataset
 from app.privacy import repository
 from app.privacy.models import PrivacyEntry, PrivacyRow
+from engine.rows import groups_to_train_on
 
 SKETCHED = 16_384
 LOOKED_UP = 65_536
@@ -30,7 +31,7 @@ Hashes = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Content:
-    """What a file of rows tells of itself: the hashes of its rows, sorted, and how many groups they name."""
+    """What a file of rows tells of itself: hashes of all rows, sorted, and how many groups those to train on name."""
 
     hashes: Hashes
     groups: int | None
@@ -41,11 +42,14 @@ class Content:
         names: set[str] = set()
         ids: list[npt.NDArray[np.int64]] = []
         with pq.ParquetFile(path) as file:
-            grouped = "group" in file.schema_arrow.names
-            for batch in file.iter_batches(columns=["id", "group"] if grouped else ["id"], use_threads=False):
+            there = set(file.schema_arrow.names)
+            grouped = "group" in there
+            columns = [name for name in ("id", "group", "split") if name in there]
+            for batch in file.iter_batches(columns=columns, use_threads=False):
                 ids.append(_as_integers(batch["id"].to_pylist()))
                 if grouped:
-                    names.update(name for name in batch["group"].to_pylist() if name)
+                    splits = batch["split"].to_pylist() if "split" in there else None
+                    names |= groups_to_train_on(batch["group"].to_pylist(), splits)
         hashes = np.unique(np.concatenate(ids)) if ids else np.zeros(0, np.int64)
         return cls(hashes, len(names) if grouped else None)
 
@@ -110,11 +114,9 @@ def _merge(session: Session, tenant: str, old: str, new: str) -> None:
     ):
         statement = update(table).where(table.tenant == tenant, column == old).values({column.key: new})
         session.execute(statement.execution_options(synchronize_session=False))
-    if second is None:
-        return
-    if first is None:
+    if first is None and second is not None:
         second.subject = new
-    else:
+    elif first is not None and second is not None:
         repository.tighten(first, second)
         session.delete(second)
     session.flush()

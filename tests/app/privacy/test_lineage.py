@@ -18,6 +18,8 @@ from app.datasets.models import Dataset
 from app.privacy import lineage, repository
 from app.privacy.lineage import Content
 from app.privacy.models import PrivacyAccount
+from engine.data import Source
+from engine.job import clients_of
 from tests.app.privacy.conftest import private_job, put_dataset
 
 BUDGET = {"epsilon": 2.0, "delta": 1e-5}
@@ -128,3 +130,21 @@ def test_the_hashes_of_a_file_are_those_of_its_rows(tmp_path: Path) -> None:
     assert read.hashes.tolist() == [1, 2**63 - 1]
     assert read.groups == 2
     assert lineage.SKETCHED < lineage.LOOKED_UP
+
+
+def test_clients_whose_rows_are_all_held_out_do_not_count(admin: TestClient, service: FastAPI) -> None:
+    rows = [
+        {"text": f"text number {i}", "label": i % 2, "who": f"client {who}", "split": split}
+        for i, (who, split) in enumerate([("a", "train"), ("b", "train"), ("b", "test"), ("c", "test"), ("d", "valid")])
+    ]
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    data = {"task": "text_classification", "group_column": "who"}
+    answer = admin.post("/v1/datasets", data=data, files={"file": ("rows.jsonl", content)})
+    assert answer.status_code == 201, answer.text
+    with service.state.database.reading() as session:
+        found = session.get(Dataset, answer.json()["id"])
+        assert found is not None
+        assert found.groups == 2
+        # The run counts alike, or it would plan other draws than the ledger has reserved.
+        path = service.state.storage.local_path(found.storage_key)
+    assert clients_of(Source.open(path)) == 2
