@@ -77,6 +77,15 @@ class Client:
         ).json()
         return answer
 
+    def put(self, path: str, content: Json | bytes) -> Json:
+        """PUT an object, or bytes as they are; to send it again changes nothing."""
+        raw = isinstance(content, bytes)
+        sent: Json = (
+            {"content": content, "headers": {"Content-Type": "application/octet-stream"}} if raw else {"json": content}
+        )
+        answer: Json = self._send(lambda: self._http.build_request("PUT", path, **sent)).json()
+        return answer
+
     def delete(self, path: str) -> None:
         """DELETE an object."""
         self._send(lambda: self._http.build_request("DELETE", path))

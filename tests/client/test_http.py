@@ -30,6 +30,27 @@ def test_a_post_is_repeated_under_one_idempotency_key(server: StandIn, client: C
     assert server.seen("POST", "/v1/jobs")[-1][0]["idempotency-key"] != keys[0]
 
 
+@pytest.mark.parametrize(
+    ("content", "media_type", "body"),
+    [
+        ({"epsilon": 8.0}, "application/json", b'{"epsilon":8.0}'),
+        (b"\x00\xff", "application/octet-stream", b"\x00\xff"),
+    ],
+)
+def test_what_is_put_is_put_again_until_it_is_heard(
+    content: dict[str, float] | bytes, media_type: str, body: bytes
+) -> None:
+    seen = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append((request.method, request.url.path, request.headers["content-type"], request.read()))
+        return httpx.Response(503 if len(seen) == 1 else 200, json={"id": "one"})
+
+    with Client("http://x", KEY, pause=0, transport=httpx.MockTransport(answer)) as client:
+        assert client.put("/v1/one", content) == {"id": "one"}
+    assert seen == [("PUT", "/v1/one", media_type, body)] * 2
+
+
 def test_a_server_that_stays_away_is_unreachable(server: StandIn, client: Client) -> None:
     server.refuse_next = [503] * 3
     with pytest.raises(Unreachable) as error:
