@@ -6,7 +6,7 @@ shapes, dtypes and offsets are held against what is expected before a value is r
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,8 +218,3 @@ def _as_bytes(values: Values, dtype: str) -> bytes:
 def layout_of(shapes: Mapping[str, Mapping[str, Any]]) -> Layout:
     """The layout that names, shapes and dtypes describe, without a file."""
     return Layout({name: Tensor(str(one["dtype"]), tuple(one["shape"]), 0) for name, one in sorted(shapes.items())})
-
-
-def names_of(faults: Sequence[Fault]) -> str:
-    """What is wrong, in one line."""
-    return "; ".join(fault.detail for fault in faults)

@@ -1,4 +1,4 @@
-"""The routes of populations and rounds. No answer tells how many clients took part, or anything of their updates."""
+"""The routes of populations and rounds. What an answer tells of those who take part, `app.federation.rounds` says."""
 
 import tempfile
 from functools import partial
@@ -89,8 +89,8 @@ def create_round(request: Request, identity: Member, once: Idempotent, body: Rou
     with database(request).reading() as session:
         if first := once.replay(session, identity.tenant):
             return first
-        delta = body.delta or rounds.delta_of(session, identity.tenant, body.population)
-        base = rounds.base_of(session, identity.tenant, body, storage(request))
+        delta = rounds.delta_of(session, identity.tenant, body)
+        base = rounds.base_of(session, identity.tenant, body, storage(request), settings(request).max_upload_bytes)
     sigma = rounds.noise_of(body, delta)
     with database(request).session() as session:
         if first := once.begin(session, identity.tenant):
@@ -115,8 +115,13 @@ def _round(session: Any, identity: Identity, one: FederationRound) -> dict[str, 
 @router.get(
     "/v1/rounds/{round_id}/cohort/{client}", response_model=CohortShown, summary="Ask whether a client was drawn"
 )
-def cohort(request: Request, identity: Viewer, session: Read, round_id: RoundId, client: Client) -> Response:
-    """Each client is drawn by itself; 409 once the round is closed."""
+def cohort(request: Request, identity: Member, session: Read, round_id: RoundId, client: Client) -> Response:
+    """Each client is drawn by itself; 409 once the round is closed.
+
+    Any member of the tenant may ask for any client, as it may send for any. What sampling saves of epsilon holds
+    against those alone who cannot ask: whoever knows the draw learns as much of a drawn client as from a round without
+    sampling. So a member's key is for who is trusted with all draws; sites that are not send through such a one.
+    """
     one = rounds.find_round(session, identity.tenant, round_id)
     told = {"object": "cohort", "round": one.id, "client": client, "drawn": updates.drawn(one, client)}
     return answer(request, told)
@@ -167,7 +172,10 @@ def _take(
 
 @router.post("/v1/rounds/{round_id}/close", status_code=202, response_model=JobShown, summary="Close a round")
 def close(request: Request, identity: Member, session: Write, once: Idempotent, round_id: RoundId) -> Response:
-    """Makes the job that aggregates the updates; 409 where too few clients sent one, or the budget does not reach."""
+    """Makes the job that aggregates the updates; 409 where too few clients sent one, or the budget does not reach.
+
+    Whether the clients were enough is all that is told of their number, and it is told without noise.
+    """
     rounds.find_round(session, identity.tenant, round_id)
     if first := once.begin(session, identity.tenant):
         return first

@@ -75,7 +75,7 @@ def most_bytes(tensors: Mapping[str, Any] | None, cap: int) -> int:
     """How many bytes an update of these tensors may have; `cap` where nobody knows them yet, or they are more."""
     if tensors is None:
         return cap
-    return min(cap, sum(one.size for one in layout_of(tensors).tensors.values()) + 8 + MOST_HEADER_BYTES)
+    return min(cap, layout_of(tensors).size + 8 + MOST_HEADER_BYTES)
 
 
 def checked(path: Path, tensors: Mapping[str, Any] | None) -> Layout:

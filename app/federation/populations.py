@@ -29,9 +29,8 @@ def add_population(session: Session, identity: Identity, wanted: PopulationCreat
     if wanted.min_clients > wanted.clients:
         detail = f"a round of {wanted.min_clients} clients cannot come from {wanted.clients}"
         faults.append(Fault("/min_clients", "too_many", detail, f"send at most {wanted.clients}, from 10 on"))
-    if wanted.budget.delta >= 1 / wanted.clients:
-        detail = f"with delta {wanted.budget.delta:g} and {wanted.clients} clients all of one may be let out"
-        faults.append(Fault("/budget/delta", "delta_too_large", detail, f"send less than {1 / wanted.clients:.3g}"))
+    if (fault := delta_fault(wanted.budget.delta, wanted.clients, "/budget/delta")) is not None:
+        faults.append(fault)
     if faults:
         raise Invalid("; ".join(fault.detail for fault in faults), faults=faults)
     population = Population(
@@ -57,6 +56,14 @@ def add_population(session: Session, identity: Identity, wanted: PopulationCreat
     session.flush()
     audit(session, identity, "population.create", population.id, {"clients": wanted.clients})
     return population
+
+
+def delta_fault(delta: float, clients: int, pointer: str) -> Fault | None:
+    """What is wrong with a delta of a federation of so many clients, or None."""
+    if delta < 1 / clients:
+        return None
+    detail = f"with delta {delta:g} and {clients} clients all of one may be let out"
+    return Fault(pointer, "delta_too_large", detail, f"send less than {1 / clients:.3g}")
 
 
 def find_population(session: Session, tenant: str, population_id: str, *, hold: bool = False) -> Population:

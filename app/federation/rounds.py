@@ -1,6 +1,8 @@
 """The rules of rounds: public numbers fixed when one opens, and a job when it closes. Knows no request.
 
-What is told of a round never depends on who took part, how many, or what they sent.
+What is told of a round does not depend on who took part, how many, or what they sent, but for what its rules need:
+whoever may speak for a client learns whether it was drawn and whether it has sent; a close tells whether `min_clients`
+have; and where nobody named the tensors, those of the first update are the round's.
 """
 
 import math
@@ -21,7 +23,7 @@ from app.auth.audit import audit
 from app.erasure import hold
 from app.errors import Conflict, Invalid, NotFound
 from app.federation import repository
-from app.federation.populations import find_population
+from app.federation.populations import delta_fault, find_population
 from app.federation.schemas import RoundCreate, few_clients
 from app.identity import Identity
 from app.ids import new_id
@@ -33,7 +35,7 @@ from app.storage import Storage
 from engine.accounting import PrivacyEvent, epsilon, noise_multiplier
 from engine.aggregate import weights_in
 from engine.errors import Fault
-from engine.tensorfile import Unreadable, layout_of, read_layout
+from engine.tensorfile import Layout, Unreadable, layout_of, read_layout
 
 LOUD = 10.0
 """How many times the noise may outweigh the longest update before a warning says so."""
@@ -73,16 +75,17 @@ def noise_of(wanted: RoundCreate, delta: float) -> float:
         ) from error
 
 
-def base_of(session: Session, tenant: str, wanted: RoundCreate, storage: Storage) -> Base:
-    """What a round starts from.
+def base_of(session: Session, tenant: str, wanted: RoundCreate, storage: Storage, max_bytes: int) -> Base:
+    """What a round starts from; an update of its tensors has at least one value and at most `max_bytes`.
 
     Raises:
-        Invalid: the base is none of the tenant's files with tensors.
+        Invalid: the base is none of the tenant's files with tensors, or nobody could send an update of the tensors.
     """
     if wanted.base is None:
-        named = wanted.tensors
-        tensors = None if named is None else {name: one.model_dump(mode="json") for name, one in named.items()}
-        return Base(None, None if tensors is None else layout_of(tensors).shapes())
+        if wanted.tensors is None:
+            return Base(None, None)
+        layout = layout_of({name: one.model_dump(mode="json") for name, one in wanted.tensors.items()})
+        return Base(None, _sendable(layout, max_bytes, "/tensors"))
     artifact = artifacts.find(session, tenant, wanted.base)
     if artifact is None:
         detail = f"there is no artifact {wanted.base[:80]!r}"
@@ -91,11 +94,20 @@ def base_of(session: Session, tenant: str, wanted: RoundCreate, storage: Storage
         )
     try:
         with _at_hand(artifact, storage) as path:
-            return Base(artifact, read_layout(path, *weights_in(path)).shapes())
+            layout = read_layout(path, *weights_in(path))
     except (Unreadable, OSError) as error:
         detail = f"{artifact.filename} holds no tensors that a round could start from: {error}"
         remedy = "name a checkpoint, or the aggregate of another round"
         raise Invalid(detail, faults=[Fault("/base", "wrong_artifact", detail, remedy)]) from error
+    return Base(artifact, _sendable(layout, max_bytes, "/base"))
+
+
+def _sendable(layout: Layout, max_bytes: int, pointer: str) -> dict[str, Any]:
+    """Names, shapes and dtypes, if an update of them can be sent; raises Invalid."""
+    if not 1 <= layout.size <= max_bytes:
+        detail = f"an update of these tensors would have {layout.size} bytes; it may have 1 to {max_bytes}"
+        raise Invalid(detail, faults=[Fault(pointer, "wrong_size", detail, "name tensors within these bounds")])
+    return layout.shapes()
 
 
 @contextmanager
@@ -163,9 +175,18 @@ def _fix_divisor(population: Population, wanted: RoundCreate) -> None:
         )
 
 
-def delta_of(session: Session, tenant: str, population_id: str) -> float:
-    """The delta that a population's budget is told at; raises NotFound."""
-    population = find_population(session, tenant, population_id)
+def delta_of(session: Session, tenant: str, wanted: RoundCreate) -> float:
+    """The delta that a round is told at: its own, else that of its population's budget.
+
+    Raises:
+        NotFound: the population is not there.
+        Invalid: it would let all of a client out.
+    """
+    population = find_population(session, tenant, wanted.population)
+    if wanted.delta is not None:
+        if (fault := delta_fault(wanted.delta, population.clients, "/delta")) is not None:
+            raise Invalid(fault.detail, faults=[fault])
+        return wanted.delta
     account = ledger.account(session, population.tenant, population.id)
     assert account is not None
     assert account.delta is not None

@@ -1,6 +1,6 @@
 """The rules of updates: one a client, in time, of the drawn clients alone. Knows no request.
 
-What a client is told depends on its own update and on nobody else's.
+What a client is told depends on its own update and on nobody else's, but for the tensors where the first named them.
 """
 
 import hmac

@@ -46,6 +46,8 @@ BODIES: dict[str, tuple[int, Callable[[str], dict[str, Any]]]] = {
 }
 UNDOCUMENTED = {"/openapi.json", "/docs", "/docs/oauth2-redirect"}
 ADMINS_ONLY = {"/v1/keys", "/v1/keys/{key_id}", "/v1/audit"}
+# What is read there is a secret of those who take part in a round.
+MEMBERS_ONLY = {"/v1/rounds/{round_id}/cohort/{client}"}
 
 
 def operations(service: FastAPI) -> list[tuple[str, str]]:
@@ -162,10 +164,12 @@ def test_a_viewer_reads_and_writes_nothing(
     for method, path in operations(service):
         for real in [PUBLIC[path]] if path in PUBLIC else [real for real, _ in addresses(path, seeds)]:
             answer = viewer.request(method, real)
-            if method == "GET" and path not in ADMINS_ONLY:
+            if method == "GET" and path not in ADMINS_ONLY | MEMBERS_ONLY:
                 assert answer.status_code != 403, path
             else:
                 assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), (method, path)
             if path in ADMINS_ONLY:
                 assert member.request(method, real).status_code == 403, (method, path)
+            if path in MEMBERS_ONLY:
+                assert member.request(method, real).status_code != 403, (method, path)
     assert rows_but_of(service, "") == before

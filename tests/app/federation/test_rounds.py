@@ -107,6 +107,15 @@ def test_a_population_that_is_none(admin: TestClient, changes: dict[str, Any], p
         ({"clip_norm": 0}, "greater_than"),
         ({"sampling": {"poisson": 1.5}}, "less_than_equal"),
         ({"tensors": {"w": {"shape": [2], "dtype": "I64"}}}, "literal_error"),
+        ({"tensors": {"w": {"shape": [-1], "dtype": "F32"}}}, "greater_than_equal"),
+        ({"tensors": {"w": {"shape": [2**31], "dtype": "F32"}}}, "less_than"),
+        ({"tensors": {"w": {"shape": [2**70], "dtype": "F32"}}}, "less_than"),
+        ({"tensors": {"w": {"shape": [2**30] * 16, "dtype": "F32"}}}, "wrong_size"),
+        ({"tensors": {"w": {"shape": [1 << 29], "dtype": "F32"}, "b": {"shape": [1], "dtype": "F16"}}}, "wrong_size"),
+        ({"tensors": {"w": {"shape": [5, 0], "dtype": "F32"}}}, "wrong_size"),
+        ({"delta": 0.9}, "delta_too_large"),
+        ({"delta": 0.001}, "delta_too_large"),
+        ({"delta": 0.9, "noise_multiplier": None, "epsilon": 1.0}, "delta_too_large"),
     ],
 )
 def test_a_round_that_is_none(admin: TestClient, population: str, changes: dict[str, Any], code: str) -> None:
@@ -114,6 +123,20 @@ def test_a_round_that_is_none(admin: TestClient, population: str, changes: dict[
     assert answer.status_code == 422, answer.text
     assert code in [fault["code"] for fault in answer.json()["errors"]]
     assert admin.post("/v1/rounds", json={"population": "pop_none", **ROUND}).status_code == 404
+
+
+def test_a_round_may_have_a_delta_of_its_own_below_one_in_the_clients(admin: TestClient, population: str) -> None:
+    told = admin.post("/v1/rounds", json={"population": population, **ROUND, "delta": 9e-4}).json()
+    assert told["delta"] == 9e-4
+    refused = admin.post("/v1/rounds", json={"population": population, **ROUND, "delta": 0.9}).json()
+    (fault,) = refused["errors"]
+    assert (fault["pointer"], fault["remedy"]) == ("/delta", "send less than 0.001")
+
+
+def test_a_round_takes_tensors_up_to_the_largest_upload(admin: TestClient, population: str) -> None:
+    largest = {"w": {"shape": [1 << 29], "dtype": "F32"}}  # 2 GiB, the default of FIFTYTWO_MAX_UPLOAD_BYTES
+    answer = admin.post("/v1/rounds", json={"population": population, **ROUND, "tensors": largest})
+    assert answer.status_code == 201, answer.text
 
 
 def test_a_round_says_what_it_will_spend(admin: TestClient, population: str) -> None:
