@@ -1,6 +1,9 @@
 """A model package's ZIP: written in the one way it can be, unpacked without trusting it. Knows no file's meaning."""
 
 import os
+import shutil
+import tempfile
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -30,6 +33,22 @@ def stored_zip(files: Iterable[Path], stream: IO[bytes]) -> None:
             with file.open("rb") as source, archive.open(about, "w", force_zip64=file.stat().st_size > _LARGE) as sink:
                 while block := source.read(_BLOCK):
                     sink.write(block)
+
+
+def unpacked(owner: object, source: Path) -> Path:
+    """The folder itself, or one that a ZIP is unpacked into for as long as its owner lives.
+
+    Raises:
+        BadPackage: there is neither.
+    """
+    if source.is_dir():
+        return source
+    if not source.is_file():
+        raise BadPackage(f"there is no model at {source}", remedy="fiftytwo download JOB --out FOLDER")
+    folder = Path(tempfile.mkdtemp(prefix="fiftytwo-model-"))
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    unpack(source, folder)
+    return folder
 
 
 def unpack(archive: Path, folder: Path, *, max_bytes: int = MAX_BYTES) -> list[Path]:

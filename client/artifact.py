@@ -5,9 +5,6 @@ Knows files, ONNX Runtime and tokenizers; knows neither torch nor the server.
 """
 
 import json
-import shutil
-import tempfile
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,7 +17,7 @@ import onnxruntime
 from PIL import Image, UnidentifiedImageError
 from tokenizers import Encoding, Tokenizer
 
-from client.archive import unpack
+from client.archive import unpacked
 from client.canonical import canonical_text
 from client.errors import BadPackage, BadUsage
 from client.preprocess import image_array, normalize_text, sized_image
@@ -60,10 +57,13 @@ class Package:
     """
 
     def __init__(self, source: Path | str, *, threads: int = 1) -> None:
-        self.folder = _folder_of(self, Path(source))
+        self.folder = unpacked(self, Path(source))
         self.config: dict[str, Any] = _read_json(self.folder, "config.json", dict)
         self.labels = [str(label) for label in _read_json(self.folder, "labels.json", list)]
         self.task = str(self.config.get("task"))
+        if (self.folder / "adapter_config.json").is_file():
+            how = "MODEL_CARD.md shows how PEFT loads it; the artifact `checkpoint` is the whole model"
+            raise BadPackage(f"{self.folder} holds an adapter, which does not run without its base", remedy=how)
         if self.task == "causal_lm":
             how = f"AutoModelForCausalLM.from_pretrained({str(self.folder)!r}) of transformers; a gguf: ollama create"
             raise BadPackage(f"{self.folder} holds a language model, which this client does not run", remedy=how)
@@ -263,17 +263,6 @@ _READERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Callable[[Sequence[In
     "image_classification": _ImageReader,
     "text_image_pairs": _PairReader,
 }
-
-
-def _folder_of(owner: object, source: Path) -> Path:
-    if source.is_dir():
-        return source
-    if not source.is_file():
-        raise BadPackage(f"there is no model at {source}", remedy="fiftytwo download JOB --out FOLDER")
-    folder = Path(tempfile.mkdtemp(prefix="fiftytwo-model-"))
-    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
-    unpack(source, folder)
-    return folder
 
 
 def _read_json(folder: Path, name: str, kind: type) -> Any:

@@ -89,8 +89,7 @@ class Baseline(Instruction):
 
     def exporter(self, run: Run, model: nn.Module, folder: Path) -> Path:
         """The fp32 weights in the format of the job."""
-        write = FORMATS[run.spec.export.written_as].write
-        return write(run.task, model, run.data.sample_payloads(), folder)
+        return FORMATS[run.spec.export.written_as].write(run, model, folder)
 
 
 BASELINE = Baseline()

@@ -15,7 +15,8 @@ _LIBRARIES = {"onnx": "onnx", "safetensors": "transformers", "peft": "peft", "gg
 
 def card(receipt: Mapping[str, Any], task: str, export_format: str) -> str:
     """The card of the model that a receipt tells of."""
-    return "\n".join([*_front(receipt, task, export_format), *_body(receipt, task)]) + "\n"
+    loading = _adapter(receipt, task) if export_format == "peft" else ()
+    return "\n".join([*_front(receipt, task, export_format), *_body(receipt, task), *loading]) + "\n"
 
 
 def _front(receipt: Mapping[str, Any], task: str, export_format: str) -> Iterator[str]:
@@ -57,7 +58,8 @@ def _body(receipt: Mapping[str, Any], task: str) -> Iterator[str]:
     if quality.get("macro_f1"):
         yield f"| macro F1 | {quality['macro_f1']['reference']} | {quality['macro_f1']['exported']} |"
     if size:
-        yield f"| weight bytes | {size['reference_bytes']:,} | {size['exported_bytes']:,} ({size['ratio']:.3f}) |"
+        beside = f", and the base's {size['base_bytes']:,}" if "base_bytes" in size else f" ({size['ratio']:.3f})"
+        yield f"| weight bytes | {size['reference_bytes']:,} | {size['exported_bytes']:,}{beside} |"
     if latency:
         yield (
             f"| latency p50, batch {latency['batch_size']}, {latency['threads']} thread | "
@@ -68,6 +70,23 @@ def _body(receipt: Mapping[str, Any], task: str) -> Iterator[str]:
     yield from _privacy(receipt.get("privacy"))
     yield from _robustness(receipt.get("robustness"))
     yield from _limits_and_warnings(receipt)
+
+
+def _adapter(receipt: Mapping[str, Any], task: str) -> Iterator[str]:
+    """How PEFT loads a file that is not a whole model."""
+    base, labels = receipt["inputs"]["base_model"], receipt["quality"].get("recall") or {}
+    kind = "AutoModelForSequenceClassification" if labels else "AutoModelForCausalLM"
+    heads = f", num_labels={len(labels)}" if labels else ""
+    yield from ("", "## How to load it", "")
+    yield (
+        f"This is an adapter: what was trained beside the frozen base {base['name']}, whose files together have the "
+        f"SHA-256 {base['sha256']}. Without that base it does nothing, and beside another one it does something else."
+    )
+    yield from ("", "```python", "from peft import PeftModel", f"from transformers import {kind}, AutoTokenizer", "")
+    yield f'base = {kind}.from_pretrained("FOLDER OF {base["name"]}"{heads})'
+    yield 'model = PeftModel.from_pretrained(base, "FOLDER OF THIS CARD").eval()'
+    yield 'tokenizer = AutoTokenizer.from_pretrained("FOLDER OF THIS CARD")'
+    yield from ("```", "", "The job's artifact `checkpoint` is the same model with the adapter merged: no base needed.")
 
 
 def _score(one: Mapping[str, Any]) -> str:

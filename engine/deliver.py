@@ -97,6 +97,7 @@ def deliver(
         reference_bytes=reference_bytes,
         reference_parameters=sum(one.numel() for one in fresh.parameters()),
         exported_parameters=sum(one.numel() for one in run.model.parameters()),
+        whole=FORMATS[format_of(run)].whole,
         files=[entry(path) for path in sorted(package.iterdir())],
         weights=FORMATS[format_of(run)].weights,
         untuned_answers=untuned,

@@ -112,6 +112,7 @@ def _measured(run: Run, parent: Opened, sources: list[Source], work: Path) -> Ev
         exported_parameters=weights,
         files=[entry(path) for path in sorted(parent.package.iterdir()) if path.name != "receipt.json"],
         weights=FORMATS[format_of(run)].weights,
+        whole=FORMATS[format_of(run)].whole,
         datasets=[told(source, {"test": len(run.data.test)}) for source in sources],
     )
 

@@ -21,7 +21,8 @@ import torch
 import transformers
 from torch import nn
 
-from client.artifact import Package
+from client.artifact import Feeds, Package
+from engine.adapter_reader import AdaptedClassifier, adapted_decoder
 from engine.archive import SHAPES, load_checkpoint
 from engine.data import Source, read_rows
 from engine.exporters.gguf import load_gguf
@@ -73,7 +74,17 @@ def raw_payloads(sources: Sequence[str], ids: Sequence[str]) -> list[Payload]:
     return [found[one] for one in ids]
 
 
-def answers_of(package: Package, payloads: Sequence[Payload]) -> Answers:
+class Asked(Exported, Protocol):
+    """A package of rows with one answer each."""
+
+    def feeds(self, inputs: Sequence[Payload], /) -> Feeds:
+        """What the model is fed for one batch, by name."""
+
+    def answer(self, feeds: Feeds, /) -> Answers:
+        """The answers of one batch, (rows, k)."""
+
+
+def answers_of(package: Asked, payloads: Sequence[Payload]) -> Answers:
     """Answers in the order of the payloads; batches hold rows of like length, so little of them is padding."""
     order = sorted(range(len(payloads)), key=lambda i: size_of(payloads[i]))
     answers = package.answers([payloads[i] for i in order], batch_size=_BATCH)
@@ -134,11 +145,11 @@ class Reader(Protocol):
         """The untouched model and the file on one row each, by the row's number."""
 
 
-class OnnxReader:
-    """A package that ONNX Runtime runs on one thread."""
+class RowReader:
+    """A package of rows with one answer each; of ONNX, on one thread."""
 
-    def __init__(self, folder: Path) -> None:
-        self.exported = Package(folder, threads=1)
+    def __init__(self, package: Asked) -> None:
+        self.exported = package
 
     def answers(self, payloads: Sequence[Payload]) -> Answers:
         """(n, k) in the order of the payloads."""
@@ -164,11 +175,23 @@ class OnnxReader:
         return reference, lambda number: self.exported.answer(feeds[number])
 
 
+def _onnx(folder: Path) -> Reader:
+    return RowReader(Package(folder, threads=1))
+
+
+def _adapter(folder: Path) -> Reader:
+    task = json.loads((folder / "config.json").read_text(encoding="utf-8"))["task"]
+    if task == "causal_lm":
+        return LanguageReader(folder, load=adapted_decoder)
+    return RowReader(AdaptedClassifier(folder))
+
+
 READERS: Mapping[str, Callable[[Path], Reader]] = {
-    "onnx": OnnxReader,
+    "onnx": _onnx,
     "safetensors": LanguageReader,
     "gguf": partial(LanguageReader, load=load_gguf),
     "gguf-q8_0": partial(LanguageReader, load=load_gguf),
+    "peft": _adapter,
 }
 
 

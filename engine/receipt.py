@@ -4,9 +4,7 @@ What was not measured is null, never a guess.
 """
 
 import hashlib
-import importlib.metadata
 import inspect
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
@@ -15,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-import engine
 from engine.archive import Entry
 from engine.data import Source
+from engine.environment import environment
 from engine.evaluate import Measured, agreement, loss, measured, median, rounded
 from engine.events import now
 from engine.instruction import Instruction
@@ -32,20 +29,6 @@ from engine.twin import COMPRESSING
 
 _FLIPPED = 50
 _FEW_ROWS = 100
-_FLAGS = (
-    "fma",
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "avx_vnni",
-    "amx_int8",
-    "amx_bf16",
-    "asimd",
-    "asimddp",
-    "bf16",
-    "i8mm",
-)
 
 
 @dataclass(frozen=True)
@@ -55,6 +38,7 @@ class Evidence:
     `weights`: patterns of the files that hold the model's weights; `untuned_answers`: of the base before any training.
     `datasets`: what the receipt lists, where it is not the files of the spec with the rows of each split.
     `sections`: what instructions know for whole sections, such as `privacy`.
+    `whole`: the file runs without the base that it was trained from.
     """
 
     reference_kind: str
@@ -70,6 +54,7 @@ class Evidence:
     untuned_answers: Answers | None = None
     datasets: Sequence[Mapping[str, Any]] | None = None
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    whole: bool = True
 
     @property
     def exported_bytes(self) -> int:
@@ -86,6 +71,7 @@ def build(run: Run, sources: Sequence[Source], base: Base, job: str | None, evid
     quality, latency = _quality(run, figures, evidence), _latency(figures, evidence)
     warnings = [
         *run.memory.get("warnings", {}).get("told", []),
+        *([] if evidence.whole else [_needs_base(spec.base_model, evidence)]),
         *_warnings(run, quality, figures, compresses=compresses),
     ]
     return {
@@ -105,6 +91,7 @@ def build(run: Run, sources: Sequence[Source], base: Base, job: str | None, evid
             "package_bytes": sum(one.size_bytes for one in evidence.files),
             "ratio": round(figures.size_ratio, 6),
             "parameters": {"reference": evidence.reference_parameters, "exported": evidence.exported_parameters},
+            **({} if evidence.whole else {"base_bytes": evidence.reference_bytes}),
         },
         "latency": latency,
         "privacy": evidence.sections.get("privacy"),
@@ -114,6 +101,13 @@ def build(run: Run, sources: Sequence[Source], base: Base, job: str | None, evid
         "files": [asdict(one) for one in evidence.files],
         "signature": None,
     }
+
+
+def _needs_base(base: str, evidence: Evidence) -> str:
+    return (
+        f"the file is an adapter, which runs beside its base {base} alone: the base's {evidence.reference_bytes:,} "
+        "bytes of weights are counted neither in exported_bytes nor in ratio"
+    )
 
 
 def sections(run: Run) -> dict[str, dict[str, Any]]:
@@ -249,34 +243,6 @@ def _step(one: Instruction, effects: Mapping[str, float]) -> dict[str, Any]:
 def _source_hash(path: str) -> str:
     """What an instruction is, without a number that somebody must remember to raise."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
-
-
-def environment(run: Run) -> dict[str, Any]:
-    """Where it ran, by what."""
-    total = hashlib.sha256()
-    for path in sorted(Path(engine.__file__).parent.rglob("*.py")):
-        total.update(path.read_bytes())
-    on_gpu = torch.cuda.is_available()
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "onnxruntime": importlib.metadata.version("onnxruntime"),
-        "transformers": importlib.metadata.version("transformers"),
-        "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
-        "threads": torch.get_num_threads(),
-        "processor_flags": _processor_flags(),
-        "seed": run.spec.training.seed,
-        "code_version": f"{importlib.metadata.version('fiftytwo')}+{total.hexdigest()[:12]}",
-    }
-
-
-def _processor_flags() -> list[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return []
-    present = {flag for line in lines if line.lower().startswith(("flags", "features")) for flag in line.split()}
-    return [flag for flag in _FLAGS if flag in present]
 
 
 def _warnings(run: Run, quality: Mapping[str, Any], figures: Figures, *, compresses: bool) -> list[str]:

@@ -198,6 +198,8 @@ class Spec(BaseModel):
                 "{task} does not ship as {format}",
                 {"task": task.name, "format": export.format, "remedy": f"choose one of: {known}"},
             )
+        if export.format == "peft":
+            _adapter_ships(about.data.get("kind", ""), task.name, about.data.get("instructions", ()))
         return export
 
     @property
@@ -217,6 +219,22 @@ class Spec(BaseModel):
     def files(self) -> list[tuple[str, str]]:
         """(role, file or id) of each data set; role "" for one that holds all splits."""
         return self.dataset.named() if isinstance(self.dataset, Splits) else [("", self.dataset)]
+
+
+def _adapter_ships(kind: str, task: str, chosen: tuple[AnyInstruction, ...]) -> None:
+    """Refuse an export as adapter where there is none, or where it is not all that was changed, or cannot be judged."""
+    told = {"remedy": f"choose {TASKS[task].formats[0]}, which holds the whole model"}
+    if kind != "evaluate" and not any("adapters" in one.provides for one in chosen):
+        mend = {"remedy": f"add low_rank_adaptation (19), or choose {TASKS[task].formats[0]}"}
+        raise PydanticCustomError("missing_need", "peft ships the adapter of a training, and there is none", mend)
+    for one in chosen:
+        if {"compress", "exporter"} & set(one.hooks):
+            detail = "{name} changes the merged weights, and an adapter ships beside those of the base"
+        elif task == "text_classification" and {"detector", "robust_accuracy"} & one.provides:
+            detail = "{name} asks the file as its users run it, and an adapter does not run without its base"
+        else:
+            continue
+        raise PydanticCustomError("wrong_format", detail, {"name": one.name, **told})
 
 
 class TrainFile(Spec):

@@ -5,7 +5,7 @@ fp32. Tokens, merges, special ids and the chat template travel in the file's met
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ from transformers import AutoModelForCausalLM
 
 from engine.errors import InvalidData
 from engine.lazy import gguf
-from engine.ports import Payload, Task
+from engine.run import Run
 
 FILE = "model.gguf"
 _BLOCK = 32  # Q8_0 has one scale for so many weights of a row
 _SPECIAL_IDS = ("bos", "eos", "pad", "unk")
 
 
-def write_gguf(task: Task, model: nn.Module, payloads: Sequence[Payload], folder: Path, *, number: str) -> Path:
+def write_gguf(run: Run, model: nn.Module, folder: Path, *, number: str) -> Path:
     """Write model.gguf and a Modelfile into `folder`.
 
     Args:
@@ -43,7 +43,7 @@ def write_gguf(task: Task, model: nn.Module, payloads: Sequence[Payload], folder
     library = gguf()
     writer = library.GGUFWriter(folder / FILE, "llama")
     _about(writer, library, config, number)
-    _tokens(writer, library, vars(task)["tokenizer"], config.vocab_size)
+    _tokens(writer, library, vars(run.task)["tokenizer"], config.vocab_size)
     names = library.get_tensor_name_map(library.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     for name, weight in sorted(model.state_dict().items()):
         if name == "lm_head.weight" and config.tie_word_embeddings:

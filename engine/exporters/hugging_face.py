@@ -1,14 +1,13 @@
 """Writes a model as others load it by `from_pretrained`: one safetensors file in transformers' own names."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
 
-from engine.ports import Payload, Task
+from engine.run import Run
 
 
-def write_hugging_face(task: Task, model: nn.Module, payloads: Sequence[Payload], folder: Path) -> Path:
+def write_hugging_face(run: Run, model: nn.Module, folder: Path) -> Path:
     """Write model.safetensors into `folder`; the task describes the rest.
 
     transformers writes it, since it knows which names a model has on disk: experts lie there one by one, and tied

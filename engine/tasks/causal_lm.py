@@ -40,7 +40,7 @@ class CausalLM(Likelihood):
     """A decoder over one base model; `chat`: rows are conversations."""
 
     name: ClassVar[str] = "causal_lm"
-    formats: ClassVar[tuple[str, ...]] = ("safetensors", "gguf")
+    formats: ClassVar[tuple[str, ...]] = ("safetensors", "gguf", "peft")
     default_model: ClassVar[str] = "smollm2-135m"
     labels: tuple[str, ...] = ()
 

@@ -130,7 +130,7 @@ def test_a_picture_model_with_text_steps_is_refused(image_folder: Path) -> None:
         (lambda folder: (folder / "config.json").write_text("{"), "config.json"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json"),
         (lambda folder: (folder / "model.onnx").write_bytes(b"none"), "ONNX Runtime"),
-        (lambda folder: rewrite(folder / "config.json", task="causal_lm"), "causal_lm"),
+        (lambda folder: rewrite(folder / "config.json", task="causal_lm"), "language model"),
     ],
 )
 def test_a_damaged_package_says_what_is_wrong(text_folder: Path, damage: Callable[[Path], object], says: str) -> None:

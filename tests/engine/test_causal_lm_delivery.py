@@ -74,7 +74,13 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
 
 def bits_per_byte(folder: Path, texts: Sequence[str], length: int = 48) -> float:
     """What a stranger's few lines of transformers find."""
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    return bits_per_byte_of(
+        AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder), texts, length
+    )
+
+
+def bits_per_byte_of(model: Any, tokenizer: Any, texts: Sequence[str], length: int = 48) -> float:
+    """The same of a model that is at hand."""
     nats = sizes = 0.0
     for text in texts:
         ids = tokenizer(text)["input_ids"]

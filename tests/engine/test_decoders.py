@@ -74,7 +74,7 @@ def test_each_architecture_trains_saves_and_loads(tmp_path: Path, kind: str) -> 
         folder = tmp_path / name
         folder.mkdir()
         if name == "exported":
-            FORMATS["safetensors"].write(run.task, run.model, run.data.sample_payloads(), folder)
+            FORMATS["safetensors"].write(run, run.model, folder)
         else:
             save_weights(run.model, folder)
         run.task.describe(folder, run.model, [])

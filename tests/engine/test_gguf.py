@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> Run:
 
 def written(run: Run, folder: Path, name: str) -> Path:
     folder.mkdir()
-    path = FORMATS[name].write(run.task, run.model, TEXTS[:2], folder)
+    path = FORMATS[name].write(run, run.model, folder)
     assert path == folder / FORMATS[name].file
     run.task.describe(folder, run.model, [])
     return folder

@@ -75,6 +75,11 @@ class LowRankAdaptation(Instruction):
         """A net from scratch has nothing worth freezing."""
         if "pretrained" not in facts and spec.task in self.tasks:
             yield Fault("", "not_pretrained", "a model trained from scratch has nothing worth freezing", "drop 19")
+        if spec.export.format == "peft" and not self.keep_adapter:
+            yield Fault("/keep_adapter", "missing_need", "peft ships the adapter, which is not kept", "set it to true")
+        if spec.export.format == "peft" and spec.task == "text_classification" and not self.train_head:
+            detail = "the fresh head is frozen as it was drawn, and an adapter ships what was trained alone"
+            yield Fault("/train_head", "missing_need", detail, "set it to true, or choose onnx as export.format")
 
     def model(self, run: Run, model: nn.Module) -> nn.Module:
         """Freeze, and put an adapter beside every chosen layer."""
