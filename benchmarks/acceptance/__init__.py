@@ -1,0 +1,1 @@
+"""A walk through what the fourth issue promises, over HTTP; `python -m benchmarks.acceptance` writes it up."""
