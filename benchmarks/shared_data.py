@@ -22,7 +22,7 @@ def at_hand(name: str) -> Path:
     """
     path = DATA / name
     if not path.exists():
-        raise NotAtHand(f"{name} is missing: it belongs at {path.relative_to(ROOT.parent)}, see its README.md")
+        raise NotAtHand(f"{name} is missing: it belongs into ../shared/data, whose README.md says where it comes from")
     return path
 
 
