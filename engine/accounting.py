@@ -77,6 +77,7 @@ class PrivacyBudget(BaseModel):
     Attributes:
         rows: the nominal number of training rows that the plan was made for; None: as counted in the files.
         epsilon: with `delta`, the most that the data may have spent after this run; None: no bound but the plan.
+        order: the Rényi order that was fixed with the budget.
         spent: what others have spent on the data already.
         recorded: what the keeper has on record of this job's own draws; where the journal in the run's folder has
             fewer (another machine began the job), the record counts.
@@ -87,6 +88,7 @@ class PrivacyBudget(BaseModel):
     rows: int | None = Field(default=None, ge=1)
     epsilon: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     delta: float | None = Field(default=None, gt=0, lt=1)
+    order: float | None = Field(default=None, gt=1)
     spent: tuple[PrivacyEvent, ...] = ()
     recorded: tuple[PrivacyEvent, ...] = ()
 
@@ -112,6 +114,19 @@ def epsilon(events: Iterable[PrivacyEvent], delta: float, *, quick: bool = False
     which errs upwards by a hundredth or so.
     """
     return rounded_up(_pld(_sorted(events), delta, _COARSE if quick else None))
+
+
+def quoted(own: Sequence[PrivacyEvent], others: Sequence[PrivacyEvent], delta: float, order: float | None) -> float:
+    """Epsilon at `delta` of one job's releases after those of others: the larger of both figures where there are any.
+
+    Args:
+        own: of the job.
+        others: of other jobs on the same rows.
+        order: the Rényi order of the budget; None: the best for an epsilon of 1.
+    """
+    together = [*others, *own]
+    told = epsilon(together, delta)
+    return max(told, admitted(together, delta, order or best_order(1.0, delta))) if others else told
 
 
 def rounded_up(value: float) -> float:

@@ -6,8 +6,9 @@ names, which are hashes, so who uploaded first changes nothing. Knows neither cl
 """
 
 import math
+import os
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,12 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.linalg.blas import daxpy
 
 from client import canonical_json
-from engine.accounting import PrivacyBudget, PrivacyEvent, accountant, epsilon
+from engine.accounting import PrivacyBudget, PrivacyEvent, accountant, epsilon, quoted
 from engine.archive import entry, land
 from engine.errors import BudgetExhausted, InvalidData
 from engine.events import FileWritten, Finished, PhaseStarted, PrivacyDrawn, Sink, now
 from engine.handover import finished
-from engine.interrupt import Interrupt
+from engine.interrupt import Interrupt, StopRequested
 from engine.journal import FILENAME, Journal
 from engine.noise import privatise, source
 from engine.tensorfile import Layout, Reader, Unreadable, Values, as_floats, layout_of, packed, read_layout
@@ -31,6 +32,8 @@ AGGREGATE = "aggregate.safetensors"
 WEIGHTS = "model.safetensors"
 UPDATES, BASE = "updates", "base"
 """Where in the run's folder the clients' files lie, and the file that weights are measured from."""
+# Values at a time: beyond 10,000 OpenBLAS starts threads, of numpy and of SciPy apart, which wait for each other.
+_BLOCK = 9_600
 
 
 class TensorShape(BaseModel):
@@ -95,7 +98,9 @@ def aggregate_updates(spec: AggregateFile, folder: Path, sink: Sink, *, job: str
                 "the noise of this round was drawn, and the run was lost before its result was stored",
                 remedy="open another round: what this one spent stays in the ledger",
             )
-        _release(spec, folder, layout, landed, journal, sink)
+        _release(spec, folder, layout, landed, journal, sink, interrupt)
+    if interrupt.requested:  # heard while the result landed
+        raise StopRequested
     sink.emit(PhaseStarted(phase="receipt"))
     signed = finished(_receipt(spec, landed, job), None, "", "")
     receipt = land(canonical_json.encode(signed), outputs / "receipt.json")
@@ -117,11 +122,19 @@ def aggregate_updates(spec: AggregateFile, folder: Path, sink: Sink, *, job: str
     sink.emit(Finished(result={}))
 
 
-def _release(spec: AggregateFile, folder: Path, layout: Layout, landed: Path, journal: Journal, sink: Sink) -> None:
-    """Sum, write the draw down, noise, and land the result."""
+def _release(
+    spec: AggregateFile,
+    folder: Path,
+    layout: Layout,
+    landed: Path,
+    journal: Journal,
+    sink: Sink,
+    interrupt: Interrupt,
+) -> None:
+    """Sum, write the draw down, noise, and land the result: what is drawn is not dropped for a wish to stop."""
     updates = folder / UPDATES
-    files = sorted(updates.iterdir()) if updates.is_dir() else []
-    if len(files) < spec.min_clients:
+    names = sorted(os.listdir(updates)) if updates.is_dir() else []
+    if len(names) < spec.min_clients:
         # How many there are is as private as what they sent.
         raise InvalidData(
             f"fewer than {spec.min_clients} clients sent an update", remedy="open another round, and close it later"
@@ -129,16 +142,17 @@ def _release(spec: AggregateFile, folder: Path, layout: Layout, landed: Path, jo
     base = base_values(folder / BASE, layout) if spec.format == "weights" else None
     sink.emit(PhaseStarted(phase="aggregate"))
     try:
-        total = clipped_sum(files, layout, spec.clip_norm, base)
+        total = clipped_sum((updates / name for name in names), layout, spec.clip_norm, base)
     except Unreadable as error:
         raise InvalidData(f"an update cannot be read: {error}", remedy="open another round") from error
-    journal.append(spec.event, spec.event)
-    sink.emit(PrivacyDrawn(step=1, draw=spec.event.to_json(), drawn=journal.count))
-    sums = torch.from_numpy(total)
-    privatise([sums], spec.clip_norm, spec.noise_multiplier, float(spec.expected_clients), source("os"))
-    if base is not None:
-        total += base
-    land(packed(total, layout), landed)
+    with interrupt.at_boundaries():
+        journal.append(spec.event, spec.event)
+        sink.emit(PrivacyDrawn(step=1, draw=spec.event.to_json(), drawn=journal.count))
+        sums = torch.from_numpy(total)
+        privatise([sums], spec.clip_norm, spec.noise_multiplier, float(spec.expected_clients), source("os"))
+        if base is not None:
+            total += base
+        land(packed(total, layout), landed)
 
 
 def clipped_sum(files: Iterable[Path], layout: Layout, bound: float, base: Values | None = None) -> Values:
@@ -154,15 +168,18 @@ def clipped_sum(files: Iterable[Path], layout: Layout, bound: float, base: Value
         Unreadable: a file of another layout.
     """
     reader, total = Reader(layout), np.zeros(layout.count)
+    parts = [slice(start, start + _BLOCK) for start in range(0, layout.count, _BLOCK)]
     with np.errstate(all="ignore"):
         for path in files:
             values = reader.read(path)
             if base is not None:
                 values -= base
-            norm = math.sqrt(float(np.dot(values, values)))
+            norm = math.sqrt(sum(float(np.dot(values[part], values[part])) for part in parts))
             if math.isfinite(norm):
-                # In place: one pass, and no copy of the values.
-                total = daxpy(values, total, a=1.0 if norm <= bound else bound / norm)
+                factor = 1.0 if norm <= bound else bound / norm
+                for part in parts:
+                    # In place: one pass, and no copy of the values.
+                    daxpy(values[part], total[part], a=factor)
     return total
 
 
@@ -210,8 +227,8 @@ def weights_in(path: Path) -> tuple[int, int | None]:
 def _receipt(spec: AggregateFile, landed: Path, job: str | None) -> dict[str, Any]:
     """What the round did, by its public numbers alone."""
     about = entry(landed)
-    own, spent = [spec.event], spec.privacy_budget.spent
-    in_all = _finite([*own, *spent], spec.privacy_budget.delta or spec.delta)
+    own, budget = [spec.event], spec.privacy_budget
+    in_all = quoted(own, budget.spent, spec.delta, budget.order)
     return {
         "receipt_version": 1,
         "job": job,
@@ -219,7 +236,7 @@ def _receipt(spec: AggregateFile, landed: Path, job: str | None) -> dict[str, An
         "inputs": {"population": spec.population, "round": spec.round, "expected_clients": spec.expected_clients},
         "privacy": {
             "mechanism": "dp_gradient_aggregation",
-            "epsilon": _finite(own, spec.delta),
+            "epsilon": _finite(epsilon(own, spec.delta)),
             "delta": spec.delta,
             "accountant": accountant(),
             "unit": "client",
@@ -230,7 +247,7 @@ def _receipt(spec: AggregateFile, landed: Path, job: str | None) -> dict[str, An
             "steps": 1,
             "sampling": spec.event.sampling,
             "noise_source": "os",
-            "dataset_total_epsilon": in_all,
+            "dataset_total_epsilon": _finite(in_all),
             "audited_lower_bound": None,
         },
         "warnings": [],
@@ -239,6 +256,5 @@ def _receipt(spec: AggregateFile, landed: Path, job: str | None) -> dict[str, An
     }
 
 
-def _finite(events: Sequence[PrivacyEvent], delta: float) -> float | None:
-    value = epsilon(events, delta)
+def _finite(value: float) -> float | None:
     return value if value < math.inf else None

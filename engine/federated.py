@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.errors import Fault
 from engine.rows import CLIENTS, GROUPED_BY, UNGROUPED
@@ -75,36 +75,13 @@ def client_faults(facts: frozenset[str], field: str | None, claimed: int | None,
         detail = f"the rows are grouped by {named[0]}, not by {field}"
         remedy = f"upload the data set with group_column {field}, or leave client_field out"
         yield Fault("/client_field", "other_field", detail, remedy)
-    known = [number for number in (counted(facts), claimed) if number is not None]
+    present = counted(facts)
+    if claimed is not None and present is not None and claimed < present:
+        detail = f"the data set has {present} clients, more than the {claimed} that delta is measured against"
+        yield Fault("/clients", "more_clients", detail, f"send {present} or more, or leave clients out")
+    known = [number for number in (present, claimed) if number is not None]
     if known and (fault := too_few(min(known), rate)) is not None:
         yield fault
-
-
-def in_scope(model: nn.Module, scope: str) -> Iterator[nn.Parameter]:
-    """The parameters that a scope trains; adapters chose theirs already. The head is what is fresh in the model.
-
-    Noise grows with the root of the number of weights, so a pooler is no part of the head here.
-    """
-    base = getattr(model, "base_model_prefix", "")
-    for name, weight in model.named_parameters():
-        in_head = not name.startswith(f"{base}.")
-        if scope in {"full", "lora"} or in_head or (scope == "bias" and name.endswith(".bias")):
-            yield weight
-
-
-def pass_on(model: nn.Module) -> None:
-    """Let a pooler hand its token on, squashed, where the head alone is trained.
-
-    Pretraining left it with a task of its own: a head on MiniLM's reads 61 % of sst2, and 76 % past it.
-    """
-    for name, module in model.named_modules():
-        if (
-            name.endswith("pooler.dense")
-            and isinstance(module, nn.Linear)
-            and module.in_features == module.out_features
-        ):
-            nn.init.eye_(module.weight)
-            nn.init.zeros_(module.bias)
 
 
 def scope_faults(scope: str | None, task: str, adapters: bool) -> Iterator[Fault]:

@@ -19,7 +19,22 @@ PRIVATE = "differential_privacy"
 _PUBLIC = frozenset({"learning_rate", "epsilon"})
 _OF_VALID_ROWS = frozenset({"valid_loss", "valid_score"})
 # Who holds one of these has looked at training rows, so that its figures are about them.
-_SEES_ROWS = frozenset({"records", "split", "training_records", "batch", "loss", "gradients", "after_step", "trained"})
+_SEES_ROWS = frozenset(
+    {"records", "split", "training_records", "batch", "loss", "gradients", "after_step", "after_epoch", "trained"}
+)
+# Warnings that say nothing of training rows.
+_PUBLIC_WARNINGS = frozenset(
+    {
+        "few_attacked_rows",
+        "fresh_projections",
+        "no_gradient",
+        "nothing_to_choose_by",
+        "small_pool",
+        "stored_in_eight_bits",
+        "untested_detector",
+        "weak_audit",
+    }
+)
 
 
 def public_figures(values: Mapping[str, float], spec: "Spec", plan: "Plan") -> Mapping[str, float]:
@@ -31,6 +46,11 @@ def public_figures(values: Mapping[str, float], spec: "Spec", plan: "Plan") -> M
         return values
     public = _PUBLIC | _OF_VALID_ROWS if "valid" in dict(spec.files()) else _PUBLIC
     return {name: value for name, value in values.items() if name in public}
+
+
+def is_public_warning(code: str, plan: "Plan") -> bool:
+    """Whether a warning may be told: any where the run is not private."""
+    return PRIVATE not in plan.facts or code in _PUBLIC_WARNINGS
 
 
 def public_effects(effects: Mapping[int, Mapping[str, float]], plan: "Plan") -> Mapping[int, Mapping[str, float]]:

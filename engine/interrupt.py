@@ -1,7 +1,7 @@
 """The wish to stop. Knows signals, not what is stopped.
 
-While steps are taken the wish waits for the next boundary, where a snapshot is written; before and after, where a
-repeat costs little and gives the same bytes, it is raised at once.
+While steps are taken the wish waits for the next boundary, where a snapshot is written, and while noise is drawn for
+the result to land; before and after, where a repeat costs little and gives the same bytes, it is raised at once.
 """
 
 import signal

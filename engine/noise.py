@@ -23,7 +23,8 @@ from torch import Tensor
 Source: TypeAlias = Literal["os", "torch"]
 Normal: TypeAlias = Callable[[int], Tensor]  # how many values: standard normal, (n,), fp32
 
-_BLOCK = 1 << 16  # values at a time: what stays in a processor's cache
+# Pairs of values at a time: they stay in a processor's cache, and PyTorch works on so few values in one thread.
+_BLOCK = 16_000
 _GRID = 2.0**-20  # of the noise's standard deviation
 
 
@@ -32,30 +33,44 @@ class Stream:
 
     def __init__(self) -> None:
         self._cipher = Cipher(algorithms.AES(os.urandom(32)), modes.CTR(os.urandom(16))).encryptor()
-        self._zeros = memoryview(bytes(8 * _BLOCK))
+        self._zeros = memoryview(bytes(12 * _BLOCK))
+        self._bits = bytearray(12 * _BLOCK + 15)  # the cipher asks for room for a block less one byte
 
     def words(self, count: int) -> npt.NDArray[np.uint64]:
         """Uniform words, (count,)."""
         found = np.empty(count, np.uint64)
         for start in range(0, count, _BLOCK):
             size = min(_BLOCK, count - start)
-            found[start : start + size] = np.frombuffer(self._cipher.update(self._zeros[: 8 * size]), np.uint64)
+            self._draw(8 * size)
+            found[start : start + size] = np.frombuffer(self._bits, np.uint64, size)
         return found
 
     def normal(self, count: int) -> Tensor:
-        """Standard normal values, (count,), fp32: Box and Muller 1958, the radius from 53 bits, the angle from 32."""
-        found = torch.empty(count + count % 2)
+        """Standard normal values, (count,), fp32: Box and Muller 1958, the radius from 53 bits, the angle from 32.
+
+        By NumPy, in one thread: PyTorch's logarithm wakes the others for any size, which costs more than it saves.
+        """
+        found = np.empty(count + count % 2, np.float32)
         pairs = len(found) // 2
         for start in range(0, pairs, _BLOCK):
             size = min(_BLOCK, pairs - start)
+            self._draw(12 * size)
             # Few bits would cut the tail off, where one of millions of values is looked for.
-            long = (self.words(size) >> np.uint64(11)).astype(np.float64)
-            radius = torch.from_numpy(long).add_(0.5).mul_(2.0**-53).log_().mul_(-2).sqrt_().float()
-            turns = self.words((size + 1) // 2).view(np.uint32)[:size].astype(np.float32)
-            angle = torch.from_numpy(turns).mul_(2 * math.pi / 2**32)
-            torch.mul(angle.cos(), radius, out=found[start : start + size])
-            torch.mul(angle.sin(), radius, out=found[pairs + start : pairs + start + size])
-        return found[:count]
+            long = (np.frombuffer(self._bits, np.int64, size) & (2**53 - 1)).astype(np.float64)
+            long += 0.5
+            long *= 2.0**-53
+            radius = np.log(long, out=long).astype(np.float32)
+            radius *= -2
+            np.sqrt(radius, out=radius)
+            angle = np.frombuffer(self._bits, np.int32, size, offset=8 * size).astype(np.float32)
+            angle *= np.float32(2 * math.pi / 2**32)
+            np.multiply(np.cos(angle), radius, out=found[start : start + size])
+            np.multiply(np.sin(angle), radius, out=found[pairs + start : pairs + start + size])
+        return torch.from_numpy(found[:count])
+
+    def _draw(self, size: int) -> None:
+        """Fill the first bytes of `_bits` anew."""
+        self._cipher.update_into(self._zeros[:size], self._bits)
 
     def __reduce__(self) -> str:
         raise TypeError("secret randomness is not stored")
@@ -95,8 +110,16 @@ def privatise(sums: Sequence[Tensor], bound: float, sigma: float, divisor: float
     deviation = sigma * (bound + grid * math.sqrt(sum(one.numel() for one in sums)))
     for one in sums:
         flat = one.view(-1)
-        for start in range(0, flat.numel(), _BLOCK):
-            block = flat[start : start + _BLOCK]
-            noise = normal(block.numel()).to(block.device).mul_(deviation / grid).round_()
-            # Whole numbers of the grid, a power of two: exact, and their sum is rounded once.
-            block.div_(grid).round_().add_(noise).mul_(grid / divisor)
+        for start in range(0, flat.numel(), 2 * _BLOCK):
+            block = flat[start : start + 2 * _BLOCK]
+            noise = _whole(normal(block.numel()).mul_(deviation / grid)).to(block.device)
+            # Whole numbers of the grid, a power of two; their sum is rounded once.
+            _whole(block.div_(grid)).add_(noise).mul_(grid / divisor)
+
+
+def _whole(values: Tensor) -> Tensor:
+    """Round in place; on a processor by NumPy, for the reason that `normal` gives."""
+    if values.device.type != "cpu":
+        return values.round_()
+    np.rint(values.numpy(), out=values.numpy())
+    return values

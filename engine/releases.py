@@ -68,7 +68,7 @@ def privacy_section(
     """The receipt's section `privacy`."""
     journal = journal_of(run)
     own = journal.drawn()
-    total = accounting.epsilon([*journal.budget.spent, *own], journal.budget.delta or terms.delta)
+    total = accounting.quoted(own, journal.budget.spent, terms.delta, journal.budget.order)
     section = {
         "mechanism": mechanism,
         "epsilon": accounting.epsilon(own, terms.delta),

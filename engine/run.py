@@ -10,7 +10,7 @@ from torch import nn
 from engine.curves import keep
 from engine.data import Data
 from engine.events import Event, Sink, StepDone, Warned
-from engine.guard import public_figures
+from engine.guard import is_public_warning, public_figures
 from engine.journal import Journal
 from engine.ports import Task
 
@@ -56,7 +56,9 @@ class Run:
         return self.memory.setdefault(name, {})
 
     def warn(self, code: str, detail: str) -> None:
-        """Tell the listener, and so the receipt, of something that deserves a look."""
+        """Tell the listener, and so the receipt, of something that deserves a look; a private run of less."""
+        if not is_public_warning(code, self.plan):
+            return
         told = self.state("warnings").setdefault("told", [])
         if detail not in told:  # a run that is gone on from may say a thing again
             told.append(detail)

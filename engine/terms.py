@@ -1,25 +1,21 @@
 """The public numbers of a private run, fixed before a row is read. Knows no instruction and draws nothing."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from engine import accounting
 from engine.accounting import PrivacyEvent
-from engine.errors import Fault
+from engine.errors import Fault, InvalidPlan
+
+if TYPE_CHECKING:  # a spec holds instructions, which ask here: a circle of types only
+    from engine.spec import Spec
 
 DEFAULT_EPSILON = 8.0
 LEAST_NOISE = 0.3  # below it no figure is worth the name
 _MOST_RATE = 0.5
 _MARKS = 20  # how often epsilon is worked out on the way
-
-
-class UnfitTerms(ValueError):
-    """Numbers that give no guarantee; the pointers of `faults` are relative to the instruction."""
-
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("; ".join(fault.detail for fault in faults))
-        self.faults = tuple(faults)
 
 
 @dataclass(frozen=True)
@@ -48,34 +44,69 @@ class Terms:
 
 
 def terms_of(
-    rows: int,
+    units: int,
     expected_batch: int,
+    rate: float,
     steps: int,
     *,
     epsilon: float | None,
     noise_multiplier: float | None,
     delta: float | None,
+    at: str,
 ) -> Terms:
     """The numbers of a run over so many nominal units; `noise_multiplier` None: what `epsilon` needs (None: 8).
 
+    Args:
+        units: records or clients.
+        expected_batch: units a draw on average.
+        rate: with which each is drawn.
+        steps: draws.
+        epsilon: the guarantee that is asked for.
+        noise_multiplier: noise over clipping bound, instead of epsilon.
+        delta: None: the units to the -1.1.
+        at: the instruction's JSON Pointer, for faults.
+
     Raises:
-        UnfitTerms: with every fault found.
+        InvalidPlan: where they give no guarantee, with every fault found.
     """
-    rate, delta = expected_batch / max(rows, 1), delta or accounting.default_delta(rows)
-    faults = []
+    delta, faults = delta or accounting.default_delta(units), []
     if rate > _MOST_RATE:
-        detail = f"a draw of {expected_batch} of {rows} rows is more than half of them"
-        faults.append(Fault("/expected_batch", "rate_too_high", detail, f"send {max(1, rows // 2)} or less"))
-    if delta * rows >= 1:
-        detail = f"at a delta of {delta:g} whole rows may leak: it must be below 1/N, which is {1 / rows:g}"
-        faults.append(Fault("/delta", "delta_too_large", detail, "send a smaller delta, or leave it out"))
+        detail = f"a draw of {expected_batch} of {units} rows is more than half of them"
+        faults.append(Fault(f"{at}/expected_batch", "rate_too_high", detail, f"send {max(1, units // 2)} or less"))
+    if delta * units >= 1:
+        detail = f"at a delta of {delta:g} all of one of {units} may leak: it must be below {1 / units:g}"
+        faults.append(Fault(f"{at}/delta", "delta_too_large", detail, "send a smaller delta, or leave it out"))
     if not faults and noise_multiplier is None:
         target = epsilon or DEFAULT_EPSILON
         try:
             # More noise than asked for is no harm; less than this would be none to speak of.
             noise_multiplier = max(LEAST_NOISE, accounting.noise_multiplier(target, delta, rate, steps))
         except ValueError as error:
-            faults.append(Fault("/epsilon", "no_noise", str(error), "raise epsilon, or lower steps or expected_batch"))
+            faults.append(Fault(f"{at}/epsilon", "no_noise", str(error), "raise epsilon, or lower steps or the draw"))
     if faults or noise_multiplier is None:
-        raise UnfitTerms(faults)
+        raise InvalidPlan(faults)
     return Terms(rate, noise_multiplier, delta, steps, expected_batch)
+
+
+def place_in(spec: "Spec", name: str) -> str:
+    """The JSON Pointer of the instruction of this name."""
+    return next(f"/instructions/{i}" for i, one in enumerate(spec.instructions) if one.name == name)
+
+
+def choice_faults(spec: "Spec", epsilon: float | None, noise_multiplier: float | None) -> Iterator[Fault]:
+    """What no private run may choose, whatever its unit: two owners of the noise, private figures, raw rows, a twin."""
+    if epsilon is not None and noise_multiplier is not None:
+        yield Fault("/epsilon", "one_of_two", "epsilon follows from noise_multiplier", "give one of the two")
+    ceiling, wanted = spec.limits.max_epsilon, epsilon or DEFAULT_EPSILON
+    if ceiling is not None and noise_multiplier is None and wanted > ceiling:
+        detail = f"epsilon is {wanted:g}, and limits.max_epsilon {ceiling:g}"
+        yield Fault("/epsilon", "limit_missed", detail, f"set epsilon to {ceiling:g} or less")
+    if spec.training.keep != "last":
+        detail = "the best of several states is chosen by plain figures of private rows"
+        yield Fault("", "private_choice", detail, 'leave training.keep at "last"')
+    if spec.include_inputs:
+        detail = "rows of the data set would stand in the receipt as they are"
+        yield Fault("", "rows_in_the_receipt", detail, "leave include_inputs out")
+    if spec.compare != "trained":
+        detail = "the untreated twin would train on the private rows once more"
+        yield Fault("", "second_training", detail, 'leave compare at "trained"')

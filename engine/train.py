@@ -19,7 +19,7 @@ from engine.dropout import cheap_draws
 from engine.errors import TimeLimit
 from engine.events import PhaseStarted
 from engine.feed import Fed, fed
-from engine.instruction import FEW_WEIGHTS, FEW_WEIGHTS_RATE
+from engine.instruction import rate_factor
 from engine.interrupt import Interrupt, StopRequested
 from engine.panel import Panel
 from engine.ports import Batch, device_of
@@ -41,8 +41,8 @@ def train(run: Run, snapshots: Snapshots, interrupt: Interrupt) -> None:
     if not run.clock.trained:
         with interrupt.at_boundaries():
             _fit(run, snapshots, interrupt)
-        run.clock.trained = True
-        snapshots.write(run)
+            run.clock.trained = True
+            snapshots.write(run)  # without it a private run would have drawn for nothing
         if interrupt.requested:  # heard after the last boundary
             raise StopRequested
     for one in reversed(run.plan.on("trained")):
@@ -59,9 +59,8 @@ def again(run: Run, model: nn.Module, *, steps: int) -> nn.Module:
     inner = Run(run.spec, run.plan, WarningsOnly(run), clock=clock, journal=run.journal)
     inner.task, inner.data, inner.model = run.task, run.data, model
     arm(inner)
-    if FEW_WEIGHTS & run.plan.facts:  # the rate was theirs, and now every weight learns
-        for group in inner.optimizer.param_groups:
-            group["initial_lr"] /= FEW_WEIGHTS_RATE
+    for group in inner.optimizer.param_groups:  # a rate of few weights was theirs, and now every weight learns
+        group["initial_lr"] /= rate_factor(run.plan.facts)
     while inner.clock.step < steps:
         taken = inner.clock.step
         _epoch(inner, None, Interrupt())

@@ -180,9 +180,10 @@ class Worker:
             ending = Ending(ending.error, ending.result, ending.outputs, folder.save_log())
         return lease.insist(partial(lifecycle.finish, self.database, run, ending))
 
-    def _lose(self, run: Run, lease: Lease, reason: str) -> State | None:
+    def _lose(self, run: Run, lease: Lease, reason: str, *, counted: bool = True) -> State | None:
         log.warning("job %s was lost: %s", run.job_id, reason)
-        return lease.insist(partial(lifecycle.lose, self.database, run, self.settings.max_lapses, reason))
+        lose = partial(lifecycle.lose, self.database, run, self.settings.max_lapses, reason, counted=counted)
+        return lease.insist(lose)
 
     def _excuse(self, run: Run, lease: Lease, error: Exception) -> State | None:
         """End or hand back a job that failed on the worker's own side."""
@@ -190,8 +191,10 @@ class Worker:
             if isinstance(error, InputGone):
                 return lease.insist(partial(lifecycle.finish, self.database, run, Ending(error=DATA_GONE)))
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                return lease.insist(partial(lifecycle.finish, self.database, run, Ending(error=DISK_FULL)))
-            return self._lose(run, lease, f"{type(error).__name__} in the worker")
+                return lease.insist(
+                    partial(lifecycle.finish, self.database, run, Ending(error=DISK_FULL, counted=False))
+                )
+            return self._lose(run, lease, f"{type(error).__name__} in the worker", counted=False)
         except LeaseLapsed:
             return None
 

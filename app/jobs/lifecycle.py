@@ -89,12 +89,16 @@ class Output:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended: with an error or without, and with which files."""
+    """How a run ended: with an error or without, and with which files.
+
+    `counted` False: what the run told last was lost, so nobody knows how often it drew.
+    """
 
     error: Mapping[str, Any] | None = None
     result: Mapping[str, Any] | None = None
     outputs: Sequence[Output] = ()
     log_key: str | None = None
+    counted: bool = True
 
 
 def owner_name(worker: str, process: int) -> str:
@@ -179,6 +183,8 @@ def finish(database: Database, run: Run, ending: Ending) -> State | None:
     values = {"error": ending.error, "result": ending.result, "log_key": ending.log_key}
     told = {"code": ending.error["code"]} if ending.error is not None else {}
     with database.session() as session:
+        if not ending.counted:
+            _take_for_spent(session, run)
         job = _fenced(session, run, kind, values, told)
         if job is not None:
             logs = [ending.log_key] if ending.log_key is not None else []
@@ -203,9 +209,14 @@ def settle(database: Database, run: Run) -> State | None:
         return _reached(session, run, *(kind.target for kind in kinds))
 
 
-def lose(database: Database, run: Run, max_lapses: int, reason: str) -> State | None:
-    """Hand back a job whose process was lost, which counts as a lapse; at the last one the job fails."""
+def lose(database: Database, run: Run, max_lapses: int, reason: str, *, counted: bool = True) -> State | None:
+    """Hand back a job whose process was lost, which counts as a lapse; at the last one the job fails.
+
+    `counted` False: as `Ending` says.
+    """
     with database.session() as session:
+        if not counted:
+            _take_for_spent(session, run)
         moves = lapse_moves(max_lapses, LOSE, FAIL, PAUSED, CANCELLED)
         state = lapse(session, run.job_id, moves, repository.fence(run.attempt), reason)
         return state or _reached(session, run, *(kind.target for kind, _, _ in moves))
@@ -222,6 +233,12 @@ def _read_plainly(job: Job) -> set[str]:
     of_parent = job.spec.get("parent", {}).get("spec", {}).get("dataset")
     named = of_parent.values() if isinstance(of_parent, dict) else [of_parent]
     return (set(job.inputs) - set(named)) | {one for one in [job.spec.get("dataset")] if isinstance(one, str)}
+
+
+def _take_for_spent(session: Session, run: Run) -> None:
+    """Count the whole reservation of a private run, unless it has been fenced off; one that goes on draws no more."""
+    if repository.leased_state(session, run.job_id, run.attempt) is not None:
+        settlement.lose(session, run.job_id)
 
 
 def _fenced(

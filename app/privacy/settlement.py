@@ -122,15 +122,17 @@ def budget_for_run(session: Session, job_id: str) -> dict[str, Any] | None:
     account = session.scalars(
         select(PrivacyAccount).where(PrivacyAccount.tenant == first.tenant, PrivacyAccount.subject == first.subject)
     ).one()
-    spent = [as_event(one, one.count) for one in session.scalars(others.order_by(PrivacyEntry.id)) if one.count]
+    beside = session.scalars(others.order_by(PrivacyEntry.id)).all()
+    spent = [as_event(one, one.count) for one in beside if one.count]
     bound = {"epsilon": account.epsilon, "delta": account.delta}
-    if account.open_job is not None:
-        # What was run without privacy is past any bound; what the private jobs may spend was reserved.
+    if account.open_job is not None or any(one.unit != first.unit and one.count for one in beside):
+        # What was run without privacy is past any bound, as is a client's guarantee beside a record's: they do not add
+        # up to either. What the private jobs may spend was reserved.
         spent.append({"mechanism": "none", "q": 1.0, "sigma": 0.0, "count": 1, "sampling": "none"})
         bound["epsilon"] = None
     lost = [as_event(one, one.count) for one in mine] if any(one.state == LOST for one in mine) else None
     recorded = [as_event(one, one.counted) for one in mine if one.counted]
-    return {"rows": first.nominal, **bound, "spent": spent, "recorded": recorded, "lost": lost}
+    return {"rows": first.nominal, **bound, "order": account.order, "spent": spent, "recorded": recorded, "lost": lost}
 
 
 def as_event(entry: PrivacyEntry, count: int) -> dict[str, Any]:

@@ -12,9 +12,8 @@ from benchmarks.article.embedded import Texts, texts_of
 from benchmarks.article.section import Figures, Section
 from engine import accounting
 from engine.federated import clipped
-from engine.instructions.privacy.i40_dp_gradient_aggregation import DpGradientAggregation
 from engine.noise import drawn, privatise, source
-from engine.terms import Terms
+from engine.terms import Terms, terms_of
 
 _ROWS, _TEST_ROWS = 2000, 500
 _CLIENTS = (1000, 100)
@@ -50,8 +49,8 @@ def aggregating(seed: int, quick: bool) -> Figures:
 
 @cache
 def _terms(clients: int, epsilon: float) -> Terms:
-    one = DpGradientAggregation(epsilon=epsilon, client_rate=_RATE, rounds=_ROUNDS, clip_norm=_BOUND)
-    return one.terms(clients)
+    expected = round(_RATE * clients)
+    return terms_of(clients, expected, _RATE, _ROUNDS, epsilon=epsilon, noise_multiplier=None, delta=None, at="")
 
 
 def _trained(data: Texts, clients: int, way: Way, seed: int, rounds: int) -> Tensor:

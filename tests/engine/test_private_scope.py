@@ -132,8 +132,8 @@ def test_a_layer_without_own_gradients_is_named(tmp_path: Path, monkeypatch: pyt
         begin(run, None)
 
 
-@pytest.mark.parametrize(("scope", "rate"), [(None, 1e-3), ("head", 1e-3), ("full", 1e-4)])
-def test_a_head_learns_at_ten_times_the_rate_of_a_whole_model(tmp_path: Path, scope: str | None, rate: float) -> None:
+@pytest.mark.parametrize(("scope", "rate"), [(None, 2e-2), ("head", 2e-2), ("bias", 1e-3), ("full", 1e-4)])
+def test_few_weights_learn_at_a_higher_rate_than_a_whole_model(tmp_path: Path, scope: str | None, rate: float) -> None:
     run = text_run(tmp_path, [choice(scope=scope)], batch_size=32, learning_rate=None)
     begin(run, None)
     assert run.optimizer.param_groups[0]["initial_lr"] == pytest.approx(rate)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,14 +10,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from engine.accounting import PrivacyEvent
+from engine.chunking import PASS_COSTS, cut_by_length
 from engine.clipping import Unclippable, add_clipped, trainable_layers
 from engine.errors import Fault, InvalidPlan
+from engine.frozen import in_scope, read_by_a_head
 from engine.guard import PRIVATE
 from engine.instruction import Closure, Instruction, Window
 from engine.noise import drawn
+from engine.ports import device_of
 from engine.releases import draws_left, journal_of, privacy_section, release, spent
 from engine.run import Run
-from engine.terms import DEFAULT_EPSILON, LEAST_NOISE, Terms, UnfitTerms, terms_of
+from engine.terms import LEAST_NOISE, Terms, choice_faults, place_in, terms_of
 
 if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
     from engine.spec import Spec
@@ -74,7 +76,7 @@ class DpSgd(Instruction):
     scope: Literal["full", "lora", "bias", "head"] | None = Field(
         default=None, description="what is trained; null: the adapters of 19 where it is chosen, else the head"
     )
-    physical_batch: int = Field(default=32, ge=1, le=4096, description="rows a pass: memory, not privacy")
+    physical_batch: int = Field(default=32, ge=1, le=4096, description="most rows a pass: memory, not privacy")
     noise_source: Literal["os", "torch"] = Field(
         default="os", description="os: a stream cipher under a fresh key; torch: faster, not cryptographic"
     )
@@ -83,7 +85,9 @@ class DpSgd(Instruction):
     def provides(self) -> frozenset[str]:
         """The guarantee, gradients that are one example's each, and perhaps a part of the model that learns."""
         facts = frozenset({PRIVATE, "per_example_gradients"})
-        return facts if self.scope == "full" else facts | {"few_weights"}
+        if self.scope == "full":
+            return facts
+        return facts | {"head_alone" if self.scope in {None, "head"} else "few_weights"}
 
     @property
     def after(self) -> frozenset[str]:
@@ -113,8 +117,7 @@ class DpSgd(Instruction):
 
     def check(self, spec: "Spec", facts: frozenset[str]) -> Iterable[Fault]:
         """Numbers that two fields own, choices by private figures, and rows in the receipt."""
-        if self.epsilon is not None and self.noise_multiplier is not None:
-            yield Fault("/epsilon", "one_of_two", "epsilon follows from noise_multiplier", "give one of the two")
+        yield from choice_faults(spec, self.epsilon, self.noise_multiplier)
         training, plain = spec.training, type(spec.training)()
         if self.steps is not None and training.max_steps is not None:
             detail = "steps and training.max_steps both say how long to train"
@@ -122,22 +125,9 @@ class DpSgd(Instruction):
         if self.expected_batch is not None and training.batch_size != plain.batch_size:
             detail = "expected_batch and training.batch_size both say how many rows a step takes"
             yield Fault("/expected_batch", "one_of_two", detail, "leave training.batch_size out")
-        if training.keep != "last":
-            detail = "the best of several states is chosen by plain figures of private rows"
-            yield Fault("", "private_choice", detail, 'leave training.keep at "last"')
-        if spec.include_inputs:
-            detail = "rows of the data set would stand in the receipt as they are"
-            yield Fault("", "rows_in_the_receipt", detail, "leave include_inputs out")
-        if spec.compare != "trained":
-            detail = "the untreated twin would train on the private rows once more"
-            yield Fault("", "second_training", detail, 'leave compare at "trained"')
         yield from self._about_the_model(spec, facts)
 
     def _about_the_model(self, spec: "Spec", facts: frozenset[str]) -> Iterator[Fault]:
-        ceiling, wanted = spec.limits.max_epsilon, self.epsilon or DEFAULT_EPSILON
-        if ceiling is not None and self.noise_multiplier is None and wanted > ceiling:
-            detail = f"epsilon is {wanted:g}, and limits.max_epsilon {ceiling:g}"
-            yield Fault("/epsilon", "limit_missed", detail, f"set epsilon to {ceiling:g} or less")
         adapters = "adapters" in facts
         if self.scope == "lora" and not adapters:
             yield Fault("/scope", "missing_need", "there are no adapters to train", "add low_rank_adaptation (19)")
@@ -162,11 +152,7 @@ class DpSgd(Instruction):
         training = spec.training
         steps = self.steps or min(math.ceil(training.epochs * rows / batch), training.max_steps or 2**62)
         asked = {"epsilon": self.epsilon, "noise_multiplier": self.noise_multiplier, "delta": self.delta}
-        try:
-            return terms_of(rows, batch, steps, **asked)
-        except UnfitTerms as error:
-            at = f"/instructions/{_index(self, spec)}"
-            raise InvalidPlan([replace(fault, pointer=at + fault.pointer) for fault in error.faults]) from error
+        return terms_of(rows, batch, batch / max(rows, 1), steps, **asked, at=place_in(spec, self.name))
 
     def model(self, run: Run, model: nn.Module) -> nn.Module:
         """Freeze what is not in scope; a run that goes on has the draws left that were not made.
@@ -175,7 +161,10 @@ class DpSgd(Instruction):
             InvalidPlan: where a layer in training has no gradients of single examples.
         """
         terms = self._terms(run)
-        kept = {id(weight) for weight in _in_scope(model, self.scope or _default_scope(run))}
+        scope = self.scope or _default_scope(run)
+        if scope == "head":
+            read_by_a_head(model)
+        kept = {id(weight) for weight in in_scope(model, scope)}
         for weight in model.parameters():
             weight.requires_grad_(weight.requires_grad and id(weight) in kept)
         weights = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
@@ -183,7 +172,7 @@ class DpSgd(Instruction):
         try:
             trainable_layers(model)
         except Unclippable as error:
-            fault = Fault(f"/instructions/{_index(self, run.spec)}", "no_own_gradients", error.detail, error.remedy)
+            fault = Fault(place_in(run.spec, self.name), "no_own_gradients", error.detail, error.remedy)
             raise InvalidPlan([fault]) from error
         if run.clock.step:
             run.clock.total = min(run.clock.total, run.clock.step + journal_of(run).left(terms.plan))
@@ -206,11 +195,12 @@ class DpSgd(Instruction):
         """An epoch's share of the steps, each a draw of its own in chunks of similar length."""
         terms, rows = self._terms(run), np.array(list(ids), dtype=np.int64)
         lengths, epochs = run.data.lengths("train"), run.spec.training.epochs
+        pass_cost = PASS_COSTS[device_of(run.model).type]
         for _ in range(terms.steps * epoch // epochs, terms.steps * (epoch + 1) // epochs):
             taken = rows[drawn(len(rows), terms.rate)]
-            taken = taken[np.argsort(-lengths[taken], kind="stable")].tolist()
-            starts = range(0, len(taken), self.physical_batch)
-            yield Window(tuple(tuple(taken[i : i + self.physical_batch]) for i in starts), float(terms.expected_batch))
+            taken = taken[np.argsort(-lengths[taken], kind="stable")]
+            cuts = cut_by_length(lengths[taken], self.physical_batch, pass_cost)
+            yield Window(tuple(tuple(taken[cut].tolist()) for cut in cuts), float(terms.expected_batch))
 
     def backward(self, run: Run, closure: Closure, divisor: float) -> Tensor:
         """Add the clipped sum to `.grad`; the loss of private rows goes nowhere."""
@@ -246,18 +236,5 @@ class DpSgd(Instruction):
         return self.terms(run.spec, journal_of(run).budget.rows or len(run.data.train))
 
 
-def _index(one: Instruction, spec: "Spec") -> int:
-    return next(i for i, other in enumerate(spec.instructions) if other.name == one.name)
-
-
 def _default_scope(run: Run) -> str:
     return "lora" if "adapters" in run.plan.facts else "head"
-
-
-def _in_scope(model: nn.Module, scope: str) -> Iterator[nn.Parameter]:
-    """The parameters that a scope trains; adapters chose theirs already."""
-    base = getattr(model, "base_model_prefix", "")
-    for name, weight in model.named_parameters():
-        in_head = not name.startswith(f"{base}.") or "pooler" in name.split(".")
-        if scope in {"full", "lora"} or in_head or (scope == "bias" and name.endswith(".bias")):
-            yield weight

@@ -8,22 +8,23 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from engine import accounting
 from engine.accounting import PrivacyEvent
 from engine.errors import Fault, InvalidData, InvalidPlan
-from engine.federated import client_faults, clients_in, clipped, counted, in_scope, pass_on, scope_faults, too_few
+from engine.federated import client_faults, clients_in, clipped, counted, scope_faults, too_few
+from engine.frozen import in_scope, read_by_a_head
 from engine.guard import PRIVATE
 from engine.instruction import Closure, Instruction, Window
 from engine.noise import drawn
 from engine.randomness import generator
 from engine.releases import draws_left, journal_of, privacy_section, release, spent
 from engine.run import Run
-from engine.terms import DEFAULT_EPSILON, LEAST_NOISE, Terms
+from engine.terms import LEAST_NOISE, Terms, choice_faults, place_in, terms_of
 
 if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
     from engine.spec import Spec
 
 _DEFAULT_ROUNDS = 30
+_LENGTH = 4.0  # of what a head reads: at that, a few plain steps move a client about as far as it is clipped to
 _COVERS = (
     "the trained weights and what is computed from them alone, for all that one client of the training rows holds; "
     "scores on validation and test rows are plain figures of those rows, and whoever runs the job sees everything"
@@ -37,7 +38,8 @@ class DpGradientAggregation(Instruction):
     present weights on its own rows; what it moved, all tensors as one vector, is scaled down to `clip_norm`. The noisy
     sum is divided by the expected number of clients, a public number, and moves the weights. The clients are the groups
     of the data set (`group_column`); everything happens in one process, so nothing is hidden from whoever runs it.
-    `rounds` takes the place of `training.epochs`, which cuts it into parts to validate after.
+    `rounds` takes the place of `training.epochs`, which cuts it into parts to validate after. A head alone reads the
+    mean of a text's tokens: the last layer of a BERT is made to average them.
 
     Sound: what is protected is all that one client holds, added or removed. Draws and noise come from the operating
     system and are never stored; each round is in the journal, on disk, before its noise is drawn. An update that is not
@@ -113,43 +115,27 @@ class DpGradientAggregation(Instruction):
 
     def check(self, spec: "Spec", facts: frozenset[str]) -> Iterable[Fault]:
         """Numbers that two fields own, clients that nobody names or that are too few, and private choices."""
-        if self.epsilon is not None and self.noise_multiplier is not None:
-            yield Fault("/epsilon", "one_of_two", "epsilon follows from noise_multiplier", "give one of the two")
-        training, plain = spec.training, type(spec.training)()
-        if self.rounds is not None and training.max_steps is not None:
+        yield from choice_faults(spec, self.epsilon, self.noise_multiplier)
+        if self.rounds is not None and spec.training.max_steps is not None:
             detail = "rounds and training.max_steps both say how long to train"
             yield Fault("/rounds", "one_of_two", detail, "leave training.max_steps out")
-        if training.keep != plain.keep:
-            detail = "the best of several states is chosen by plain figures of private rows"
-            yield Fault("", "private_choice", detail, 'leave training.keep at "last"')
-        if spec.include_inputs:
-            detail = "rows of the data set would stand in the receipt as they are"
-            yield Fault("", "rows_in_the_receipt", detail, "leave include_inputs out")
-        if spec.compare != "trained":
-            detail = "the untreated twin would train on the private rows once more"
-            yield Fault("", "second_training", detail, 'leave compare at "trained"')
         yield from client_faults(facts, self.client_field, self.clients, self.client_rate)
         yield from scope_faults(self.scope, spec.task, "adapters" in facts)
 
     def spends(self, spec: "Spec", rows: int) -> list[PrivacyEvent]:
         """All rounds, at the noise that the guarantee needs; `rows` is the nominal number of clients."""
-        return [self.terms(rows).plan]
+        return [self.terms(spec, rows).plan]
 
-    def terms(self, clients: int) -> Terms:
+    def terms(self, spec: "Spec", clients: int) -> Terms:
         """The public numbers for so many nominal clients.
 
         Raises:
             InvalidPlan: where they give no guarantee.
         """
-        rounds, delta = self.rounds or _DEFAULT_ROUNDS, self.delta or accounting.default_delta(clients)
-        if delta * clients >= 1:
-            detail = f"at a delta of {delta:g} all of a client may leak: it must be below {1 / clients:g}"
-            raise InvalidPlan([Fault("/instructions", "delta_too_large", detail, "send a smaller delta")])
-        sigma = self.noise_multiplier
-        if sigma is None:
-            wanted = self.epsilon or DEFAULT_EPSILON
-            sigma = max(LEAST_NOISE, accounting.noise_multiplier(wanted, delta, self.client_rate, rounds))
-        return Terms(self.client_rate, sigma, delta, rounds, max(1, round(self.client_rate * clients)))
+        expected = max(1, round(self.client_rate * clients))
+        asked = {"epsilon": self.epsilon, "noise_multiplier": self.noise_multiplier, "delta": self.delta}
+        at, rounds = place_in(spec, self.name), self.rounds or _DEFAULT_ROUNDS
+        return terms_of(clients, expected, self.client_rate, rounds, **asked, at=at)
 
     def model(self, run: Run, model: nn.Module) -> nn.Module:
         """Freeze what is not in scope; a run that goes on has the rounds left that were not drawn.
@@ -164,7 +150,7 @@ class DpGradientAggregation(Instruction):
                 raise InvalidPlan([fault])
         scope = self.scope or ("lora" if "adapters" in run.plan.facts else "head")
         if scope == "head":
-            pass_on(model)
+            read_by_a_head(model, _LENGTH)
         kept = {id(weight) for weight in in_scope(model, scope)}
         for weight in model.parameters():
             weight.requires_grad_(weight.requires_grad and id(weight) in kept)
@@ -260,4 +246,4 @@ class DpGradientAggregation(Instruction):
         return self.clients or counted(run.plan.facts) or len(clients_in(run.data.train.groups))
 
     def _terms(self, run: Run) -> Terms:
-        return self.terms(self._clients(run))
+        return self.terms(run.spec, self._clients(run))

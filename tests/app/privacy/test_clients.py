@@ -38,7 +38,7 @@ def test_rows_without_a_client_are_refused(admin: TestClient, dataset: Callable[
     assert [fault["code"] for fault in answer.json()["errors"]] == ["no_clients"]
 
 
-@pytest.mark.parametrize(("changes", "nominal"), [({}, 1_500), ({"clients": 1_000}, 1_000)])
+@pytest.mark.parametrize(("changes", "nominal"), [({}, 1_500), ({"clients": 2_000}, 2_000)])
 def test_many_clients_are_reserved_by_client(
     admin: TestClient, dataset: Callable[..., str], changes: dict[str, Any], nominal: int
 ) -> None:

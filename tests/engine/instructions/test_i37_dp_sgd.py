@@ -117,7 +117,7 @@ def _noisy_steps(run: Run, steps: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("noise", ["os", "torch"])
 def test_the_noise_of_a_step_has_the_variance_of_the_account(tmp_path: Path, noise: str) -> None:
-    run = private_begun(tmp_path, noise_multiplier=1.3, noise_source=noise)
+    run = private_begun(tmp_path, scope="full", noise_multiplier=1.3, noise_source=noise)
     values = _noisy_steps(run, 300).double() / (1.3 * BOUND / 8)
     statistic, n = float(values.square().sum()), values.numel()
     assert n > 300_000
