@@ -141,7 +141,7 @@ def set_budget(
         raise NotFound(f"no data set {dataset_id}", remedy="GET /v1/datasets lists yours")
     subject = dataset.lineage
     sharing = repository.hold_datasets(session, identity.tenant, subject)
-    _refuse_delta(wanted, min((one.nominal_rows or one.rows for one in sharing), default=1))
+    _refuse_delta(wanted, max((one.nominal_rows or one.rows for one in sharing), default=1))
     _refuse_open(session, identity.tenant, subject, [one.id for one in sharing], readers)
     ensure_account(session, identity.tenant, subject)
     account = repository.account(session, identity.tenant, subject)
