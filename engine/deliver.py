@@ -81,9 +81,7 @@ def deliver(
         path.mkdir(parents=True, exist_ok=True)
     run.model.to("cpu")
     fresh = run.task.build()  # before an instruction changes what the task builds
-    reference_bytes = _save_untouched(fresh, untouched)
-    if origin is not None and origin.reshaped:
-        save_shapes(fresh, fresh, untouched, always=True)
+    reference_bytes = _save_untouched(fresh, untouched, reshaped=origin is not None and origin.reshaped)
     untuned = _untuned(run, fresh) if origin is None else None
     trained_float, expected = _compress(run, reference)
     _export(run, package, origin.preprocess if origin is not None else ())
@@ -97,9 +95,9 @@ def deliver(
         reference_bytes=reference_bytes,
         reference_parameters=sum(one.numel() for one in fresh.parameters()),
         exported_parameters=sum(one.numel() for one in run.model.parameters()),
-        whole=FORMATS[format_of(run)].whole,
         files=[entry(path) for path in sorted(package.iterdir())],
         weights=FORMATS[format_of(run)].weights,
+        whole=FORMATS[format_of(run)].whole,
         untuned_answers=untuned,
         datasets=None if origin is None else origin.datasets,
     )
@@ -231,9 +229,11 @@ def audited(run: Run, package: Path) -> None:
         one.audit(run, exported, run.model)
 
 
-def _save_untouched(fresh: nn.Module, folder: Path) -> int:
-    """The untouched architecture in the Hugging Face layout; the bytes of its weights."""
+def _save_untouched(fresh: nn.Module, folder: Path, *, reshaped: bool) -> int:
+    """The untouched architecture in the Hugging Face layout, with shapes of its own beside it; its weights' bytes."""
     fresh.save_pretrained(folder)  # type: ignore[operator]  # a method of every transformers model
+    if reshaped:
+        save_shapes(fresh, fresh, folder, always=True)
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 

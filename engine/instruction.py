@@ -84,6 +84,8 @@ class Instruction(BaseModel):
     source: ClassVar[str]
     metric: ClassVar[str]
     tasks: ClassVar[frozenset[str]] = ALL_TASKS
+    unserved: ClassVar[Mapping[str, str]] = {}
+    """Why it does not serve a task, where there is more to say than that."""
     kinds: ClassVar[frozenset[str]] = TRAINS
     """The kinds of job whose plan may hold it."""
     name: str

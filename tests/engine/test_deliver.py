@@ -129,7 +129,7 @@ def test_a_missed_limit_is_raised_after_the_files_are_whole(tmp_path: Path) -> N
 
 
 def test_a_plan_that_compresses_without_a_smaller_file_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "_save_untouched", lambda fresh, folder: _saved_as(fresh, folder, 1000))
+    monkeypatch.setattr(delivery, "_save_untouched", lambda fresh, folder, **_: _saved_as(fresh, folder, 1000))
     with pytest.raises(LimitMissed, match=r"the untouched model 1,000"):
         delivered(trained(tiny_run(tmp_path, [49]), tmp_path), tmp_path)
 

@@ -184,11 +184,17 @@ def test_a_student_says_by_its_configuration_how_deep_it_is(parent: Json, folder
     )
 
 
-@pytest.mark.parametrize(("number", "kind"), [(45, "compress"), (47, "compress"), (36, "evaluate")])
-def test_what_does_not_serve_is_refused_before_it_begins(parent: Json, folder: Path, number: int, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("number", "kind", "reason"),
+    [(45, "compress", "widths of single layers"), (47, "compress", "gguf"), (36, "evaluate", "it serves")],
+)
+def test_what_does_not_serve_is_refused_before_it_begins(
+    parent: Json, folder: Path, number: int, kind: str, reason: str
+) -> None:
     body = {"kind": kind, "model": "job_parent", "parent": parent, "instructions": [number]}
     with pytest.raises(InvalidPlan) as caught:
         run_job(body | {"dataset": parent["spec"]["dataset"]}, folder / "refused")
     (fault,) = caught.value.faults
     assert (fault.pointer, fault.code) == ("/instructions/0", "wrong_task")
+    assert reason in fault.detail
     assert fault.remedy

@@ -141,3 +141,4 @@ def test_what_does_not_serve_is_refused_before_it_begins(
         compressed(parent, folder / "refused", [instruction], dataset=parent["spec"]["dataset"])
     assert {fault.code for fault in caught.value.faults} >= {code}
     assert all(fault.remedy for fault in caught.value.faults)
+    assert instruction != 43 or "held still" in caught.value.faults[0].detail

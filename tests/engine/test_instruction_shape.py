@@ -43,6 +43,7 @@ def test_the_number_belongs_to_its_band_and_tier(kind: type[Instruction]) -> Non
     assert kind.number in BANDS[kind.band]
     assert kind.tier() == TIER_OF_BAND[kind.band]
     assert kind.tasks <= ALL_TASKS
+    assert set(kind.unserved) <= ALL_TASKS - kind.tasks
 
 
 @pytest.mark.parametrize("kind", KINDS)

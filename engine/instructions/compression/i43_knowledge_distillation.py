@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -56,6 +56,9 @@ class KnowledgeDistillation(Instruction):
     metric = "distillation_agreement"
     kinds = COMPRESSES
     tasks = ALL_TASKS - {"text_image_pairs"}
+    unserved: ClassVar[Mapping[str, str]] = {
+        "text_image_pairs": "their text tower is held still, so a shallower one could not learn; prune it by 45"
+    }
     name: Literal["knowledge_distillation"] = "knowledge_distillation"
 
     temperature: float = Field(

@@ -1,7 +1,7 @@
 """Instruction 45. Knows when to prune and how to recover; what is coupled and what goes is `engine.pruning`'s."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -46,8 +46,10 @@ class StructuredPruning(Instruction):
     title = "Structured pruning"
     source = "Fang et al. 2023 (DepGraph) section 3; Michel et al. 2019; Molchanov et al. 2019"
     metric = "parameters_removed"
-    # A language model ships as a Hugging Face folder, whose configuration cannot say widths of single layers.
     tasks = ALL_TASKS - {"causal_lm"}
+    unserved: ClassVar[Mapping[str, str]] = {
+        "causal_lm": "it ships as a Hugging Face folder, whose configuration cannot say widths of single layers"
+    }
     kinds = COMPRESSES
     name: Literal["structured_pruning"] = "structured_pruning"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -46,8 +46,11 @@ class PostTrainingQuantization(Instruction):
     title = "Post-training quantisation"
     source = "Jacob et al. 2018 (1712.05877) section 2; ONNX Runtime's quantization guide for 4 bits"
     metric = "bytes_ratio"
-    # A language model ships as a Hugging Face folder, which holds no integers: see its format gguf.
     tasks = ALL_TASKS - {"causal_lm"}
+    unserved: ClassVar[Mapping[str, str]] = {
+        "causal_lm": "it ships as a Hugging Face folder, which holds no integers; for 8 bits set export.format to "
+        "gguf, with number q8_0"
+    }
     kinds = COMPRESSES
     name: Literal["post_training_quantization"] = "post_training_quantization"
 
