@@ -72,7 +72,7 @@ class Package:
                 f"the model in {self.folder} is of the task {self.task!r}; this client reads {', '.join(_READERS)}",
                 remedy="install the newest client: pip install --upgrade fiftytwo",
             )
-        self._feeds = _READERS[self.task](self.folder, self.config)
+        self._feeds = _reader(self.task, self.folder, self.config)
         self._session = open_session(self.folder / "model.onnx", threads)
         self.threads = threads
 
@@ -178,7 +178,7 @@ def check_steps(steps: Sequence[Mapping[str, Any]]) -> None:
         name = step.get("name")
         try:
             replay([step], "probe")
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise BadPackage(
                 f"the model replays {name!r} with {step.get('parameters')}, which this client does not know",
                 remedy="this model was made by a newer server: pip install --upgrade fiftytwo",
@@ -224,6 +224,7 @@ class _ImageReader:
                 remedy="this model was made by a newer server: pip install --upgrade fiftytwo",
             )
         self.processor: dict[str, Any] = _read_json(folder, "preprocessor_config.json", dict)
+        self.array(sized_image(Image.new("RGB", (8, 8)), self.processor))  # a wrong one is noticed here
 
     def __call__(self, inputs: Sequence[Input]) -> Feeds:
         return {"pixel_values": np.stack([self.array(self.picture(one)) for one in inputs])}
@@ -263,6 +264,16 @@ _READERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Callable[[Sequence[In
     "image_classification": _ImageReader,
     "text_image_pairs": _PairReader,
 }
+
+
+def _reader(task: str, folder: Path, config: Mapping[str, Any]) -> Callable[[Sequence[Input]], Feeds]:
+    """What turns inputs into what the file is fed; raises BadPackage where its files are no such thing."""
+    try:
+        return _READERS[task](folder, config)
+    except BadPackage:
+        raise
+    except Exception as error:  # tokenizers raises Exception itself, and a wrong configuration raises any kind
+        raise BadPackage(f"{folder} is malformed: {error!r}", remedy="download the model again") from error
 
 
 def _read_json(folder: Path, name: str, kind: type) -> Any:

@@ -27,8 +27,9 @@ OPERATORS = {
     "demo": "train, compress and prove a small model on a server of its own",
 }
 _EXIT_CODES = """\
-exit codes: 0 it worked (with a job: it succeeded), 1 the job failed or missed its limits, 2 bad usage or a refused
-request, 3 the server could not be reached, 4 a downloaded file is damaged, 130 interrupted (the job goes on)
+exit codes: 0 it worked (with a job: it succeeded), 1 the job failed or missed its limits, 2 bad usage, a refused
+request or a file that cannot be written, 3 the server could not be reached, 4 a downloaded file is damaged, 130
+interrupted (the job goes on)
 
 the server and the key come from --server and --key, else FIFTYTWO_SERVER and FIFTYTWO_KEY, else `fiftytwo login`"""
 _EPILOG = f"""\
@@ -78,6 +79,12 @@ def main(words: Sequence[str] | None = None) -> int:
         # The reader of our output went away, as `head` does; Python's own flush at exit must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.OK)
+    except OSError as error:
+        # The disk, a folder or a name that it does not take: whichever command met it, the user can act on it.
+        where = f"{error.filename}: " if error.filename else ""
+        remedy = "check the path, who may write there, and how much room is left"
+        _print_error(BadUsage(f"{where}{error.strerror or error}", remedy=remedy), as_json="--json" in words)
+        return int(ExitCode.REFUSED)
 
 
 def _print_error(error: ClientError, *, as_json: bool) -> None:

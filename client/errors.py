@@ -20,7 +20,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     """the job failed, was cancelled, or missed its limits"""
     REFUSED = 2
-    """bad usage, or the server refused the request"""
+    """bad usage, the server refused the request, or the disk a file"""
     UNREACHABLE = 3
     """the server could not be reached"""
     BAD_PACKAGE = 4

@@ -66,16 +66,12 @@ class Client:
     def get(self, path: str, **query: Any) -> Json:
         """GET an object; parameters that are None are left out."""
         params = {name: value for name, value in query.items() if value is not None}
-        answer: Json = self._send(lambda: self._http.build_request("GET", path, params=params)).json()
-        return answer
+        return self._object(lambda: self._http.build_request("GET", path, params=params))
 
     def post(self, path: str, body: Json | None = None, **query: Any) -> Json:
         """POST an object once, however often it takes to get the answer."""
         headers = {"Idempotency-Key": str(uuid.uuid4())}
-        answer: Json = self._send(
-            lambda: self._http.build_request("POST", path, json=body, params=query, headers=headers)
-        ).json()
-        return answer
+        return self._object(lambda: self._http.build_request("POST", path, json=body, params=query, headers=headers))
 
     def put(self, path: str, content: Json | bytes) -> Json:
         """PUT an object, or bytes as they are; to send it again changes nothing."""
@@ -83,8 +79,7 @@ class Client:
         sent: Json = (
             {"content": content, "headers": {"Content-Type": "application/octet-stream"}} if raw else {"json": content}
         )
-        answer: Json = self._send(lambda: self._http.build_request("PUT", path, **sent)).json()
-        return answer
+        return self._object(lambda: self._http.build_request("PUT", path, **sent))
 
     def delete(self, path: str) -> None:
         """DELETE an object."""
@@ -113,8 +108,7 @@ class Client:
                     upload = {"file": (path.name, file)}
                     return self._http.build_request("POST", "/v1/datasets", data=fields, files=upload, headers=headers)
 
-                answer: Json = self._send(request).json()
-                return answer
+                return self._object(request)
         except OSError as error:
             raise BadUsage(f"cannot read {path}: {error.strerror}", remedy="check the path") from error
 
@@ -204,7 +198,7 @@ class Client:
                 raise httpx.ReadError(f"the server answered {response.status_code}")
             if response.status_code not in (200, 206):
                 response.read()
-                raise _refusal(response)
+                raise self._strange(response) if response.is_redirect else _refusal(response)
             with part.open("ab" if response.status_code == 206 else "wb") as sink:
                 # Unbuffered: what has arrived before the line breaks is on disk.
                 for block in response.iter_raw():
@@ -228,12 +222,34 @@ class Client:
             self._rest(attempt, response.headers.get("Retry-After"))
         if response.status_code >= 400:
             raise _refusal(response)
+        if response.status_code >= 300:
+            raise self._strange(response)
         return response
+
+    def _object(self, build: Callable[[], httpx.Request]) -> Json:
+        """The JSON object that a server of ours answers with."""
+        response = self._send(build)
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise self._strange(response)
+        return answer
 
     def _rest(self, attempt: int, retry_after: str | None = None) -> None:
         asked = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
         # Spread, so that many clients of a restarted server do not come back in the same moment.
         time.sleep(min(30.0, max(asked, self.pause * 2 ** (attempt - 1))) * random.uniform(0.8, 1.2))
+
+    def _strange(self, response: httpx.Response) -> Unreachable:
+        """What a proxy or another service gives."""
+        elsewhere = response.headers.get("location")
+        told = f"sends on to {elsewhere}" if elsewhere else "answers without JSON"
+        return Unreachable(
+            f"{self.server} is not the API of fiftytwo: it {told} ({response.status_code})",
+            remedy="give the API's own address with --server (or FIFTYTWO_SERVER), no proxy's page and no other scheme",
+        )
 
     def _unreachable(self, error: Exception) -> Unreachable:
         return Unreachable(

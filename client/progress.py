@@ -92,7 +92,7 @@ class Download:
     """A bar for bytes on their way: `with Download(console, name, size) as seen: ... seen(bytes_so_far)`."""
 
     def __init__(self, console: Console, name: str, size: int) -> None:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn())
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._bar = self._progress.add_task(name, total=size)
 

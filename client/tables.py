@@ -4,11 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from client.artifact import Prediction
 from client.detector import Screening
 from client.http import Json
+
+_MARKS = {"passed": "[green]passed[/]", "missed": "[red]missed[/]"}
 
 
 def rows(console: Console, objects: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
@@ -26,8 +29,8 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, list):
-        return ", ".join(str(one) for one in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+        return escape(", ".join(str(one) for one in value))
+    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
 
 
 def predictions(console: Console, names: Sequence[str], found: Sequence[Prediction]) -> None:
@@ -62,20 +65,20 @@ def _short(name: str) -> str:
 
 def receipt(console: Console, content: Json) -> None:
     """A receipt: what ran, the figures of the exported file beside their references, the limits, the warnings."""
-    table = Table(title=f"Receipt of {content.get('job') or 'a run'}", title_justify="left")
+    table = Table(title=escape(f"Receipt of {content.get('job') or 'a run'}"), title_justify="left")
     table.add_column("figure")
     for column in ("reference", "exported file", "difference"):
         table.add_column(column, justify="right")
     for row in figures(content):
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console.print(table)
-    console.print("plan: " + ", ".join(f"{one['number']} {one['name']}" for one in content.get("plan") or []))
+    plan = ", ".join(f"{one['number']} {one['name']}" for one in content.get("plan") or [])
+    console.print(f"plan: {plan}", markup=False)
     checks = (content.get("limits") or {}).get("checks") or []
     for check in checks:
-        mark = {"passed": "[green]passed[/]", "missed": "[red]missed[/]"}.get(check["outcome"], check["outcome"])
-        console.print(
-            f"limit {check['name']}: {_number(check['limit'])}, measured {_number(check['measured'])}: {mark}"
-        )
+        told = f"limit {check['name']}: {_number(check['limit'])}, measured {_number(check['measured'])}: "
+        outcome = str(check["outcome"])
+        console.print(escape(told) + _MARKS.get(outcome, escape(outcome)))
     for warning in content.get("warnings") or []:
         console.print(f"warning: {warning}", markup=False, style="yellow")
 

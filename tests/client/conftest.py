@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from tests.client.stand_in_server import StandIn
+from tests.client.stand_in_server import KEY, StandIn
 
 WORDS = {"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3, "free": 4, "prize": 5, "hello": 6, "café": 7}
 NORMALIZATION = {
@@ -122,3 +122,11 @@ def server(package: bytes) -> Iterator[StandIn]:
     stand_in.start()
     yield stand_in
     stand_in.stop()
+
+
+@pytest.fixture
+def logged_in(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """A server that the environment points at."""
+    monkeypatch.setenv("FIFTYTWO_SERVER", server.url)
+    monkeypatch.setenv("FIFTYTWO_KEY", KEY)
+    return server

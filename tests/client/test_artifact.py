@@ -14,6 +14,7 @@ from PIL import Image
 from client.archive import unpack
 from client.artifact import Package
 from client.errors import BadPackage, BadUsage
+from tests.client.conftest import NORMALIZATION
 
 
 def zipped(folder: Path, archive: Path) -> Path:
@@ -190,3 +191,38 @@ def test_a_cut_zip_is_refused(text_folder: Path, tmp_path: Path) -> None:
     archive.write_bytes(archive.read_bytes()[:-40])
     with pytest.raises(BadPackage, match="not a whole ZIP"):
         unpack(archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", {"max_length": None}),
+        ("config.json", {"max_length": "many"}),
+        ("config.json", {"preprocess": [1]}),
+        ("config.json", {"preprocess": [NORMALIZATION | {"parameters": {"form": "NFX"}}]}),
+        ("tokenizer.json", {"model": {"type": "none"}}),
+        ("tokenizer.json", {"version": 3}),
+    ],
+)
+def test_a_malformed_package_is_one(text_folder: Path, name: str, change: dict[str, Any]) -> None:
+    rewrite(text_folder / name, **change)
+    with pytest.raises(BadPackage):
+        Package(text_folder)
+
+
+def test_a_package_without_a_length_is_malformed(text_folder: Path) -> None:
+    path = text_folder / "config.json"
+    content = json.loads(path.read_text())
+    del content["max_length"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(BadPackage, match="max_length"):
+        Package(text_folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"size": None}, {"size": {"width": 8}}, {"do_normalize": True}, {"image_mode": "?"}]
+)
+def test_a_malformed_package_of_pictures_is_one(image_folder: Path, change: dict[str, Any]) -> None:
+    rewrite(image_folder / "preprocessor_config.json", **change)
+    with pytest.raises(BadPackage):
+        Package(image_folder)

@@ -40,14 +40,6 @@ def _own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def logged_in(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    """A server that the environment points at."""
-    monkeypatch.setenv("FIFTYTWO_SERVER", server.url)
-    monkeypatch.setenv("FIFTYTWO_KEY", KEY)
-    return server
-
-
-@pytest.fixture
 def mail(tmp_path: Path) -> Path:
     """A small data file."""
     path = tmp_path / "mail.csv"

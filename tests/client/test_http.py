@@ -159,3 +159,37 @@ def test_the_stand_in_serves_a_real_package(server: StandIn, tmp_path: Path) -> 
     (tmp_path / "model.zip").write_bytes(server.package)
     with zipfile.ZipFile(tmp_path / "model.zip") as package:
         assert json.loads(package.read("labels.json")) == ["ham", "spam"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (httpx.Response(302, headers={"Location": "https://sso.example/login"}), r"https://sso\.example/login"),
+        (httpx.Response(308), "308"),
+        (httpx.Response(200, text="<html>welcome</html>"), "without JSON"),
+        (httpx.Response(200, json=["no", "object"]), "without JSON"),
+    ],
+)
+def test_a_proxy_that_answers_itself_is_no_server_of_ours(answer: httpx.Response, says: str, tmp_path: Path) -> None:
+    client = Client("http://x", KEY, transport=httpx.MockTransport(lambda _: answer))
+    (tmp_path / "rows").write_text("")
+    for ask in (
+        lambda: client.get("/v1/jobs"),
+        lambda: client.post("/v1/jobs", {}),
+        lambda: client.put("/v1/jobs", {}),
+        lambda: client.upload(tmp_path / "rows", {}),
+        lambda: list(client.listed("/v1/jobs")),
+    ):
+        with pytest.raises(Unreachable, match=says) as error:
+            ask()
+        assert "--server" in error.value.remedy
+
+
+def test_a_redirect_is_no_download_and_no_deletion(tmp_path: Path) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(302, headers={"Location": "https://sso.example"}))
+    client = Client("http://x", KEY, transport=transport)
+    artifact = {"id": "art_1", "filename": "model.zip", "size_bytes": 3, "sha256": "0" * 64}
+    with pytest.raises(Unreachable, match="sso"):
+        client.download(artifact, tmp_path / "model.zip")
+    with pytest.raises(Unreachable, match="sso"):
+        client.delete("/v1/jobs/job_1")

@@ -38,7 +38,7 @@ def write_receipt(folder: Path, key: Path, **changes: Any) -> None:
     files = [path for path in sorted(folder.iterdir()) if path.name not in ("receipt.json", "model.zip")]
     receipt: dict[str, Any] = {
         "job": "job_1",
-        "quality": {"exported": {"value": 1.0, "ci95": [0.9, 1.0]}, "accuracy": {"exported": 1.0}},
+        "quality": {"exported": {"value": 1.0, "n": 200, "ci95": [0.9, 1.0]}, "accuracy": {"exported": 1.0}},
         "files": [
             {
                 "path": path.name,
@@ -144,11 +144,65 @@ def test_the_score_is_measured_again(signed: Path, key: Path, tmp_path: Path) ->
     data = tmp_path / "test.jsonl"
     data.write_text("\n".join(ROWS))
     assert verify(signed, None, data).measured == {"accuracy": 1.0, "claimed": 1.0, "n": 2}
-    data.write_text("\n".join(ROWS).replace("spam", "ham"))
+    data.write_text("\n".join(ROWS * 10).replace("spam", "ham"))
     with pytest.raises(BadPackage, match="accuracy"):
         verify(signed, None, data)
     data.write_text('{"text": "x"}')
     with pytest.raises(BadUsage, match="line 1"):
+        verify(signed, None, data)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "n", "wrong", "passes"),
+    [
+        # 95 % of 400 rows: Wilson's interval is 0.924 to 0.967, whatever the interval of the job's metric.
+        (0.95, 400, 30, True),
+        (0.95, 400, 31, False),
+        (0.95, 400, 14, True),
+        (0.95, 400, 13, False),
+        # Of 40 rows in the receipt it is 0.835 to 0.986.
+        (0.95, 40, 66, True),
+        (0.95, 40, 67, False),
+    ],
+)
+def test_the_score_is_held_against_the_interval_of_the_accuracy(
+    signed: Path, key: Path, tmp_path: Path, claimed: float, n: int, wrong: int, passes: bool
+) -> None:
+    quality = {"exported": {"value": 0.4, "n": n, "ci95": [0.0, 1.0]}, "accuracy": {"exported": claimed}}
+    write_receipt(signed, key, quality=quality)
+    data = tmp_path / "test.jsonl"
+    rows = [json.dumps({"text": "hello", "label": int(number < wrong)}) for number in range(400)]
+    data.write_text("\n".join(rows))
+    if passes:
+        assert verify(signed, None, data).measured["n"] == 400
+    else:
+        with pytest.raises(BadPackage, match=f"on {min(n, 400)} rows"):
+            verify(signed, None, data)
+
+
+def test_half_a_point_is_allowed_and_a_receipt_needs_an_accuracy(signed: Path, key: Path, tmp_path: Path) -> None:
+    data = tmp_path / "test.jsonl"
+    rows = [json.dumps({"text": "hello", "label": int(number < 20)}) for number in range(4000)]
+    data.write_text("\n".join(rows))
+    # On so many rows the interval begins at 0.999.
+    write_receipt(signed, key, quality={"exported": {"value": 1.0, "n": 4000}, "accuracy": {"exported": 1.0}})
+    assert verify(signed, None, data).measured["accuracy"] == 0.995
+    data.write_text("\n".join([*rows, rows[0]]))
+    with pytest.raises(BadPackage, match="accuracy"):
+        verify(signed, None, data)
+    write_receipt(signed, key, quality={"exported": {"value": 1.0, "n": 400}})
+    with pytest.raises(BadUsage, match="no accuracy"):
+        verify(signed, None, data)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["[1]", "5", "null", '"text"', '{"text": "x", "label": -1}', '{"text": "x", "label": 2}', "{", '{"label": 0}'],
+)
+def test_a_line_that_is_no_labelled_row_is_named(signed: Path, tmp_path: Path, line: str) -> None:
+    data = tmp_path / "test.jsonl"
+    data.write_text("\n".join([ROWS[0], line]))
+    with pytest.raises(BadUsage, match=r"line 2 of .* is no labelled row"):
         verify(signed, None, data)
 
 
