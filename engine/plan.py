@@ -17,6 +17,8 @@ from engine.instruction import HOOKS, Instruction
 if TYPE_CHECKING:  # a spec holds instructions that a plan orders: a circle of types only
     from engine.spec import Spec
 
+_NOBODY: frozenset[int] = frozenset()
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -161,20 +163,26 @@ def _ordered(chosen: Sequence[Instruction]) -> tuple[Instruction, ...]:
 
     Two that wait for each other are a pairing and not an order: these too go by number.
     """
-    left = sorted(chosen, key=lambda one: one.number)
+    waits = _waits(chosen)
+    left = {one.number: one for one in sorted(chosen, key=lambda one: one.number)}
     done: list[Instruction] = []
     while left:
-        free = (one for one in left if not any(_precedes(other, one) for other in left if other is not one))
-        nearest = next(free, left[0])
-        left.remove(nearest)
-        done.append(nearest)
+        nearest = next((number for number in left if waits.get(number, _NOBODY).isdisjoint(left)), next(iter(left)))
+        done.append(left.pop(nearest))
     return tuple(done)
 
 
-def _precedes(first: Instruction, second: Instruction) -> bool:
-    return _waits(second, first) and not _waits(first, second)
-
-
-def _waits(one: Instruction, other: Instruction) -> bool:
-    after = one.after
-    return bool(after) and not after.isdisjoint((other.name, *other.provides))
+def _waits(chosen: Sequence[Instruction]) -> dict[int, set[int]]:
+    """For whom each waits that does not wait back, by number."""
+    facts = {one.number: {one.name, *one.provides} for one in chosen}
+    wanted = {
+        one.number: {
+            number for number, theirs in facts.items() if number != one.number and not theirs.isdisjoint(after)
+        }
+        for one in chosen
+        if (after := one.after)
+    }
+    return {
+        number: {other for other in others if number not in wanted.get(other, _NOBODY)}
+        for number, others in wanted.items()
+    }

@@ -6,7 +6,6 @@ Its file, docstring and proof are looked at by tests/house.
 import ast
 import inspect
 import math
-from itertools import combinations
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from engine.catalogue import CATALOGUE, AnyInstruction, describe, named, resolve_choice
 from engine.instruction import ALL_TASKS, HOOKS, Instruction
-from engine.plan import _precedes
+from engine.plan import _waits
 
 # Numbers and bands of all 52, whether they exist yet or not.
 BANDS = {
@@ -122,19 +121,9 @@ def test_every_reason_is_a_sentence_of_its_own(kind: type[Instruction]) -> None:
 
 def test_the_order_has_no_cycle_but_pairings() -> None:
     chosen = [_default(kind) for kind in CATALOGUE.values()]
-    mutual = {
-        frozenset({one.name, other.name})
-        for one, other in combinations(chosen, 2)
-        if _precedes(one, other) and _precedes(other, one)
-    }
-    before = {
-        one.name: {
-            other.name
-            for other in chosen
-            if other is not one and _precedes(other, one) and frozenset({one.name, other.name}) not in mutual
-        }
-        for one in chosen
-    }
+    names = {one.number: one.name for one in chosen}
+    before = {names[number]: {names[other] for other in others} for number, others in _waits(chosen).items()}
+    before |= {name: set() for name in names.values() if name not in before}
     while before:
         free = [name for name, waits in before.items() if not waits & set(before)]
         assert free, f"these wait for each other: {sorted(before)}"
