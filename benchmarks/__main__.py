@@ -15,7 +15,7 @@ from pathlib import Path
 
 import transformers
 
-from benchmarks import detection, download, inference, pickup, private, submit, training, whole_jobs
+from benchmarks import aggregation, detection, download, inference, pickup, private, submit, training, whole_jobs
 from benchmarks.benchmark import Benchmark, Result, Setting
 from benchmarks.machine import cores
 from benchmarks.page import figures, page, plot
@@ -25,7 +25,7 @@ from benchmarks.texts import ROOT
 
 BENCHMARKS: dict[str, Benchmark] = {
     one.name: one
-    for module in (training, private, whole_jobs, submit, pickup, inference, download, detection)
+    for module in (training, private, whole_jobs, submit, pickup, inference, download, detection, aggregation)
     for one in module.BENCHMARKS
 }
 RECORD = ROOT / "docs" / "benchmarks.json"

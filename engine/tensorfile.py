@@ -6,6 +6,7 @@ shapes, dtypes and offsets are held against what is expected before a value is r
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,9 +146,11 @@ class Reader:
     """Reads the values of files of one layout into one buffer, file after file: memory does not grow with them."""
 
     def __init__(self, layout: Layout) -> None:
-        self._layout = layout
         self._shapes = layout.shapes()
         self._values: Values = np.empty(layout.count, dtype=np.float64)
+        self._raw = np.empty(0, np.uint8)
+        self._seen: tuple[int, bytes] | None = None
+        self._stretches: list[tuple[Tensor, int]] = []
 
     def read(self, path: Path) -> Values:
         """All values of a file in the order of the names, as float64; the next call uses the buffer again.
@@ -155,17 +158,44 @@ class Reader:
         Raises:
             Unreadable: where it is none of the layout's.
         """
-        raw = np.fromfile(path, dtype=np.uint8)
-        length = _header_length(raw[:8].tobytes(), len(raw))
-        layout = _layout(raw[8 : 8 + length].tobytes(), len(raw), 0)
-        if layout.shapes() != self._shapes:
-            raise Unreadable("the file has other tensors than are expected")
-        at = 0
-        for one in layout.tensors.values():
-            part = raw[one.start : one.start + one.size]
-            self._values[at : at + one.count] = as_floats(part, one.dtype)
-            at += one.count
+        raw = self._bytes_of(path)
+        header = raw[8 : 8 + _header_length(raw[:8].tobytes(), len(raw))].tobytes()
+        if self._seen != (len(raw), header):  # size and header are all that a layout follows from
+            layout = _layout(header, len(raw), 0)
+            if layout.shapes() != self._shapes:
+                raise Unreadable("the file has other tensors than are expected")
+            self._seen, self._stretches = (len(raw), header), stretches(layout)
+        for one, at in self._stretches:
+            self._values[at : at + one.count] = as_floats(raw[one.start : one.start + one.size], one.dtype)
         return self._values
+
+    def _bytes_of(self, path: Path) -> npt.NDArray[np.uint8]:
+        """A whole file, in a buffer that is as large as the largest so far."""
+        with path.open("rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if size > len(self._raw):
+                self._raw = np.empty(size, np.uint8)
+            raw = self._raw[:size]
+            if stream.readinto(raw.data) != size:
+                raise Unreadable("the file became shorter while it was read")
+        return raw
+
+
+def stretches(layout: Layout) -> list[tuple[Tensor, int]]:
+    """What can be read at once: tensors, each with the number of its first value in the order of the names.
+
+    Neighbours in this order that have one dtype and are neighbours in the file too stand as one.
+    """
+    found: list[tuple[Tensor, int]] = []
+    at = 0
+    for one in layout.tensors.values():
+        last, first = found[-1] if found else (one, at)
+        if found and last.dtype == one.dtype and last.start + last.size == one.start:
+            found[-1] = Tensor(one.dtype, (last.count + one.count,), last.start), first
+        else:
+            found.append((one, at))
+        at += one.count
+    return found
 
 
 def as_floats(raw: npt.NDArray[np.uint8], dtype: str) -> npt.NDArray[Any]:
