@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.exporters import FORMATS
-from engine.instruction import FEW_WEIGHTS, Closure, Instruction, Window
+from engine.instruction import Closure, Instruction, Window, rate_factor
 from engine.optimizer import decay_groups
 from engine.ports import device_of
 from engine.randomness import generator
@@ -33,7 +33,7 @@ class Baseline(Instruction):
         training = run.spec.training
         return torch.optim.AdamW(
             decay_groups(run.model, training.weight_decay),
-            lr=training.rate(run.task.pretrained, bool(FEW_WEIGHTS & run.plan.facts)),
+            lr=training.rate(run.task.pretrained, rate_factor(run.plan.facts)),
             betas=(0.9, 0.999),
             fused=True,
         )

@@ -42,8 +42,13 @@ TRAINS: frozenset[str] = frozenset({"train"})
 COMPRESSES: frozenset[str] = TRAINS | {"compress"}
 AUDITS: frozenset[str] = COMPRESSES | {"evaluate"}
 # Facts of a run in which few weights learn: they take ten times the rate of a whole model.
-FEW_WEIGHTS = frozenset({"adapters", "few_weights"})
-FEW_WEIGHTS_RATE = 10
+FEW_WEIGHTS: Mapping[str, float] = {"adapters": 10.0, "head_alone": 200.0, "few_weights": 10.0}
+
+
+def rate_factor(facts: Iterable[str]) -> float:
+    """What multiplies the rate of a whole model; where several facts hold, the first of them decides."""
+    known = frozenset(facts)
+    return next((factor for fact, factor in FEW_WEIGHTS.items() if fact in known), 1.0)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from client.signals import SignalName
 from engine.aggregate import AggregateFile
 from engine.errors import Fault, InvalidPlan
 from engine.faults import from_validation
-from engine.instruction import FEW_WEIGHTS, FEW_WEIGHTS_RATE
+from engine.instruction import rate_factor
 from engine.spec import Choice, Export, Limits, MetricName, Real, Spec, TaskName, TrainFile, Training
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
@@ -101,9 +101,9 @@ class Compress(Derived):
 
     def run_spec(self, kind: str, parent: Spec) -> Spec:
         """As for the others; a rate that was meant for adapters is no rate for the whole weights that recover."""
-        few = any(FEW_WEIGHTS & one.provides for one in parent.instructions)
-        if few and self.training is None:
-            whole = parent.training.rate(pretrained=True, few=True) / FEW_WEIGHTS_RATE
+        factor = rate_factor(fact for one in parent.instructions for fact in one.provides)
+        if factor != 1.0 and self.training is None:
+            whole = parent.training.rate(pretrained=True, factor=factor) / factor
             training = parent.training.model_copy(update={"learning_rate": whole})
             parent = parent.model_copy(update={"training": training})
         return super().run_spec(kind, parent)

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from engine.accounting import PrivacyBudget
 from engine.catalogue import AnyInstruction, resolve_choice
 from engine.evaluate import METRICS
-from engine.instruction import FEW_WEIGHTS, FEW_WEIGHTS_RATE
+from engine.instruction import rate_factor
 from engine.tasks import TASKS
 
 TaskName: TypeAlias = Literal["text_classification", "causal_lm", "image_classification", "text_image_pairs"]
@@ -49,7 +49,7 @@ class Splits(BaseModel):
 
 
 class Training(BaseModel):
-    """The loop's own numbers. `learning_rate` None: 1e-4 for a pretrained base, else 1e-3; tenfold for few weights."""
+    """The loop's own numbers. `learning_rate` None: 1e-4 for a pretrained base, else 1e-3; more for few weights."""
 
     model_config = _FROZEN
 
@@ -64,9 +64,9 @@ class Training(BaseModel):
     optimizer: Literal["adamw"] = "adamw"
     keep: Literal["last", "best"] = "last"
 
-    def rate(self, pretrained: bool, few: bool = False) -> float:
-        """The base learning rate."""
-        return self.learning_rate or (1e-4 if pretrained else 1e-3) * (FEW_WEIGHTS_RATE if few else 1)
+    def rate(self, pretrained: bool, factor: float = 1.0) -> float:
+        """The base learning rate; `factor` is what `rate_factor` says of the run."""
+        return self.learning_rate or (1e-4 if pretrained else 1e-3) * factor
 
 
 class Limits(BaseModel):
@@ -212,7 +212,7 @@ class Spec(BaseModel):
         filled = self.model_dump(mode="json", include=_SPEC_FIELDS)
         filled["model"] = self.base_model
         filled["training"]["learning_rate"] = self.training.rate(
-            pretrained, any(FEW_WEIGHTS & one.provides for one in self.instructions)
+            pretrained, rate_factor(fact for one in self.instructions for fact in one.provides)
         )
         return filled
 
