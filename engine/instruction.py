@@ -41,7 +41,7 @@ TEXT_TASKS = frozenset({"text_classification", "causal_lm", "text_image_pairs"})
 TRAINS: frozenset[str] = frozenset({"train"})
 COMPRESSES: frozenset[str] = TRAINS | {"compress"}
 AUDITS: frozenset[str] = COMPRESSES | {"evaluate"}
-# Facts of a run in which few weights learn: they take ten times the rate of a whole model.
+# Facts of a run in which few weights learn, and by what these multiply the rate of a whole model.
 FEW_WEIGHTS: Mapping[str, float] = {"adapters": 10.0, "head_alone": 200.0, "few_weights": 10.0}
 
 
