@@ -38,8 +38,8 @@ class DpSgd(Instruction):
     Every row enters a step by itself with a fixed probability; the draw may be empty, and the step is made all the
     same. The noisy sum is divided by `expected_batch`, a number of the request, never by what was drawn. It takes the
     place of `training.batch_size`; where `steps` is given, `training.epochs` cuts it into parts to validate after. A
-    head alone reads the mean of a text's tokens, which the last layer of a BERT is made to average, and learns at a rate
-    of its own.
+    head alone reads the mean of a text's tokens, which the last layer of a BERT is made to average, and learns at a
+    rate of its own.
 
     Sound: draws and noise come from the operating system, never from the seed, and are never stored. Each draw is in
     the journal, on disk, before it is made; what a resumed run repeats counts again, and all attempts together draw no
