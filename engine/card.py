@@ -67,7 +67,7 @@ def _body(receipt: Mapping[str, Any], task: str) -> Iterator[str]:
         )
     yield from _recall(quality)
     yield from _plan(receipt)
-    yield from _privacy(receipt.get("privacy"))
+    yield from _privacy(receipt.get("privacy"), receipt.get("kind", "train"))
     yield from _robustness(receipt.get("robustness"))
     yield from _limits_and_warnings(receipt)
 
@@ -112,8 +112,11 @@ def _plan(receipt: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {step['number']} | {step['name']} | {parameters} | {effects} |"
 
 
-def _privacy(privacy: Mapping[str, Any] | None) -> Iterator[str]:
+def _privacy(privacy: Mapping[str, Any] | None, kind: str) -> Iterator[str]:
     yield from ("", "## Privacy", "")
+    if privacy is None and kind != "train":
+        yield "The job began with a trained model: what was promised of its rows stands in the receipt of its training."
+        return
     if privacy is None:
         yield "None was asked for: the model may remember rows that it was trained on."
         return

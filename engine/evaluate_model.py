@@ -5,7 +5,7 @@ the compressed one.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,9 +48,10 @@ def evaluate_model(spec: EvaluateFile, folder: Path, sink: Sink, *, job: str | N
     for path in (work / "reference", outputs):
         path.mkdir(parents=True, exist_ok=True)
     parent = open_parent(spec.parent, work)
-    run, sources = _opened(spec, parent, sink)
+    run, given = _opened(spec, parent, sink)
+    sources = [source for source, _ in given]
     sink.emit(PhaseStarted(phase="measure"))
-    evidence = _measured(run, parent, sources, work)
+    evidence = _measured(run, parent, given, work)
     audited(run, parent.package)
     sink.emit(PhaseStarted(phase="receipt"))
     effects = {one.number: one.report(run) for one in run.plan.on("report")}
@@ -66,7 +67,7 @@ def evaluate_model(spec: EvaluateFile, folder: Path, sink: Sink, *, job: str | N
     sink.emit(Finished(result={"quality": shown, "limits": receipt["limits"]}))
 
 
-def _opened(spec: EvaluateFile, parent: Opened, sink: Sink) -> tuple[Run, list[Source]]:
+def _opened(spec: EvaluateFile, parent: Opened, sink: Sink) -> tuple[Run, list[tuple[Source, str]]]:
     """The run over the rows to be scored, and the files that these lie in."""
     run_spec = spec.run_spec("evaluate", parent.spec)
     if spec.dataset is None:
@@ -84,7 +85,7 @@ def _opened(spec: EvaluateFile, parent: Opened, sink: Sink) -> tuple[Run, list[S
     run = Run(run_spec, Plan.of(run_spec), sink)
     run.task, run.data = parent.task, testing(parent.task, test)
     run.model = parent.task.build().eval()
-    return run, [source for source, _ in sources]
+    return run, sources
 
 
 def _prepared(rows: Rows, parent: Opened) -> Rows:
@@ -97,10 +98,11 @@ def _prepared(rows: Rows, parent: Opened) -> Rows:
     return rows.map(change) if steps else rows
 
 
-def _measured(run: Run, parent: Opened, sources: list[Source], work: Path) -> Evidence:
+def _measured(run: Run, parent: Opened, given: Sequence[tuple[Source, str]], work: Path) -> Evidence:
     """What a fresh process finds in the file, beside what the checkpoint answers here."""
     reference_bytes = save_reference(run.model, parent.checkpoint, work / "reference")
-    answers, found = in_fresh_process(measure_request(run, sources, parent.package, work / "reference"), work)
+    request = measure_request(run, [source for source, _ in given], parent.package, work / "reference")
+    answers, found = in_fresh_process(request, work)
     weights = sum(one.numel() for one in run.model.parameters())
     return Evidence(
         reference_kind="checkpoint",
@@ -113,7 +115,7 @@ def _measured(run: Run, parent: Opened, sources: list[Source], work: Path) -> Ev
         files=[entry(path) for path in sorted(parent.package.iterdir()) if path.name != "receipt.json"],
         weights=FORMATS[format_of(run)].weights,
         whole=FORMATS[format_of(run)].whole,
-        datasets=[told(source, {"test": len(run.data.test)}) for source in sources],
+        datasets=[told(source, {"test": len(run.data.test)}) for source, role in given if role in {"", "test"}],
     )
 
 

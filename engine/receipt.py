@@ -78,6 +78,7 @@ def build(run: Run, sources: Sequence[Source], base: Base, job: str | None, evid
         "receipt_version": 1,
         "job": job,
         "created_at": now(),
+        "kind": run.spec.kind,
         "inputs": {
             "datasets": list(_datasets(run, sources) if evidence.datasets is None else evidence.datasets),
             "base_model": {"name": base.name, "sha256": base.sha256()},

@@ -41,7 +41,7 @@ class StratifiedSplit(Instruction):
 
     Refuses: data that names its splits, unless `resplit`; a class of fewer than 3 units; a class share that
     deviates by more than `tolerance` and by more than a row (for streamed rows a warning); a group that is not
-    the data's.
+    the data's; private training, where one row more may not deal others anew (without 9 each row's hash decides).
 
     Effect: an honest score where rows belong together: a split by row shows a model rows whose siblings it was trained
     on. It changes what is measured, not the model.
@@ -72,8 +72,8 @@ class StratifiedSplit(Instruction):
 
     @property
     def provides(self) -> frozenset[str]:
-        """Every row has its split."""
-        return frozenset({"split"})
+        """Every row has its split, and by all rows' labels: one row more may deal others anew."""
+        return frozenset({"split", "couples_rows"})
 
     @property
     def needs(self) -> Mapping[str, str]:
