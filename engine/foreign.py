@@ -40,12 +40,12 @@ def look(name: str, local: Path | None) -> Foreign | Fault:
         detail = f"there is neither a trained model nor a folder {name[:80]!r} in the server's models directory"
         return _fault("unknown_model", detail, "GET /v1/models lists what there is")
     try:
-        find(name, local, weights=False)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        find(name, local, weights=False)
     except InvalidData as error:
         return _fault("unsafe_model", error.detail, error.remedy)
-    except ValueError as error:
-        return _fault("no_model", f"config.json of {name} is no JSON: {error}", "save the model again")
+    except (OSError, ValueError) as error:
+        return _fault("no_model", f"config.json of {name} cannot be read: {error}", "save the model again")
     for fault in _faults(name, folder, config):
         return fault
     return Foreign(name, "text_classification", _labels(config))

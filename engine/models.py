@@ -55,6 +55,7 @@ _ABOUT = [
 ]
 _WEIGHTS = "*.safetensors"
 _HUB_SECONDS = 5.0  # who submits a job waits no longer for a hub
+_LONGEST_NAME = 255  # bytes
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,9 @@ def _packaged(name: str) -> Path:
 
 
 def _plain(name: str) -> bool:
-    """Whether a name is a single folder's: no separator, no way upwards."""
-    return name not in {"", ".", ".."} and "/" not in name and "\\" not in name and "\0" not in name
+    """Whether a name is a single folder's: no separator, no way upwards, no longer than a file system takes."""
+    apart = name in {"", ".", ".."} or any(sign in name for sign in "/\\\0")
+    return not apart and len(name.encode("utf-8", "replace")) <= _LONGEST_NAME
 
 
 def _from_hub(name: str, weights: bool) -> Path:

@@ -154,6 +154,7 @@ def test_what_is_no_trained_classifier_is_refused(
         ("nosuch", "unknown_model"),
         ("../models/reviews", "unknown_model"),
         ("", "unknown_model"),
+        ("\u00e4" * 200, "unknown_model"),
         ("minilm-l6", "no_head"),
     ],
 )
