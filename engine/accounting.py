@@ -68,11 +68,8 @@ class PrivacyEvent(BaseModel):
         return self.model_copy(update={"count": count})
 
 
-NON_PRIVATE = PrivacyEvent(mechanism="none", sigma=0.0, sampling="none")
-
-
 class PrivacyBudget(BaseModel):
-    """`privacy_budget` of a job file: what the keeper of the account tells the run, which checks it before each draw.
+    """`privacy_budget` of a job file: what the keeper of the account tells the run, which looks at it as it starts and keeps to its plan.
 
     Attributes:
         rows: the nominal number of training rows that the plan was made for; None: as counted in the files.

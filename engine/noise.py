@@ -113,7 +113,7 @@ def privatise(sums: Sequence[Tensor], bound: float, sigma: float, divisor: float
         for start in range(0, flat.numel(), 2 * _BLOCK):
             block = flat[start : start + 2 * _BLOCK]
             noise = _whole(normal(block.numel()).mul_(deviation / grid)).to(block.device)
-            # Whole numbers of the grid, a power of two; their sum is rounded once.
+            # Whole numbers of the grid, a power of two: their sum is exact until it outgrows the float's digits.
             _whole(block.div_(grid)).add_(noise).mul_(grid / divisor)
 
 

@@ -1,7 +1,8 @@
 """Knows rows again that were uploaded before, so that a copy, a part or a mixture of them shares their budget.
 
-By content: the hashes of the rows, of all of them up to `SKETCHED`, and of those with the smallest hashes beyond. A
-determined user can get round this by changing each row a little; nobody does so by accident.
+By content: the hashes of the rows, of all of them up to `SKETCHED`, and of those with the smallest hashes beyond, so
+that a few rows of a very large file may go unnoticed. A determined user can get round this by changing each row a
+little; nobody does so by accident.
 """
 
 from collections.abc import Sequence
