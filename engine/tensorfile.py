@@ -61,6 +61,11 @@ class Layout:
         """Values of all tensors."""
         return sum(one.count for one in self.tensors.values())
 
+    @property
+    def size(self) -> int:
+        """Bytes of all values."""
+        return sum(one.size for one in self.tensors.values())
+
     def shapes(self) -> dict[str, dict[str, Any]]:
         """Names, shapes and dtypes as JSON."""
         return {name: {"shape": list(one.shape), "dtype": one.dtype} for name, one in self.tensors.items()}
