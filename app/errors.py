@@ -37,6 +37,7 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 
 from app.ids import new_id
+from app.storage import StoreDown
 from engine.errors import EngineError, Fault, InvalidData, InvalidPlan
 from engine.faults import from_validation
 
@@ -240,6 +241,8 @@ def of_any(error: Exception) -> ServiceError:
         return Invalid("a value cannot be stored", remedy="leave out characters such as NUL and numbers out of range")
     if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
         return Unavailable("the database does not answer", code="database_unavailable")
+    if isinstance(error, StoreDown):
+        return Unavailable("the store of files does not answer", code="storage_unavailable")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Unavailable("the disk of the service is full", code="disk_full", remedy="ask the operator for room")
     return ServiceError("the service failed; its log has the reason under this request's id", remedy="report the id")

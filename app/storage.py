@@ -16,8 +16,9 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import boto3
+from boto3.exceptions import Boto3Error
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from app.settings import Settings
 
@@ -39,6 +40,10 @@ class Stored:
 
 Announce = Callable[[Stored], None]
 """Hears of a file before it is stored; if it raises, nothing is."""
+
+
+class StoreDown(OSError):
+    """The store does not answer, or says that it cannot serve now."""
 
 
 class Storage(Protocol):
@@ -79,6 +84,17 @@ def storage_for(settings: Settings) -> Storage:
     return S3Storage(url.netloc, url.path.strip("/"), settings.storage_endpoint)
 
 
+@contextlib.contextmanager
+def at_hand(storage: Storage, key: str, name: str) -> Iterator[Path]:
+    """A stored file on this machine: where it lies, or a copy of this name for as long as it is used."""
+    if (path := storage.local_path(key)) is not None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="fiftytwo-") as folder:
+        storage.fetch(key, Path(folder) / name)
+        yield Path(folder) / name
+
+
 class FolderStorage:
     """Files in a folder: written beside their place, synced, then renamed into it."""
 
@@ -86,7 +102,7 @@ class FolderStorage:
         self.folder = folder
 
     def save(self, path: Path, announce: Announce | None = None) -> Stored:
-        """Copy, sync and rename; a file that is already there is kept."""
+        """Copy, sync and rename; the same bytes take the place of a file that is already there."""
         self.folder.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=self.folder, prefix=".incoming-")
         temporary = Path(name)
@@ -172,7 +188,8 @@ class S3Storage:
         stored = Stored(_key(digest), digest, size)
         if announce is not None:
             announce(stored)
-        self.client.upload_file(str(path), self.bucket, self._name(stored.key))
+        with _as_of_files(stored.key):
+            self.client.upload_file(str(path), self.bucket, self._name(stored.key))
         return stored
 
     def fetch(self, key: str, to: Path) -> None:
@@ -181,7 +198,8 @@ class S3Storage:
 
     def delete(self, key: str) -> None:
         """Erase the object."""
-        self.client.delete_object(Bucket=self.bucket, Key=self._name(key))
+        with _as_of_files(key):
+            self.client.delete_object(Bucket=self.bucket, Key=self._name(key))
 
     def open(self, key: str, start: int, length: int) -> Iterator[bytes | memoryview]:
         """Read a span of the object."""
@@ -197,10 +215,8 @@ class S3Storage:
 
     def size(self, key: str) -> int:
         """What the store says of the object."""
-        try:
+        with _as_of_files(key):
             return int(self.client.head_object(Bucket=self.bucket, Key=self._name(key))["ContentLength"])
-        except ClientError as error:
-            raise _told(key, error) from error
 
     def local_path(self, key: str) -> Path | None:
         """None: the file is not on this machine."""
@@ -209,28 +225,30 @@ class S3Storage:
 
     def check(self) -> None:
         """Ask for the bucket."""
-        try:
+        with _as_of_files(f"bucket {self.bucket}"):
             self.client.head_bucket(Bucket=self.bucket)
-        except ClientError as error:
-            raise OSError(f"bucket {self.bucket}: {error}") from error
 
     def _chunks(self, key: str, options: dict[str, str]) -> Iterator[bytes]:
-        try:
-            body = self.client.get_object(Bucket=self.bucket, Key=self._name(key), **options)["Body"]
-        except ClientError as error:
-            raise _told(key, error) from error
-        with body:
+        wanted = {"Bucket": self.bucket, "Key": self._name(key), **options}
+        with _as_of_files(key), self.client.get_object(**wanted)["Body"] as body:
             yield from iter(lambda: body.read(CHUNK_BYTES), b"")
 
     def _name(self, key: str) -> str:
         return self.prefix + _checked(key)
 
 
-def _told(key: str, error: ClientError) -> OSError:
-    """The store's error as one of files."""
-    if error.response.get("Error", {}).get("Code") in ABSENT:
-        return FileNotFoundError(key)
-    return OSError(f"{key}: {error}")
+@contextlib.contextmanager
+def _as_of_files(what: str) -> Iterator[None]:
+    """Turns the errors of the store's client into those of files."""
+    try:
+        yield
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") in ABSENT:
+            raise FileNotFoundError(what) from error
+        down = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= 500
+        raise (StoreDown if down else OSError)(f"{what}: {error}") from error
+    except (BotoCoreError, Boto3Error) as error:
+        raise StoreDown(f"{what}: {error}") from error
 
 
 def _key(digest: str) -> str:

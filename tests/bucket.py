@@ -51,6 +51,29 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, bucket: B) -> B:
     return bucket
 
 
+class AwayBucket(Bucket):
+    """A bucket that nobody reaches."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def upload_file(self, path: str, _bucket: str, key: str) -> None:
+        raise self.error
+
+    def get_object(self, **wanted: str) -> dict[str, Any]:
+        raise self.error
+
+    def head_object(self, **wanted: str) -> dict[str, Any]:
+        raise self.error
+
+    def delete_object(self, **wanted: str) -> None:
+        raise self.error
+
+    def head_bucket(self, **wanted: str) -> None:
+        raise self.error
+
+
 class SlowBucket(Bucket):
     """A bucket whose callers must let others write to the database meanwhile; `in_the_way` names calls that did not."""
 

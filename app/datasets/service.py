@@ -3,11 +3,8 @@
 import base64
 import difflib
 import math
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow.parquet as pq
@@ -22,7 +19,7 @@ from app.datasets.upload import Form, refuse
 from app.erasure import keep_all, unname
 from app.errors import Conflict, NotFound
 from app.identity import Identity
-from app.storage import Storage, Stored
+from app.storage import Storage, Stored, at_hand
 from engine.errors import Fault
 from engine.faults import from_validation
 
@@ -127,7 +124,7 @@ def delete(session: Session, identity: Identity, readers: Readers, dataset_id: s
 
 def preview(dataset: Dataset, storage: Storage, rows: int) -> list[dict[str, Any]]:
     """The first rows as the training will see them, the class by name beside its index."""
-    with _at_hand(dataset, storage) as path, pq.ParquetFile(path) as file:
+    with at_hand(storage, dataset.storage_key, "rows.parquet") as path, pq.ParquetFile(path) as file:
         batch = next(file.iter_batches(rows, use_threads=False))
     shown = batch.to_pylist()
     for row in shown:
@@ -140,13 +137,3 @@ def preview(dataset: Dataset, storage: Storage, rows: int) -> list[dict[str, Any
 
 def _nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
-
-
-@contextmanager
-def _at_hand(dataset: Dataset, storage: Storage) -> Iterator[Path]:
-    if (path := storage.local_path(dataset.storage_key)) is not None:
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="fiftytwo-") as folder:
-        storage.fetch(dataset.storage_key, Path(folder) / "rows.parquet")
-        yield Path(folder) / "rows.parquet"

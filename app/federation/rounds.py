@@ -7,12 +7,8 @@ have; and where nobody named the tensors, those of the first update are the roun
 
 import math
 import secrets
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -31,7 +27,7 @@ from app.privacy import repository as ledger
 from app.privacy import service as privacy
 from app.privacy.composition import Spending
 from app.rounds.models import OPEN, FederationRound, Population
-from app.storage import Storage
+from app.storage import Storage, at_hand
 from engine.accounting import PrivacyEvent, epsilon, noise_multiplier
 from engine.aggregate import weights_in
 from engine.errors import Fault
@@ -93,9 +89,9 @@ def base_of(session: Session, tenant: str, wanted: RoundCreate, storage: Storage
             detail, faults=[Fault("/base", "unknown_artifact", detail, "GET /v1/jobs/{id}/artifacts lists yours")]
         )
     try:
-        with _at_hand(artifact, storage) as path:
+        with at_hand(storage, artifact.storage_key, artifact.filename) as path:
             layout = read_layout(path, *weights_in(path))
-    except (Unreadable, OSError) as error:
+    except (Unreadable, FileNotFoundError) as error:
         detail = f"{artifact.filename} holds no tensors that a round could start from: {error}"
         remedy = "name a checkpoint, or the aggregate of another round"
         raise Invalid(detail, faults=[Fault("/base", "wrong_artifact", detail, remedy)]) from error
@@ -108,16 +104,6 @@ def _sendable(layout: Layout, max_bytes: int, pointer: str) -> dict[str, Any]:
         detail = f"an update of these tensors would have {layout.size} bytes; it may have 1 to {max_bytes}"
         raise Invalid(detail, faults=[Fault(pointer, "wrong_size", detail, "name tensors within these bounds")])
     return layout.shapes()
-
-
-@contextmanager
-def _at_hand(artifact: Artifact, storage: Storage) -> Iterator[Path]:
-    if (path := storage.local_path(artifact.storage_key)) is not None:
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="fiftytwo-") as folder:
-        storage.fetch(artifact.storage_key, Path(folder) / artifact.filename)
-        yield Path(folder) / artifact.filename
 
 
 def open_round(

@@ -1,14 +1,17 @@
 """Files are stored whole under their content's hash, in a folder and in S3 alike."""
 
 import hashlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from boto3.exceptions import S3UploadFailedError
+from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 
 from app.settings import Settings
-from app.storage import FolderStorage, S3Storage, Storage, Stored, storage_for
-from tests.bucket import Bucket, stand_in
+from app.storage import FolderStorage, S3Storage, Storage, Stored, StoreDown, storage_for
+from tests.bucket import AwayBucket, Bucket, stand_in
 
 CONTENT = b"the bytes" * 300_000
 
@@ -124,6 +127,45 @@ def test_checks_tell_a_store_that_is_not_there(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "objects").write_text("a file where the folder should be")
     with pytest.raises(OSError, match="exists"):
         FolderStorage(tmp_path / "objects").check()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EndpointConnectionError(endpoint_url="http://minio:9000"),
+        ReadTimeoutError(endpoint_url="http://minio:9000"),
+        S3UploadFailedError("Failed to upload"),
+        ClientError({"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}, "GetObject"),
+    ],
+)
+def test_a_bucket_that_is_not_reached_is_an_error_of_files(
+    error: Exception, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, AwayBucket(error))
+    store, key = S3Storage("bucket", ""), "sha256/aa/" + "a" * 64
+    for use in (
+        store.check,
+        lambda: store.save(file),
+        lambda: store.has(key),
+        lambda: store.size(key),
+        lambda: store.delete(key),
+        lambda: store.fetch(key, tmp_path / "copy"),
+        lambda: b"".join(store.open(key, 0, 5)),
+    ):
+        with pytest.raises(StoreDown):
+            use()
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_bucket_that_breaks_off_is_an_error_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(io.BytesIO):
+        def read(self, *_: object) -> bytes:
+            raise ReadTimeoutError(endpoint_url="http://minio:9000")
+
+    bucket = stand_in(monkeypatch, Bucket())
+    monkeypatch.setattr(bucket, "get_object", lambda **_: {"Body": Broken()})
+    with pytest.raises(StoreDown):
+        S3Storage("bucket", "").fetch("sha256/aa/" + "a" * 64, tmp_path / "copy")
 
 
 def test_an_address_that_is_no_store_is_refused(tmp_path: Path) -> None:

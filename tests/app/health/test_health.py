@@ -1,8 +1,10 @@
 """Alive, ready, figures; the catalogue and the document that describes every route."""
 
 import re
+from pathlib import Path
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import text
@@ -11,7 +13,10 @@ from app.health import endpoints
 from app.health.checks import Down, check_broker
 from app.health.figures import Figures
 from app.openapi import OPEN_PATHS, SHARED
+from app.storage import S3Storage
 from engine.catalogue import CATALOGUE
+from tests.app.seeds import seed
+from tests.bucket import AwayBucket, stand_in
 
 
 def test_alive_needs_no_key(service: FastAPI) -> None:
@@ -99,3 +104,18 @@ def test_every_route_documents_its_errors_and_its_key(service: FastAPI) -> None:
             assert operation["summary"]
             assert {str(status) for status in SHARED} <= operation["responses"].keys()
             assert ("security" in operation) == (path not in OPEN_PATHS)
+
+
+def test_a_store_that_is_not_reached_is_named(
+    service: FastAPI, admin: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = seed(service, tmp_path).artifact[0]
+    stand_in(monkeypatch, AwayBucket(EndpointConnectionError(endpoint_url="http://minio:9000")))
+    service.state.storage = S3Storage("bucket", "")
+    unready = admin.get("/readyz")
+    assert unready.status_code == 503
+    assert unready.json()["dependencies"]["storage"] == {"status": "down", "detail": "StoreDown"}
+    content = admin.get(f"/v1/artifacts/{artifact}/content")
+    assert (content.status_code, content.json()["code"]) == (503, "storage_unavailable")
+    assert "retry-after" in content.headers
+    assert "minio" not in content.text
