@@ -3,40 +3,23 @@
 Knows nothing of what the process does.
 """
 
-import ctypes
 import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+
+from engine.orphans import die_with
 
 log = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG = 1
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 _SETTLED_SECONDS = 60.0
 _LOG_BYTES = 10_000_000
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-
-
-def die_with_parent(parent: int) -> Callable[[], None]:
-    """What a child does between fork and exec, so that even `kill -9` of process `parent` ends it too (Linux).
-
-    The kernel's signal fires when the parent's *thread* ends: start such children from a thread that stays, the main
-    one. It survives exec, and does not reach grandchildren: each link of a chain asks for itself.
-    """
-
-    def ask() -> None:
-        if _libc is not None:
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() != parent:  # it died before the request was made
-                os._exit(1)
-
-    return ask
 
 
 class Child:
@@ -81,7 +64,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 process_group=0,
-                preexec_fn=die_with_parent(os.getpid()),
+                preexec_fn=partial(die_with, os.getpid()),
             )
         self._started, self._due = time.monotonic(), None
 

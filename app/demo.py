@@ -13,6 +13,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,13 @@ from PIL import Image
 from rich.console import Console
 from sklearn.datasets import load_digits
 
-from app.child import die_with_parent
 from client import tables
 from client.archive import unpack
 from client.artifact import Package
 from client.errors import BadUsage, ClientError, ExitCode
 from client.http import Client, Json
 from client.progress import follow
+from engine.orphans import die_with
 
 TASK = "image_classification"
 # Eight of the fifty-two: sharding, split, schedule, clipping, accumulation, pruning, training in 8 bits and its ranges.
@@ -120,7 +121,7 @@ def _server(data_dir: Path) -> Iterator[tuple[str, str]]:
             stdout=subprocess.PIPE,
             stderr=output,
             process_group=0,
-            preexec_fn=die_with_parent(os.getpid()),
+            preexec_fn=partial(die_with, os.getpid()),
         )
     try:
         yield _address(process, log), key

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -16,12 +17,12 @@ from pydantic import SecretStr
 
 from app.auth.bootstrap import bootstrap
 from app.broker import embedded
-from app.child import die_with_parent
 from app.database import Database
 from app.migrate import migrate
 from app.settings import Settings
 from benchmarks.texts import ROOT
 from client.http import Client, Json
+from engine.orphans import die_with
 
 HOST = "127.0.0.1"
 KEY = "benchmark-key"
@@ -145,7 +146,7 @@ def child(command: Sequence[str], environment: dict[str, str], log: Path) -> Ite
             stdout=output,
             stderr=output,
             process_group=0,
-            preexec_fn=die_with_parent(os.getpid()),
+            preexec_fn=partial(die_with, os.getpid()),
         )
     try:
         yield process

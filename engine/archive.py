@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from client.archive import stored_zip
+from engine.disk import sync_folder
 from engine.pruning import reshape, shapes_of
 from engine.quantized import plain_state
 
@@ -45,7 +46,7 @@ def land(content: bytes, path: Path) -> Path:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(part, path)
-    _sync(path.parent)
+    sync_folder(path.parent)
     return path
 
 
@@ -57,16 +58,8 @@ def zip_folder(folder: Path, path: Path) -> Path:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(part, path)
-    _sync(path.parent)
+    sync_folder(path.parent)
     return path
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def save_weights(model: nn.Module, folder: Path) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from engine.disk import sync_folder
 from engine.errors import DiskFull, InvalidData
 from engine.events import CheckpointWritten, Sink
 from engine.run import Clock, Run
@@ -79,7 +80,7 @@ class Snapshots:
             # The hash lands first: a snapshot without one counts as damaged.
             path.with_suffix(".sha256").write_text(digest)
             os.replace(temporary, path)
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
             if not _no_room(error):
@@ -133,11 +134,3 @@ def _synced_hash(path: Path) -> str:
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from engine.accounting import PrivacyBudget, PrivacyEvent, epsilon, merged
+from engine.disk import sync_folder
 from engine.errors import BudgetExhausted, DiskFull
 
 FILENAME = "privacy.jsonl"
@@ -114,11 +115,7 @@ def _write(path: Path, event: PrivacyEvent) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     if is_new:
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(path.parent)
 
 
 def _ends_with_newline(path: Path) -> bool:

@@ -4,10 +4,8 @@ It gets a package's folder, raw rows and the untouched architecture; it never se
 writes `answers.npy` (rows, k) and `measured.json` beside the request.
 """
 
-import ctypes
 import hashlib
 import json
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,13 +26,13 @@ from engine.data import Source, read_rows
 from engine.exporters.gguf import load_gguf
 from engine.instruction import Exported
 from engine.language_reader import LanguageReader
+from engine.orphans import die_with
 from engine.pair_encoder import PairEncoder
 from engine.ports import Answers, Payload, content_of, size_of, text_of
 
 GOLDEN = 20
 _BATCH = 32
 _WARM = 3
-_PR_SET_PDEATHSIG = 1
 _OURS: Mapping[str, Any] = {"PairEncoder": PairEncoder}  # architectures that transformers lacks
 
 Act: TypeAlias = Callable[[int], Any]
@@ -226,14 +224,9 @@ def measure(request: Request, out: Path) -> None:
     (out / "measured.json").write_text(json.dumps(content))
 
 
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def main(path: Path) -> None:
     """Measure what a request file asks for."""
-    _die_with_parent()
+    die_with()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     measure(Request(**json.loads(path.read_text())), path.parent)

@@ -1,5 +1,6 @@
 """Runs the check of an upload in a child process under limits: memory, processor time, wall time. Knows no SQL."""
 
+import errno
 import json
 import os
 import subprocess
@@ -12,10 +13,15 @@ from app.datasets.schemas import DatasetCreate
 from app.errors import Invalid, ServiceError, TooLarge
 from app.settings import Settings
 from engine.errors import Fault
+from engine.ingest.findings import DISK_FULL
 
 # Faults that are a matter of size: 413 instead of 422.
 SIZE_CODES = {"decompressed_too_large", "too_many_rows", "check_limit"}
 COLUMNS = ("text_column", "label_column", "split_column", "group_column")
+
+
+class CheckBroken(Exception):
+    """The check itself failed; the text is the end of what it said."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +51,12 @@ def check(source: Path, filename: str, wanted: DatasetCreate, out: Path, setting
         )
     except subprocess.TimeoutExpired:
         raise refusal([_over_limit()]) from None
+    if ended.returncode == DISK_FULL:
+        raise OSError(errno.ENOSPC, "no room for what an upload unpacks to")
+    if ended.returncode == 1 and not report.is_file():
+        # A defect of ours: the reason is for the log, which gets it with the request's id.
+        raise CheckBroken(ended.stderr.decode(errors="replace")[-2000:])
     if ended.returncode not in (0, 1) or not report.is_file():
-        if ended.returncode == 1:
-            raise ServiceError(ended.stderr.decode(errors="replace")[-2000:])
         raise refusal([_over_limit()])
     found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
     if found["problems"]:

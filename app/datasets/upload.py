@@ -4,8 +4,6 @@ Knows no field by name but `file`. Starlette's own parser spools whole files fir
 """
 
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
@@ -16,14 +14,13 @@ from python_multipart.multipart import MultipartParser
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
-from app.errors import Invalid, Stalled, TooLarge, Unparsable, UnsupportedMedia
+from app.draining import drain
+from app.errors import Invalid, TooLarge, Unparsable, UnsupportedMedia
 from engine.errors import Fault
 
 WRITE_BYTES = 1 << 20
 MAX_FIELD_BYTES = 1 << 16
 MAX_PARTS = 50
-# A client that is still sending when it is refused sees a broken pipe, not the answer: hear it out, within reason.
-DRAIN_BYTES = 64 << 20
 
 
 @dataclass
@@ -62,25 +59,16 @@ async def receive(request: Request, to: Path, max_bytes: int) -> Form:
                     await run_in_threadpool(parts.flush)
             await run_in_threadpool(parts.flush)
         except TooLarge:
-            await _drain(stream)
+            await drain(stream)
             raise
         except (FormParserError, UnicodeError) as error:
-            await _drain(stream)
+            await drain(stream)
             raise Unparsable(f"the form cannot be read: {error}", remedy="see RFC 7578") from error
         except ClientDisconnect as error:
             raise Unparsable("the client left before the end of the form", remedy="send all of it") from error
     if not parts.ended:
         raise Unparsable("the form ends before its last boundary", remedy="see RFC 7578")
     return parts.form
-
-
-async def _drain(stream: AsyncIterator[bytes]) -> None:
-    heard = 0
-    with suppress(Stalled):
-        async for chunk in stream:
-            heard += len(chunk)
-            if heard > DRAIN_BYTES:
-                break
 
 
 class _Parts:

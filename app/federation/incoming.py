@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,13 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
-from app.errors import Invalid, Stalled, TooLarge, Unparsable, UnsupportedMedia
+from app.draining import drain
+from app.errors import Invalid, TooLarge, Unparsable, UnsupportedMedia
 from engine.errors import Fault
 from engine.tensorfile import MOST_HEADER_BYTES, Layout, Unreadable, all_finite, differences, layout_of, read_layout
 
 MEDIA_TYPE = "application/octet-stream"
 WRITE_BYTES = 1 << 20
-# A client that is still sending when it is refused sees a broken pipe, not the answer: hear it out, within reason.
-DRAIN_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ async def receive(request: Request, to: Path, max_bytes: int) -> Received:
             async for chunk in stream:
                 size += len(chunk)
                 if size > max_bytes:
-                    await _drain(stream)
+                    await drain(stream)
                     raise TooLarge(
                         f"the update has more than {max_bytes} bytes", remedy="send the round's tensors and no more"
                     )
@@ -60,15 +58,6 @@ async def receive(request: Request, to: Path, max_bytes: int) -> Received:
             raise Unparsable("the client left before the end of the update", remedy="send all of it") from error
         await run_in_threadpool(target.write, bytes(pending))
     return Received(digest.hexdigest(), size)
-
-
-async def _drain(stream: Any) -> None:
-    heard = 0
-    with suppress(Stalled, ClientDisconnect):
-        async for chunk in stream:
-            heard += len(chunk)
-            if heard > DRAIN_BYTES:
-                break
 
 
 def most_bytes(tensors: Mapping[str, Any] | None, cap: int) -> int:

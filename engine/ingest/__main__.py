@@ -1,14 +1,13 @@
 """`python -m engine.ingest SOURCE --task TASK --out FILE --report FILE`: check an upload, store it, report on it.
 
-Exit code 0: the file is stored; 1: it has problems and nothing is stored; anything else: a limit has ended the process,
-and there is no report.
+Exit code 0: the file is stored; 1: it has problems and nothing is stored; anything else, and no report: 4, the disk is
+full; 1 again, the check itself is broken; another one, a limit has ended the process.
 """
 
 import argparse
-import ctypes
+import errno
 import json
 import resource
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -17,11 +16,11 @@ from typing import Any
 
 from engine.ingest import images, language, pairs, texts
 from engine.ingest.canonical import Canonical
-from engine.ingest.findings import ROLES, Choices, Findings, Limits, Unusable
+from engine.ingest.findings import DISK_FULL, ROLES, Choices, Findings, Limits, Unusable
 from engine.ingest.unpack import kind_of, unpacked
+from engine.orphans import die_with
 
 OUT_OF_MEMORY = 3
-PR_SET_PDEATHSIG = 1
 
 Ingest = Callable[[str, Path, Path, Choices, Limits, Findings], Canonical]
 TASKS: dict[str, Ingest] = {
@@ -100,16 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _die_with_parent() -> None:
-    """Let the kernel end this process when the service goes, however it goes (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; gives the exit code."""
     asked = _parser().parse_args(arguments)
-    _die_with_parent()
+    die_with()
     if asked.memory_bytes:
         resource.setrlimit(resource.RLIMIT_AS, (asked.memory_bytes, asked.memory_bytes))
     if asked.seconds:
@@ -120,10 +113,15 @@ def main(arguments: list[str] | None = None) -> int:
     filename = asked.filename or asked.source.name
     try:
         findings, rows = ingest(asked.source, filename, asked.task, asked.out, choices, limits)
+        # ASCII: a fault may quote a lone surrogate of the file, which has no UTF-8.
+        asked.report.write_text(json.dumps(report(findings, rows)), encoding="utf-8")
     except MemoryError:
         return OUT_OF_MEMORY
-    # ASCII: a fault may quote a lone surrogate of the file, which has no UTF-8.
-    asked.report.write_text(json.dumps(report(findings, rows)), encoding="utf-8")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        asked.report.unlink(missing_ok=True)
+        return DISK_FULL
     return 1 if findings.problems else 0
 
 

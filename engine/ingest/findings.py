@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 MOST_LISTED = 100
+DISK_FULL = 4
+"""The exit code of a check that found no room for what it writes."""
 
 # Roles of columns, as the upload names them.
 ROLES = ("text", "label", "split", "group")

@@ -3,9 +3,11 @@
 The bombs unpack to many times the caps, and the check runs under a limit on its memory all the while.
 """
 
+import errno
 import gzip
 import io
 import struct
+import subprocess
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -21,6 +23,8 @@ from sqlalchemy import func, select
 
 from app.database import Base
 from app.settings import Settings
+from engine.ingest import __main__ as ingest
+from engine.ingest.findings import DISK_FULL
 from tests.app.datasets.uploads import stored
 
 TEXT, IMAGES = "text_classification", "image_classification"
@@ -124,3 +128,44 @@ def _rows(service: FastAPI) -> dict[str, int]:
             table.name: session.scalar(select(func.count()).select_from(table)) or 0
             for table in Base.metadata.sorted_tables
         }
+
+
+@pytest.mark.parametrize(
+    ("returncode", "status", "code"), [(1, 500, "internal"), (4, 503, "disk_full"), (-9, 413, "invalid_data")]
+)
+def test_a_check_that_ends_badly_tells_no_reason_of_its_own(
+    returncode: int,
+    status: int,
+    code: str,
+    service: FastAPI,
+    admin: TestClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    said = b"Traceback (most recent call last):\n  File /srv/secret/place.py\nKeyError: 'x'"
+    ended = subprocess.CompletedProcess([], returncode, b"", said)
+    monkeypatch.setattr("app.datasets.check.subprocess.run", lambda *_, **__: ended)
+    answer = admin.post("/v1/datasets", files={"file": ("rows.jsonl", GOOD)}, data={"task": TEXT})
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert "Traceback" not in answer.text
+    assert "secret" not in answer.text
+    # The log has it, beside the request's id.
+    assert ("/srv/secret/place.py" in caplog.text) == (returncode == 1)
+    assert returncode != 1 or answer.json()["instance"] in caplog.text
+
+
+@pytest.mark.parametrize("written", ["rows", "report"])
+def test_a_full_disk_has_an_exit_code_of_its_own(written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source, report = tmp_path / "rows.jsonl", tmp_path / "report.json"
+    source.write_bytes(GOOD)
+    monkeypatch.setattr(ingest, "die_with", lambda: None)
+    if written == "rows":
+        monkeypatch.setattr(ingest, "ingest", full)
+    else:
+        monkeypatch.setattr(ingest, "report", full)
+    words = [str(source), "--task", TEXT, "--out", str(tmp_path / "out.parquet"), "--report", str(report)]
+    assert ingest.main(words) == DISK_FULL
+    assert not report.exists()
