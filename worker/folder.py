@@ -80,7 +80,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Erase all but the log; the job has ended and its outputs are stored."""
-        for entry in self.path.iterdir():
+        for entry in self.path.iterdir() if self.path.is_dir() else ():
             if entry.name == LOG_NAME:
                 continue
             if entry.is_dir() and not entry.is_symlink():

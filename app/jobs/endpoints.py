@@ -6,7 +6,6 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Header, Path, Query
-from sqlalchemy import event
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -16,7 +15,7 @@ from app.answers import answer, match, names, timestamp
 from app.artifacts import repository as artifacts
 from app.artifacts.schemas import ArtifactShown, artifact_json
 from app.datasets import repository as datasets
-from app.dependencies import Member, Read, Router, Viewer, Write, database, queue, settings, storage
+from app.dependencies import Member, Read, Router, Viewer, database, queue, settings, storage
 from app.erasure import erase
 from app.errors import NotFound
 from app.idempotency import Idempotent, Once
@@ -175,7 +174,9 @@ def delete(request: Request, identity: Member, job_id: JobId) -> Response:
     """Erases its artifacts, snapshots, metrics, events and log too; 409 while it has not ended."""
     with database(request).session() as session:
         match(request, lambda: _present(session, identity, job_id))
-        keys = service.delete(session, identity, settings(request), job_id)
+        keys = service.delete(session, identity, job_id)
+    # What no commit can bring back goes after it, and while nobody waits for the database.
+    service.erase_run(settings(request), job_id, keep_log=False)
     erase(database(request), storage(request), keys)
     return answer(request, {"id": job_id, "object": "job", "deleted": True}, 202)
 
@@ -183,13 +184,16 @@ def delete(request: Request, identity: Member, job_id: JobId) -> Response:
 def _moving(name: str, summary: str, text: str) -> Callable[..., Response]:
     """The endpoint of one of the owner's moves."""
 
-    def move(request: Request, identity: Member, session: Write, job_id: JobId) -> Response:
-        match(request, lambda: _present(session, identity, job_id))
-        job = service.act(session, identity, settings(request), job_id, name)
+    def move(request: Request, identity: Member, job_id: JobId) -> Response:
+        with database(request).session() as session:
+            match(request, lambda: _present(session, identity, job_id))
+            job = service.act(session, identity, job_id, name)
+            shown = job_json(job, artifacts.of_job(session, identity.tenant, job_id))
         if job.state is State.QUEUED:
-            _ring_after_commit(request, session)
-        headers = {"Location": f"/v1/jobs/{job_id}", "Retry-After": RETRY_AFTER}
-        return answer(request, job_json(job, artifacts.of_job(session, identity.tenant, job_id)), 202, headers)
+            queue(request).ring()
+        if job.state is State.CANCELLED:
+            service.erase_run(settings(request), job_id, keep_log=True)
+        return answer(request, shown, 202, {"Location": f"/v1/jobs/{job_id}", "Retry-After": RETRY_AFTER})
 
     move.__doc__ = text
     move.__name__ = name
@@ -294,7 +298,3 @@ def files(request: Request, identity: Viewer, session: Read, job_id: JobId, aske
     service.find(session, identity.tenant, job_id)
     rows = artifacts.page_of_job(session, identity.tenant, job_id, asked)
     return answer(request, paged(rows, asked, artifact_json))
-
-
-def _ring_after_commit(request: Request, session: Any) -> None:
-    event.listen(session, "after_commit", lambda _: queue(request).ring(), once=True)

@@ -3,7 +3,21 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Dialect, Float, ForeignKey, Index, Integer, String, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ColumnElement,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    func,
+    literal,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -80,6 +94,16 @@ class Job(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=lambda: datetime.now(UTC))
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+def has_pair(dialect: str, key: str, value: str) -> ColumnElement[bool]:
+    """Whether a job's metadata have this pair, whatever signs are in it."""
+    if dialect == "postgresql":
+        named: ColumnElement[bool] = Job.metadata_[key].as_string() == value
+        return named
+    # SQLite knows keys as parts of a path, in which a quotation mark or a backslash cannot be written.
+    pair = func.json_each(Job.metadata_).table_valued("key", "value")
+    return select(literal(1)).select_from(pair).where(pair.c.key == key, pair.c.value == value).exists()
 
 
 class MetricPoint(Base):

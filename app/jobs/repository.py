@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, aliased
 
 from app.database import database_now
 from app.jobs import endings
-from app.jobs.models import Document, Job, JobEvent, MetricPoint
+from app.jobs.models import Document, Job, JobEvent, MetricPoint, has_pair
 from app.jobs.states import CLAIM, LEASED, OPEN, TERMINAL, Move, Mover, State
 
 _UNSYNCHRONIZED = {"synchronize_session": False, "populate_existing": True}
@@ -71,7 +71,7 @@ def listed(
     """Up to `limit` jobs by id (so by age), those past `after`; `filters` are columns and their values."""
     query = select(Job).where(Job.tenant == tenant)
     query = query.where(*(getattr(Job, column) == value for column, value in filters.items()))
-    query = query.where(*(Job.metadata_[key].as_string() == value for key, value in metadata.items()))
+    query = query.where(*(has_pair(session.get_bind().dialect.name, *pair) for pair in metadata.items()))
     if after is not None:
         query = query.where(Job.id < after if descending else Job.id > after)
     return session.scalars(query.order_by(Job.id.desc() if descending else Job.id).limit(limit)).all()

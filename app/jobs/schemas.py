@@ -50,8 +50,8 @@ class SpecShown(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     kind: Kind
-    task: str | None
-    model: str | None
+    task: str | None = None
+    model: str | None = None
     dataset: str | dict[str, str | None] | None = None
     instructions: list[dict[str, Any]] = []
     metric: str | None = None

@@ -85,8 +85,8 @@ def find(session: Session, tenant: str, job_id: str, *, hold: bool = False) -> J
     return job
 
 
-def act(session: Session, identity: Identity, settings: Settings, job_id: str, name: str) -> Job:
-    """Make the owner's move of this name: start, pause, resume or cancel.
+def act(session: Session, identity: Identity, job_id: str, name: str) -> Job:
+    """Make the owner's move of this name: start, pause, resume or cancel. `erase_run` follows the commit of a cancel.
 
     Raises:
         Conflict: the job's state does not allow it; names those that do.
@@ -97,8 +97,6 @@ def act(session: Session, identity: Identity, settings: Settings, job_id: str, n
             job = repository.move(session, job_id, kind, conditions=mine)
             if job is not None:
                 audit(session, identity, f"job.{name}", job_id)
-                if job.state is State.CANCELLED:
-                    erase_run(settings, job_id, keep_log=True)
                 return job
     job = find(session, identity.tenant, job_id)
     states = ", ".join(allowed_from(name))
@@ -109,8 +107,8 @@ def act(session: Session, identity: Identity, settings: Settings, job_id: str, n
     )
 
 
-def delete(session: Session, identity: Identity, settings: Settings, job_id: str) -> list[str]:
-    """Delete a job that has ended, with its artifacts, snapshots, log, metrics and events.
+def delete(session: Session, identity: Identity, job_id: str) -> list[str]:
+    """Delete a job that has ended, with all that it made; `erase_run` follows the commit.
 
     Returns:
         The keys of its files, which are to be erased once this is committed.
@@ -141,7 +139,6 @@ def delete(session: Session, identity: Identity, settings: Settings, job_id: str
         session.delete(row)
     audit(session, identity, "job.delete", job_id, {"artifacts": len(rows)})
     unname(session, keys)
-    erase_run(settings, job_id, keep_log=False)
     return keys
 
 

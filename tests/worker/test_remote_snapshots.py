@@ -110,7 +110,7 @@ def test_erasing_a_job_erases_its_snapshots(settings: Settings, database: Databa
         session.get_one(Job, job_id).state = State.CANCELLED
     assert bucket.objects
     with database.session() as session:
-        keys = service.delete(session, Identity("default", "key_1", "member"), settings, job_id)
+        keys = service.delete(session, Identity("default", "key_1", "member"), job_id)
     assert recorded(database, job_id) == {}
     assert set(bucket.objects) == set(keys) == awaiting_erasure(database), "a crash now would lose no name"
     lifecycle.erase_due(database, storage_for(settings))

@@ -17,6 +17,7 @@ from app.jobs.states import CANCEL_RUN, PAUSE, RESUME, Move, State
 from app.settings import Settings
 from app.storage import Announce, FolderStorage, Stored
 from tests.service import SilentBell, artifacts_of, job_of, put_job, states_of, worker_for
+from worker.folder import RunFolder
 from worker.tasks import Worker
 
 
@@ -135,6 +136,19 @@ def test_a_full_store_fails_the_job_and_not_the_next(settings: Settings, databas
     assert (job.state, job.attempt, job.lapses, (job.error or {})["code"]) == ("failed", 1, 0, "disk_full")
     assert not artifacts_of(database, job_id)
     assert job_of(database, after).state == "succeeded"
+
+
+def test_a_folder_that_cannot_be_made_fails_the_job(
+    settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: RunFolder) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "prepare", full)
+    job_id = put_job(database, steps=2)
+    worker_for(settings, database).run_next()
+    job = job_of(database, job_id)
+    assert (job.state, (job.error or {})["code"]) == ("failed", "disk_full")
 
 
 def test_a_lost_process_goes_on_from_its_snapshot(settings: Settings, database: Database) -> None:

@@ -173,8 +173,6 @@ def test_data_sets_that_do_not_serve(admin: TestClient, client_for: MakeClient, 
     client_for(tenant="other")
     strange = dataset(tenant="other")
     assert faults(admin.post("/v1/jobs", json=spec(strange))) == {"/dataset": "unknown_dataset"}
-    invalid = dataset(status="invalid")
-    assert faults(admin.post("/v1/jobs", json=spec(invalid))) == {"/dataset": "dataset_not_ready"}
     parts = {"train": dataset(), "test": dataset(labels=["ham", "eggs"])}
     assert faults(admin.post("/v1/jobs", json=spec("") | {"dataset": parts})) == {"/dataset/test": "labels_differ"}
 
