@@ -12,6 +12,7 @@ from sqlalchemy import Select
 from sqlalchemy.orm import InstrumentedAttribute
 
 Row = TypeVar("Row")
+Selected = TypeVar("Selected", bound=Select[*tuple[Any, ...]])
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Asked:
     after: str | None
     order: Literal["asc", "desc"]
 
-    def cut(self, query: Select[Row], by: InstrumentedAttribute[str]) -> Select[Row]:
+    def cut(self, query: Selected, by: InstrumentedAttribute[str]) -> Selected:
         """The query for this page's rows and one more, which tells whether the list goes on."""
         if self.after is not None:
             query = query.where(by > self.after if self.order == "asc" else by < self.after)

@@ -179,7 +179,16 @@ def _checked(folder: Path) -> Path:
 
 
 def _without_code(folder: Path) -> Path:
-    if "auto_map" in json.loads((folder / "config.json").read_text()):
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = None
+    if not isinstance(config, dict):
+        raise InvalidData(
+            f"{folder.name} has no readable config.json, so nobody knows what its weights are",
+            remedy="name a whole model; an adapter has to be merged into its base first",
+        )
+    if "auto_map" in config:
         raise InvalidData(
             f"{folder.name} brings code of its own", remedy="choose a model whose architecture transformers knows"
         )

@@ -23,13 +23,6 @@ def hold(session: Session, tenant: str, dataset_id: str) -> Dataset | None:
     return session.scalar(_HOLD, {"of_id": dataset_id, "of_tenant": tenant})
 
 
-def ready(session: Session, tenant: str, dataset_id: str) -> Dataset | None:
-    """The tenant's data set with this id, if it can be trained on."""
-    return session.scalar(
-        select(Dataset).where(Dataset.id == dataset_id, Dataset.tenant == tenant, Dataset.status == "ready")
-    )
-
-
 def page(session: Session, tenant: str, asked: Asked, task: str | None) -> Sequence[Dataset]:
     """The tenant's data sets of one page and one more."""
     query = select(Dataset).where(Dataset.tenant == tenant)

@@ -62,9 +62,6 @@ def data_set(
     if dataset is None:
         known = "GET /v1/datasets lists yours"
         return Fault(pointer, "unknown_dataset", f"there is no data set {dataset_id[:80]!r}", known)
-    if dataset.status != "ready":
-        remedy = "mend its problems and upload it again" if dataset.status == "invalid" else "wait until it is ready"
-        return Fault(pointer, "dataset_not_ready", f"{dataset_id} is {dataset.status}", remedy)
     if task is not None and dataset.task != task:
         detail = f"{dataset_id} was uploaded for {dataset.task}, the job is of task {task}"
         return Fault(pointer, "wrong_task", detail, f"send task {dataset.task}, or another data set")

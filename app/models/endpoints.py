@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import Path
+from fastapi import Path, Query
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,6 +12,7 @@ from app.artifacts.models import Artifact
 from app.dependencies import Read, Router, Viewer, settings
 from app.errors import NotFound
 from app.models import repository
+from app.paging import Asked, paged
 from app.schemas import ListOf
 from engine import models
 
@@ -31,12 +32,23 @@ class ModelShown(BaseModel):
 
 
 @router.get("", response_model=ListOf[ModelShown], summary="List models")
-def page(request: Request, identity: Viewer, session: Read) -> Response:
-    """Base models first, then the caller's trained models, the newest first."""
-    trained = repository.trained(session, identity.tenant)
-    data = [*_base(request), *(_shown(artifact, task) for artifact, task in trained)]
-    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
-    return answer(request, {"object": "list", "data": data, "has_more": False, **ends})
+def page(
+    request: Request,
+    identity: Viewer,
+    session: Read,
+    limit: Annotated[int, Query(ge=1, le=200, description="Most models of the page.")] = 200,
+    after: Annotated[str | None, Query(max_length=200, description="The last id of the page before.")] = None,
+    order: Annotated[Literal["asc", "desc"], Query(description="Trained models oldest or newest first.")] = "desc",
+) -> Response:
+    """Base models first, then the caller's trained models."""
+    base = _base(request)
+    place = next((number for number, one in enumerate(base, 1) if one["id"] == after), None)
+    past_base = after is not None and place is None
+    rows = [] if past_base else base[place or 0 :][: limit + 1]
+    asked = Asked(limit - len(rows), after if past_base else None, order)
+    if len(rows) <= limit:
+        rows += [_shown(*one) for one in repository.trained(session, identity.tenant, asked)]
+    return answer(request, paged(rows, Asked(limit, after, order), lambda one: one))
 
 
 @router.get("/{model_id:path}", response_model=ModelShown, summary="Look at a model")

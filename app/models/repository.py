@@ -7,14 +7,14 @@ from sqlalchemy.orm import Session
 
 from app.artifacts.models import Artifact
 from app.jobs.models import Job
+from app.paging import Asked
 
-_MOST = 200
 _TRAINED = select(Artifact, Job.task).outerjoin(Job, Job.id == Artifact.job_id).where(Artifact.kind == "model")
 
 
-def trained(session: Session, tenant: str) -> Sequence[Row[Artifact, str | None]]:
-    """The tenant's newest trained models, each with its task."""
-    return session.execute(_TRAINED.where(Artifact.tenant == tenant).order_by(Artifact.id.desc()).limit(_MOST)).all()
+def trained(session: Session, tenant: str, asked: Asked) -> Sequence[Row[Artifact, str | None]]:
+    """One page of the tenant's trained models and one more, each with its task."""
+    return session.execute(asked.cut(_TRAINED.where(Artifact.tenant == tenant), Artifact.id)).all()
 
 
 def find(session: Session, tenant: str, artifact_id: str) -> Row[Artifact, str | None] | None:

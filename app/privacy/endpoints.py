@@ -9,11 +9,12 @@ from starlette.responses import Response
 
 from app.answers import answer
 from app.dependencies import Member, Read, Router, Viewer, database
-from app.errors import NotFound
+from app.errors import Invalid, NotFound
 from app.paging import Page, paged
 from app.privacy import repository, service
 from app.privacy.schemas import BudgetPut, BudgetShown, EntryShown, budget_json, entry_json
 from app.schemas import ListOf
+from engine.errors import Fault
 
 router = Router(prefix="/v1/privacy", tags=["privacy"])
 Id = Annotated[str, Path(max_length=64, description="Id of a data set.")]
@@ -31,6 +32,9 @@ def ledger(
 ) -> Response:
     """An entry a group of equal releases; it stays when its job and its data set are deleted."""
     filters = {"job_id": job, "subject": population}
+    if dataset is not None and population is not None:
+        detail = "an entry is of a data set or of a population, never of both"
+        raise Invalid(detail, faults=[Fault("", "one_of_two", detail, "send `dataset` or `population`")])
     if dataset is not None:
         filters["subject"] = _subject(session, identity.tenant, dataset)
     given = {name: value for name, value in filters.items() if value is not None}

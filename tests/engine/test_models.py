@@ -57,6 +57,25 @@ def test_weights_that_can_run_code_are_refused(local: Path) -> None:
     assert "safetensors" in fault.detail
 
 
+@pytest.mark.parametrize("content", [None, "no JSON", "[1]", "\udcff"])
+def test_weights_that_say_not_what_they_are_are_refused(
+    local: Path, content: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub gives such a folder for an adapter."""
+    config = local / "tiny" / "config.json"
+    config.unlink()
+    if content is not None:
+        config.write_bytes(content.encode("utf-8", "surrogateescape"))
+    monkeypatch.setattr(models, "_from_hub", lambda *_: local / "tiny")
+    for weights in (True, False):
+        with pytest.raises(InvalidData, match=r"config\.json"):
+            models.find("someone/adapter", local, weights=weights)
+    fault = models.fault("someone/adapter", "text_classification", local)
+    assert fault is not None
+    assert (fault.pointer, fault.code) == ("/model", "unknown_model")
+    assert "merged" in fault.remedy
+
+
 def test_a_base_that_brings_code_is_refused(local: Path) -> None:
     config = local / "tiny" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"auto_map": {"AutoModel": "x.Y"}}))

@@ -186,7 +186,6 @@ def test_rows_that_a_model_cannot_be_scored_on(admin: TestClient, trained: Json,
     for columns, code in (
         ({"labels": ["ham", "eggs"]}, "labels_differ"),
         ({"task": "image_classification"}, "wrong_task"),
-        ({"status": "checking"}, "dataset_not_ready"),
     ):
         body = {"kind": "compress", "model": trained["id"], "dataset": dataset(**columns), "instructions": [47]}
         assert faults(admin.post("/v1/jobs", json=body)) == {"/dataset": code}

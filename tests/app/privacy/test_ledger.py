@@ -191,3 +191,8 @@ def test_units_are_not_added_up(admin: TestClient, service: FastAPI, dataset: Ma
     answer = admin.post("/v1/jobs", json=private_job(one, steps=1))
     assert answer.status_code == 409
     assert "protects a client" in answer.json()["detail"]
+
+
+def test_the_ledger_is_of_a_data_set_or_of_a_population(admin: TestClient, dataset: MakeDataset) -> None:
+    answer = admin.get("/v1/privacy/ledger", params={"dataset": dataset(), "population": "pop_1"})
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "one_of_two")
