@@ -13,7 +13,6 @@ from scipy import stats
 
 from engine import accounting
 from engine.accounting import (
-    NON_PRIVATE,
     PrivacyEvent,
     admitted,
     best_order,
@@ -27,6 +26,7 @@ from engine.estimate import estimate
 from engine.spec import Spec
 
 ONE = PrivacyEvent(q=0.037, sigma=1.0, count=81)
+NON_PRIVATE = PrivacyEvent(mechanism="none", sigma=0.0, sampling="none")
 DELTA = 6e-5
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.accounting import NON_PRIVATE, PrivacyBudget, PrivacyEvent, epsilon
+from engine.accounting import PrivacyBudget, PrivacyEvent, epsilon
 from engine.errors import BudgetExhausted, DiskFull
 from engine.journal import FILENAME, Journal
 
 DRAW = PrivacyEvent(q=0.1, sigma=1.5)
 PLAN = DRAW.times(5)
+NON_PRIVATE = PrivacyEvent(mechanism="none", sigma=0.0, sampling="none")
 
 
 def test_each_draw_is_on_disk_when_append_returns(tmp_path: Path) -> None:
