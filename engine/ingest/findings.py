@@ -1,6 +1,6 @@
 """What is wrong with a file: every fault with its place, up to a number that a person can read. Knows no format."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 MOST_LISTED = 100
@@ -58,6 +58,11 @@ class InvalidRow(Exception):
         self.code, self.detail, self.remedy = code, detail, remedy
 
 
+def _storable(detail: str) -> str:
+    """A fault's words, which may quote the file: with escapes for what no database holds."""
+    return detail.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+
+
 @dataclass
 class Findings:
     """The faults so far. The first `MOST_LISTED` are kept word by word, the others only counted."""
@@ -71,11 +76,11 @@ class Findings:
         """Note a row that cannot be used."""
         self.invalid_rows += 1
         if len(self.invalid) < MOST_LISTED:
-            self.invalid.append(Problem("/file", line, fault.code, fault.detail, fault.remedy))
+            self.invalid.append(Problem("/file", line, fault.code, _storable(fault.detail), fault.remedy))
 
     def file(self, fault: Unusable) -> None:
         """Note a fault of the file as a whole."""
-        self.problems.append(fault.problem)
+        self.problems.append(replace(fault.problem, detail=_storable(fault.problem.detail)))
 
     def settle(self, valid_rows: int) -> None:
         """Decide what the invalid rows mean, once all rows are read."""

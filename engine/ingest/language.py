@@ -184,7 +184,7 @@ def _message(value: Any, place: str, limits: Limits) -> dict[str, Any]:
         detail = f"{place} has {', '.join(unknown[:5])}, which is not served"
         raise InvalidRow("unknown_field", detail, "leave tools and other fields out")
     role = value.get("role")
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         detail = f"{place} has the role {str(role)[:80]!r}"
         raise InvalidRow("wrong_role", detail, f"write one of {', '.join(ROLES)}")
     content = storable(_content(value.get("content"), place), place, limits)

@@ -43,7 +43,10 @@ def members_of(archive: zipfile.ZipFile, findings: Findings, layout: str) -> Ite
         # zipfile cuts names at a NUL and turns the system's separator round: look at the name as it was written.
         name = member.orig_filename
         parts = PurePosixPath(name).parts
-        if name.startswith("/") or ".." in parts or "\\" in name or "\x00" in name or ":" in name.split("/")[0]:
+        if not parts and not name.endswith("/"):
+            detail = f"member {name[:200]!r} names no file"
+            findings.file(Unusable("unsafe_path", detail, f"name members {layout}", line=number))
+        elif name.startswith("/") or ".." in parts or "\\" in name or "\x00" in name or ":" in name.split("/")[0]:
             detail = f"member {name[:200]!r} leads out of the archive"
             findings.file(Unusable("unsafe_path", detail, f"name members {layout}", line=number))
         elif not member.is_dir() and "__MACOSX" not in parts and parts[-1].lower() not in LITTER:

@@ -214,7 +214,8 @@ def _parquet_records(file: pq.ParquetFile, wanted: list[str]) -> Iterator[tuple[
             for row in zip(*columns, strict=True):
                 number += 1
                 yield number, dict(zip(wanted, row, strict=True))
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError, ArithmeticError, LookupError) as error:
+        # Also a value that Python cannot hold: a date far out, a time zone that is none, two fields of one name.
         raise _broken_parquet(error, line=number + 1) from error
 
 

@@ -157,3 +157,13 @@ def test_invalid_pictures_may_be_left_out(check: Check) -> None:
     found = check(zipped({**PLAIN, "cat/notes.txt": b"no picture"}), skip_invalid=True, max_invalid_fraction=0.5)
     assert found["rows"] == 6
     assert "cat/notes.txt" in found["skipped"][0]["detail"]
+
+
+@pytest.mark.parametrize("name", [".", "./."])
+def test_a_member_that_names_no_file(check: Check, name: str) -> None:
+    (problem,) = check(zipped(PLAIN | {name: b"x"}))["problems"]
+    assert (problem["code"], problem["line"]) == ("unsafe_path", len(PLAIN) + 1)
+
+
+def test_the_folder_itself_as_a_member_is_nothing(check: Check) -> None:
+    assert check(zipped({"./": b"", **PLAIN}))["rows"] == len(PLAIN)

@@ -196,3 +196,31 @@ def test_texts_and_conversations_are_not_mixed(check: Check, tmp_path: Path) -> 
     second = check(b"plain\n")["out"]
     with pytest.raises(Exception, match="some of the files hold conversations"):
         read_rows([(Source.open(first), "train"), (Source.open(second), "test")], ())
+
+
+REFUSED = [
+    ({"role": [], "content": "a"}, "wrong_role"),
+    ({"role": {}, "content": "a"}, "wrong_role"),
+    ({"role": "user", "content": "a", "weight": "\ud800"}, "wrong_weight"),
+    ({"role": "user", "content": "a", "\ud800": 1}, "unknown_field"),
+    ({"role": "user", "content": "a", "k\x00": 1}, "unknown_field"),
+]
+
+
+@pytest.mark.parametrize(("message", "code"), REFUSED)
+def test_what_is_told_of_a_message_can_be_stored_wherever_it_is_told(
+    check: Check, message: dict[str, Any], code: str
+) -> None:
+    rows = [json.dumps({"messages": CHAT})] * 20 + [json.dumps({"messages": [message, CHAT[2]]})]
+    found = check("\n".join(rows).encode(), "a.jsonl", skip_invalid=True)
+    (skipped,) = found["skipped"]
+    assert (skipped["code"], skipped["line"]) == (code, 21)
+    skipped["detail"].encode()
+    assert "\x00" not in skipped["detail"]
+
+
+def test_a_role_that_is_a_list_in_a_parquet_file(check: Check) -> None:
+    stream = io.BytesIO()
+    pq.write_table(pa.table({"messages": [[{"role": ["user"], "content": "a"}]]}), stream)
+    (problem,) = check(stream.getvalue(), "a.parquet")["problems"]
+    assert problem["code"] == "wrong_role"

@@ -186,3 +186,9 @@ def test_broken_and_encrypted_members_are_told(check: Check) -> None:
 def test_one_name_twice_is_told(check: Check) -> None:
     doubled = zipped({**PICTURES, **SPLITS, "./images/0.png": picture(9)})
     assert codes(check(doubled)) == ["duplicate_member"]
+
+
+@pytest.mark.parametrize("name", [".", "./."])
+def test_a_member_that_names_no_file(check: Check, name: str) -> None:
+    members = {**PICTURES, **SPLITS, name: b"x"}
+    assert codes(check(zipped(members))) == ["unsafe_path"]
