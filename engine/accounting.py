@@ -32,7 +32,15 @@ Sampling: TypeAlias = Literal["poisson", "none", "shuffled", "fixed_size"]
 
 MOST_EPSILON = 1e6  # beyond it nothing is said any more
 _COARSE = 1e-3  # of the losses' grid while a noise multiplier is looked for; it errs upwards
-_LEAST_NOISE, _MOST_NOISE = 0.05, 1e4
+LEAST_NOISE = 0.3  # below it no figure is worth the name
+LEAST_RATE = 1e-9  # of a draw: of so many rows or clients at most does anyone speak here
+_MOST_NOISE = 1e4
+# Where sums of privacy losses would cost more than what they say is worth, Rényi divergence, which errs upwards, does.
+_FAR = 100.0  # an epsilon that protects nobody, however sharply it is worked out
+_MOST_COUNT = 1_000_000
+_MOST_POINTS = 1e7  # of the grid, over all groups: seconds, and some hundreds of megabytes
+_FINE, _TOO_COARSE = 1e-4, 1e-2
+_LEAST_DELTA = 1e-12  # below it the rounding of sums of floats is of its size
 # Whole orders alone: at fractional ones the library's series may fail to converge, and says so in the log.
 _ORDERS = tuple(float(order) for order in (*range(2, 33), 40, 48, 64, 96, 128, 192, 256, 512))
 _PARTS = 100  # of one: what epsilon is rounded up to
@@ -177,14 +185,13 @@ def noise_multiplier(target: float, delta: float, q: float, steps: int, sampling
     high = _rdp_noise(target, delta, q, steps, sampling)
     if high is None:
         raise ValueError(f"no noise keeps {steps} steps at rate {q:g} within epsilon {target:g}")
-    while spent(high) > target:  # the coarse grid errs upwards more than Rényi divergence, once in a while
-        high *= 1.05
+    # More noise than is asked for is no harm; less than this would be none to speak of.
+    if spent(LEAST_NOISE) <= target:
+        return LEAST_NOISE
     # In small strides: far below the noise that is wanted, losses are many and slow to add up.
-    low = high * 0.85
-    while low > _LEAST_NOISE and spent(low) <= target:
-        low, high = low * 0.85, low
-    if spent(low) <= target:
-        return _up(low)
+    low = max(LEAST_NOISE, high * 0.85)
+    while spent(low) <= target:
+        low, high = max(LEAST_NOISE, low * 0.85), low
 
     def distance(logarithm: float) -> float:
         return math.log(max(spent(math.exp(logarithm)), 1e-9) / target)
@@ -208,7 +215,7 @@ def _rdp_noise(target: float, delta: float, q: float, steps: int, sampling: Samp
         event = PrivacyEvent(q=q, sigma=sigma, count=steps, sampling=sampling)
         return _rdp((event,), delta, None) <= target
 
-    low, high = _LEAST_NOISE, 1.0
+    low, high = LEAST_NOISE, 1.0
     while not enough(high):
         low, high = high, high * 2
         if high > _MOST_NOISE:
@@ -225,18 +232,38 @@ def _sorted(events: Iterable[PrivacyEvent]) -> tuple[PrivacyEvent, ...]:
 
 @lru_cache(maxsize=256)
 def _pld(events: Sequence[PrivacyEvent], delta: float, grid: float | None) -> float:
-    """Epsilon by privacy loss distributions; by Rényi divergence where an event is outside them; else infinite."""
-    if not events:
-        return 0.0
+    """Epsilon by privacy loss distributions; by Rényi divergence where it is lower, or they cannot serve.
+
+    Either figure is an upper bound, so the lower of the two is one.
+    """
+    renyi = _rdp(events, delta, None)
+    hopeless = not renyi <= _FAR or delta < _LEAST_DELTA
+    if not events or hopeless or (step := _grid(events, renyi, grid or _FINE)) is None:
+        return renyi
     composed = [_as_dp_event(event) for event in events]
-    if any(one is None for one in composed):
-        return math.inf
-    ledger = dp_accounting_pld().PLDAccountant(**({} if grid is None else {"value_discretization_interval": grid}))
+    ledger = dp_accounting_pld().PLDAccountant(value_discretization_interval=step)
     if not all(ledger.supports(one) for one in composed):
-        return _rdp(events, delta, None)
+        return renyi
     for one in composed:
         ledger.compose(one)
-    return float(ledger.get_epsilon(delta))
+    return min(renyi, float(ledger.get_epsilon(delta)))
+
+
+def _grid(events: Sequence[PrivacyEvent], renyi: float, wanted: float) -> float | None:
+    """The distance of the losses that are told apart: as wanted, or larger where they would be too many to add up.
+
+    None: only a grid that says nothing would do. How far losses reach follows from public numbers alone: those of one
+    release from its noise, cut off where e to the power of -50 is left; those of all from the divergence, which bounds
+    their variance.
+    """
+    reach = 0.0
+    for event in events:
+        if event.count > _MOST_COUNT:
+            return None
+        width = 1 / event.sigma**2 + 21 / event.sigma
+        reach += 4 * width + 25 * math.sqrt(renyi) + 2 * renyi / width
+    step = max(wanted, reach / _MOST_POINTS)
+    return step if step <= _TOO_COARSE else None
 
 
 @lru_cache(maxsize=1024)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:  # a spec holds instructions, which ask here: a circle of type
     from engine.spec import Spec
 
 DEFAULT_EPSILON = 8.0
-LEAST_NOISE = 0.3  # below it no figure is worth the name
 _MOST_RATE = 0.5
 _MARKS = 20  # how often epsilon is worked out on the way
 
@@ -79,8 +78,7 @@ def terms_of(
     if not faults and noise_multiplier is None:
         target = epsilon or DEFAULT_EPSILON
         try:
-            # More noise than asked for is no harm; less than this would be none to speak of.
-            noise_multiplier = max(LEAST_NOISE, accounting.noise_multiplier(target, delta, rate, steps))
+            noise_multiplier = accounting.noise_multiplier(target, delta, rate, steps)
         except ValueError as error:
             faults.append(Fault(f"{at}/epsilon", "no_noise", str(error), "raise epsilon, or lower steps or the draw"))
     if faults or noise_multiplier is None:

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from engine.accounting import PrivacyEvent
+from engine.accounting import LEAST_NOISE, PrivacyEvent
 from engine.chunking import PASS_COSTS, cut_by_length
 from engine.clipping import Unclippable, add_clipped, trainable_layers
 from engine.errors import Fault, InvalidPlan
@@ -20,7 +20,7 @@ from engine.noise import drawn
 from engine.ports import device_of
 from engine.releases import draws_left, journal_of, privacy_section, release, spent
 from engine.run import Run
-from engine.terms import LEAST_NOISE, Terms, choice_faults, place_in, terms_of
+from engine.terms import Terms, choice_faults, place_in, terms_of
 
 if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
     from engine.spec import Spec

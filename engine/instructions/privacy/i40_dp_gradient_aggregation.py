@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from engine.accounting import PrivacyEvent
+from engine.accounting import LEAST_NOISE, LEAST_RATE, PrivacyEvent
 from engine.errors import Fault, InvalidData, InvalidPlan
 from engine.federated import client_faults, clients_in, clipped, counted, scope_faults, too_few
 from engine.frozen import in_scope, read_by_a_head
@@ -18,7 +18,7 @@ from engine.noise import drawn
 from engine.randomness import generator
 from engine.releases import draws_left, journal_of, privacy_section, release, spent
 from engine.run import Run
-from engine.terms import LEAST_NOISE, Terms, choice_faults, place_in, terms_of
+from engine.terms import Terms, choice_faults, place_in, terms_of
 
 if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
     from engine.spec import Spec
@@ -69,7 +69,7 @@ class DpGradientAggregation(Instruction):
     )
     delta: float | None = Field(default=None, gt=0, le=0.1, description="null: clients to the -1.1")
     clip_norm: float = Field(default=0.5, ge=1e-4, le=1e4, description="L2 bound on one client's update")
-    client_rate: float = Field(default=0.2, gt=0, le=0.5, description="probability with which a client is drawn")
+    client_rate: float = Field(default=0.2, ge=LEAST_RATE, le=0.5, description="probability of a client to be drawn")
     clients: int | None = Field(
         default=None, ge=1, le=10**9, description="nominal number of clients, public; null: as counted in the data set"
     )
