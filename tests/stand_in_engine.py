@@ -5,7 +5,8 @@ how to behave from the spec's member `stand_in`, or from the environment variabl
 
     steps, sleep (seconds a step), checkpoint_every, fail (a problem), grandchild (start a process that sleeps),
     private (an event of the ledger, of which one is drawn before each step, noted in draws.txt by a spy after it)
-    crash {"at": step, "how": kill | exit | memory | hang, "once": bool}, stubborn (SIGTERM is ignored)
+    crash {"at": step, "how": kill | exit | memory | hang | untold, "once": bool}, stubborn (SIGTERM is ignored)
+    where untold is a draw that is made, and the process killed before it could tell
 """
 
 import argparse
@@ -76,12 +77,16 @@ def output(folder: Path, kind: str, filename: str, media_type: str, data: bytes)
     )
 
 
-def draw(folder: Path, event: dict[str, Any], step: int) -> None:
-    """Write a draw into the journal, tell of it, and only then make it; the spy counts those that were made."""
+def draw(folder: Path, event: dict[str, Any], step: int | None) -> None:
+    """Write a draw into the journal, tell of it, and only then make it; the spy counts those that were made.
+
+    `step` None: it is not told of.
+    """
     with (folder / "privacy.jsonl").open("a") as journal:
         journal.write(json.dumps(event) + "\n")
     drawn = len((folder / "privacy.jsonl").read_text().splitlines())
-    tell("privacy_drawn", step=step, draw=event, drawn=drawn)
+    if step is not None:
+        tell("privacy_drawn", step=step, draw=event, drawn=drawn)
     with (folder.parent / f"{folder.name}.draws").open("a") as spy:
         spy.write(".")
 
@@ -89,7 +94,7 @@ def draw(folder: Path, event: dict[str, Any], step: int) -> None:
 def crash(how: str, folder: Path) -> None:
     """End in one of the ways that are no ordinary end."""
     print(f"crashing: {how}", file=sys.stderr, flush=True)
-    if how == "kill":
+    if how in ("kill", "untold"):
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "exit":
         os._exit(3)
@@ -133,6 +138,8 @@ def main() -> int:
             return 75
         if crashing and crashing["at"] == step and not (crashing.get("once") and (folder / "crashed").exists()):
             (folder / "crashed").touch()
+            if crashing["how"] == "untold":
+                draw(folder, ways["private"], None)
             crash(crashing["how"], folder)
         time.sleep(ways["sleep"])
         step += 1

@@ -7,7 +7,7 @@ repeat from news.
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -57,6 +57,10 @@ class Recorder:
     def note(self, snapshot: Snapshot) -> None:
         """Put a snapshot on record with the next batch."""
         self._snapshots.append(snapshot)
+
+    def note_draws(self, drawn: Sequence[Drawn]) -> None:
+        """Put draws that nobody told of on record with the next batch; the ledger keeps the higher count."""
+        self._drawn += drawn
 
     def flush_if_due(self) -> None:
         """Flush where half a second went by or much has come together."""

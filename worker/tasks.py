@@ -19,6 +19,7 @@ from app.settings import Settings
 from app.storage import Storage
 from client.signature import ensure_key
 from worker.diagnosis import DATA_GONE, DISK_FULL, diagnose
+from worker.draws import Draws
 from worker.folder import InputGone, RunFolder
 from worker.lease import Lease, LeaseLapsed
 from worker.recorder import Recorder
@@ -124,6 +125,7 @@ class Worker:
             return state
 
         recorder = Recorder(write, run.latest)
+        draws = Draws(folder.path, run.privacy["recorded"]) if run.privacy is not None else None
 
         def take(event: Mapping[str, Any]) -> None:
             recorder.take(event)
@@ -141,6 +143,9 @@ class Worker:
         with snapshots:
             ending = supervise(engine, take, wish, settings.stop_grace_seconds)
             snapshots.collect_all(recorder.note)
+            if draws is not None:
+                # Whatever ended the engine, it may have had no time to tell of its last draw.
+                recorder.note_draws(draws.so_far())
             lease.insist(recorder.flush_or_raise)
         return ending
 

@@ -4,7 +4,7 @@ Every write carries the run's attempt number, so a run that lost its lease chang
 worker: knows neither requests nor `app.errors` nor the engine, and starts no process.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from app.erasure import erase, keep, keep_all, unname
 from app.erasure import erase_due as erase_due  # told on to the worker
 from app.erasure import storing as storing
 from app.ids import new_id
+from app.incoming import sweep as sweep  # told on to the worker
 from app.jobs import files, repository
 from app.jobs import snapshots as on_record
 from app.jobs.lapses import lapse, lapse_moves
@@ -229,10 +230,22 @@ def any_queued(database: Database) -> bool:
 
 
 def _read_plainly(job: Job) -> set[str]:
-    """What of a job's inputs it reads rows of; of the training of a model that it begins with, the test rows alone."""
+    """What of a job's inputs it reads rows of; of the training of a model that it begins with, the test rows alone.
+
+    What the job's own fields name it reads whole, whichever field it is and even where the training read it too.
+    """
     of_parent = job.spec.get("parent", {}).get("spec", {}).get("dataset")
-    named = of_parent.values() if isinstance(of_parent, dict) else [of_parent]
-    return (set(job.inputs) - set(named)) | {one for one in [job.spec.get("dataset")] if isinstance(one, str)}
+    own = set(_strings({name: value for name, value in job.spec.items() if name != "parent"}))
+    return {one for one in job.inputs if one in own} | (set(job.inputs) - set(_strings(of_parent)))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every string within a JSON value, names apart."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(one)
 
 
 def _take_for_spent(session: Session, run: Run) -> None:

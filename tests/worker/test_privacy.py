@@ -83,6 +83,15 @@ def test_an_engine_that_is_killed_draws_again_and_all_of_it_counts(
     assert entry.state == "spent"
 
 
+@pytest.mark.parametrize("at", [0, 4])
+def test_a_draw_that_was_made_and_never_told_counts(settings: Settings, database: Database, at: int) -> None:
+    job_id = put_private_job(database, crash={"at": at, "how": "untold"})
+    worker_for(settings, database).run_next()
+    entry = entry_of(database, job_id)
+    assert job_of(database, job_id).state == "failed"
+    assert (entry.state, entry.counted) == ("spent", made(settings, job_id))
+
+
 def test_a_cancelled_run_keeps_what_it_drew(settings: Settings, database: Database) -> None:
     job_id = put_private_job(database, planned=2_000, steps=2_000, sleep=0.005)
     thread = threading.Thread(target=worker_for(settings, database).run_next)
@@ -153,29 +162,54 @@ def test_another_job_is_told_what_was_spent(settings: Settings, database: Databa
     assert entry_of(database, first).count == 12
 
 
-def test_a_plain_job_takes_the_guarantee_from_the_rows_it_reads(settings: Settings, database: Database) -> None:
+def put_datasets(database: Database, *names: str) -> None:
+    """Data sets with these ids, which are their subjects too."""
+    rows = {"rows": 1, "size_bytes": 1, "splits": {}, "columns": {}, "labels": [], "label_counts": {}, "problems": []}
     with database.session() as session:
-        rows = {
-            "rows": 1,
-            "size_bytes": 1,
-            "splits": {},
-            "columns": {},
-            "labels": [],
-            "label_counts": {},
-            "problems": [],
-        }
-        for name in ("ds_read", "ds_left"):
+        for name in names:
             about = {"task": "text_classification", "status": "ready", "sha256": name, "storage_key": name}
             session.add(Dataset(id=name, tenant="default", created_at=datetime.now(UTC), **about, **rows))
+
+
+def opened(database: Database) -> dict[str, str | None]:
+    """The first job that read each subject without privacy."""
+    with database.reading() as session:
+        return {one.subject: one.open_job for one in session.query(PrivacyAccount)}
+
+
+def test_a_plain_job_takes_the_guarantee_from_the_rows_it_reads(settings: Settings, database: Database) -> None:
+    put_datasets(database, "ds_read", "ds_left")
     job_id = put_job(database)
     with database.session() as session:
         job = session.get(Job, job_id)
         assert job is not None
         job.inputs = {"ds_read": "key"}
     claimed(database)
-    with database.reading() as session:
-        accounts = session.query(PrivacyAccount).all()
-    assert [(one.subject, one.open_job, one.epsilon) for one in accounts] == [("ds_read", job_id, None)]
+    assert opened(database) == {"ds_read": job_id}
+
+
+@pytest.mark.parametrize(
+    ("fields", "read"),
+    [
+        ({"kind": "detect", "inputs": {"dataset": "ds_own", "texts": None}, "calibration": "ds_other"}, True),
+        ({"kind": "detect", "inputs": {"dataset": None, "texts": ["a"]}, "calibration": "ds_own"}, True),
+        ({"kind": "evaluate", "dataset": "ds_own"}, True),
+        ({"kind": "compress", "dataset": None}, False),
+    ],
+)
+@pytest.mark.parametrize("trained_on", ["ds_own", {"train": "ds_own", "valid": "ds_other", "test": "ds_other"}])
+def test_rows_that_a_training_read_are_opened_by_a_job_that_names_them_itself(
+    settings: Settings, database: Database, fields: dict[str, Any], read: bool, trained_on: Any
+) -> None:
+    put_datasets(database, "ds_own", "ds_other")
+    job_id = put_job(database)
+    with database.session() as session:
+        job = session.get(Job, job_id)
+        assert job is not None
+        job.spec = {**fields, "parent": {"job": "job_1", "spec": {"dataset": trained_on}}}
+        job.inputs = {"ds_own": "key", "art_1": "key"}
+    claimed(database)
+    assert opened(database) == ({"ds_own": job_id} if read else {})
 
 
 def test_the_total_is_never_below_what_was_drawn(settings: Settings, database: Database) -> None:
