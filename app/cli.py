@@ -57,7 +57,7 @@ def api(words: argparse.Namespace) -> int:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http="app.protocol:BoundedHead",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,

@@ -19,6 +19,7 @@ import app.jobs.endpoints
 import app.models.endpoints
 import app.privacy.endpoints
 import app.receipts.endpoints
+from app import incoming
 from app.auth.keyring import KeyRing
 from app.auth.rate import RateLimit
 from app.database import Database
@@ -52,7 +53,7 @@ ROUTERS = (
     app.health.endpoints.router,
 )
 # Their bodies are streamed to disk, each under a cap of its own.
-STREAMING = re.compile(r"/v1/datasets|/v1/rounds/[^/]+/updates/[^/]+")
+STREAMING = re.compile(r"/v1/datasets|/v1/rounds/[^/]+/updates/.+")
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -64,6 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        incoming.sweep(settings.data_dir)
         yield
         queue.close()
         database.close()

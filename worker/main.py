@@ -13,7 +13,7 @@ from functools import partial
 from celery.signals import celeryd_init, setup_logging, worker_ready, worker_shutdown, worker_shutting_down
 
 from app.database import Database
-from app.jobs.lifecycle import erase_due, owner_name
+from app.jobs.lifecycle import erase_due, owner_name, sweep
 from app.queue import TASK, Bell, celery_app
 from app.settings import Settings
 from app.storage import storage_for
@@ -36,10 +36,16 @@ def ring_if_idle() -> None:
         bell.ring()
 
 
+def erase() -> None:
+    """Erase the files that are due, and what a killed API has left of uploads."""
+    erase_due(database, worker.storage)
+    sweep(settings.data_dir)
+
+
 rounds = (
     Rounds("rescue", partial(rescue, database, settings.max_lapses, ring_if_idle), settings.rescue_seconds),
     # In a thread of its own: no lost job waits for a slow store.
-    Rounds("erasure", partial(erase_due, database, worker.storage), settings.rescue_seconds),
+    Rounds("erasure", erase, settings.rescue_seconds),
 )
 
 

@@ -1,6 +1,5 @@
 """The routes of data sets."""
 
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +18,7 @@ from app.dependencies import Member, Read, Router, Viewer, database, settings, s
 from app.erasure import erase, storing
 from app.idempotency import IdempotencyHeader, Once, once
 from app.ids import new_id
+from app.incoming import landing
 from app.paging import Page, paged
 from app.schemas import ListOf
 
@@ -44,10 +44,8 @@ FORM: dict[str, Any] = {"requestBody": {"required": True, "content": {"multipart
 @router.post("", status_code=201, response_model=DatasetShown, summary="Upload a data set", openapi_extra=FORM)
 async def create(request: Request, identity: Member, key: IdempotencyHeader = None) -> Response:
     """The file is checked before the answer: 201 with the data set ready, or every fault and nothing stored."""
-    incoming = settings(request).data_dir / "incoming"
-    incoming.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=incoming) as folder:
-        source = Path(folder) / "upload"
+    with landing(settings(request).data_dir) as folder:
+        source = folder / "upload"
         form = await receive(request, source, settings(request).max_upload_bytes)
         claim = once(request, key, f"{form.sha256} {sorted(form.fields.items())}".encode())
         # As many checks at a time as there are cores; the others wait without holding a thread.

@@ -1,6 +1,5 @@
 """The routes of populations and rounds. What an answer tells of those who take part, `app.federation.rounds` says."""
 
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +28,7 @@ from app.federation.schemas import (
 from app.idempotency import Idempotent
 from app.identity import Identity
 from app.ids import new_id
+from app.incoming import landing
 from app.jobs.schemas import JobShown
 from app.paging import Page, paged
 from app.rounds.models import FederationRound
@@ -92,6 +92,7 @@ def create_round(request: Request, identity: Member, once: Idempotent, body: Rou
         delta = rounds.delta_of(session, identity.tenant, body)
         base = rounds.base_of(session, identity.tenant, body, storage(request), settings(request).max_upload_bytes)
     sigma = rounds.noise_of(body, delta)
+    rounds.warm(body, sigma, delta)
     with database(request).session() as session:
         if first := once.begin(session, identity.tenant):
             return first
@@ -138,10 +139,8 @@ def cohort(request: Request, identity: Member, session: Read, round_id: RoundId,
 async def put_update(request: Request, identity: Member, round_id: RoundId, client: Client) -> Response:
     """A safetensors file: one a client. The same again is 200, another one 409, a late one 409, a wrong one 422."""
     one = await run_in_threadpool(_open_round, request, identity, round_id, client)
-    incoming = settings(request).data_dir / "incoming"
-    incoming.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=incoming) as folder:
-        file = Path(folder) / "update"
+    with landing(settings(request).data_dir) as folder:
+        file = folder / "update"
         received = await receive(request, file, most_bytes(one.tensors, settings(request).max_upload_bytes))
         return await run_in_threadpool(_take, request, identity, one, client, file, received)
 

@@ -1,0 +1,107 @@
+"""A head without an end is no way to hold up the others."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from app.protocol import MOST_HEAD_BYTES, BoundedHead
+
+PIECE = b"a" * 16_384
+
+
+class Wire(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = self.ended = False
+
+    def write(self, data: Any) -> None:
+        """Keep it."""
+        self.written += data
+
+    def close(self) -> None:
+        """Read no more."""
+        self.closed = True
+
+    def pause_reading(self) -> None:
+        """Nothing is read here."""
+
+    def resume_reading(self) -> None:
+        """Nothing is read here."""
+
+    def is_closing(self) -> bool:
+        """Whether it is closed."""
+        return self.closed
+
+
+async def answer(scope: Any, receive: Any, send: Any) -> None:
+    size, more = 0, True
+    while more:
+        message = await receive()
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": str(size).encode()})
+
+
+def told(*chunks: bytes) -> tuple[Wire, int]:
+    """What comes back for these chunks, and how many of them were heard."""
+
+    async def run() -> tuple[Wire, int]:
+        config = Config(answer, http="app.protocol:BoundedHead", log_config=None)
+        config.load()
+        assert config.http_protocol_class is BoundedHead
+        protocol = BoundedHead(config, ServerState(), {}, asyncio.get_running_loop())
+        wire, heard = Wire(), 0
+        protocol.connection_made(wire)
+        for chunk in chunks:
+            if wire.closed:
+                break
+            protocol.data_received(chunk)
+            heard += 1
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        wire.ended = wire.closed
+        protocol.connection_lost(None)
+        return wire, heard
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("start", [b"GET /healthz HTTP/1.1\r\nhost: a\r\nx: ", b"GET /?", b"GET / HTTP/1.1\r\n"])
+def test_a_head_that_goes_on_and_on_ends_the_connection(start: bytes) -> None:
+    piece = b"x: y\r\n" * 3_000 if start.endswith(b"\r\n") else PIECE
+    wire, heard = told(start, *[piece] * 100)
+    assert wire.ended
+    assert heard <= 2 + MOST_HEAD_BYTES // len(piece)
+    assert wire.written.startswith(b"HTTP/1.1 431 ")
+    assert wire.written.endswith(b"}")
+
+
+def test_a_tail_behind_a_body_in_pieces_is_bounded_too() -> None:
+    head = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+    whole, _ = told(head, b"3\r\nabc\r\n0\r\nx: ", *[PIECE] * 2, b"\r\n\r\n")
+    assert whole.written.startswith(b"HTTP/1.1 200 ")
+    wire, heard = told(head, b"3\r\nabc\r\n0\r\nx: ", *[PIECE] * 100)
+    assert wire.ended
+    assert heard <= 3 + MOST_HEAD_BYTES // len(PIECE)
+
+
+def test_a_large_body_behind_a_head_is_nobodys_fault() -> None:
+    head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1638400\r\n\r\n"
+    wire, _ = told(head + PIECE * 10, *[PIECE] * 90)
+    assert not wire.ended
+    assert wire.written.startswith(b"HTTP/1.1 200 ")
+    assert b"1638400" in wire.written
+
+
+def test_many_requests_on_one_connection_are_each_their_own() -> None:
+    request = b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"a" * 30_000 + b"\r\n\r\n"
+    wire, _ = told(*[request] * 5)
+    assert not wire.ended
+    assert wire.written.count(b"HTTP/1.1 200 ") == 5
