@@ -191,7 +191,7 @@ def problem(request: Request, error: ServiceError, *, status: int | None = None,
         "detail": error.detail,
         "instance": request_id(request),
         "code": error.code,
-        "remedy": error.remedy,
+        "remedy": error.remedy or faults[0].remedy,
         "errors": [asdict(fault) for fault in faults],
         "error": {
             "message": error.detail,

@@ -26,7 +26,18 @@ from engine.handover import finished
 from engine.interrupt import Interrupt, StopRequested
 from engine.journal import FILENAME, Journal
 from engine.noise import privatise, source
-from engine.tensorfile import Layout, Reader, Unreadable, Values, as_floats, layout_of, packed, read_layout
+from engine.tensorfile import (
+    MOST_DIMENSIONS,
+    MOST_LENGTH,
+    Layout,
+    Reader,
+    Unreadable,
+    Values,
+    as_floats,
+    layout_of,
+    packed,
+    read_layout,
+)
 
 AGGREGATE = "aggregate.safetensors"
 WEIGHTS = "model.safetensors"
@@ -41,7 +52,7 @@ class TensorShape(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    shape: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(max_length=16)
+    shape: tuple[Annotated[int, Field(strict=True, ge=0, lt=MOST_LENGTH + 1)], ...] = Field(max_length=MOST_DIMENSIONS)
     dtype: Literal["F64", "F32", "F16", "BF16"]
 
 

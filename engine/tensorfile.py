@@ -19,7 +19,12 @@ from engine.errors import Fault
 
 MOST_HEADER_BYTES = 8 << 20
 MOST_TENSORS = 10_000
+MOST_DIMENSIONS = 16
+MOST_LENGTH = 2**31 - 1
+"""Of one dimension: beyond it no file could hold the values."""
+METADATA = "__metadata__"
 MOST_NAMED = 5
+_MOST_DIGITS = 18  # of a number in a header: the time that Python takes to read one grows with their square
 WIDTHS: Mapping[str, int] = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Bytes a value, by the dtypes that an update may have."""
 _NUMPY: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -93,9 +98,9 @@ def _header_length(first: bytes, size: int) -> int:
 
 def _layout(header: bytes, size: int, begin: int) -> Layout:
     try:
-        entries = json.loads(header)
-        entries.pop("__metadata__", None)
-        found = {str(name): _tensor(entry) for name, entry in entries.items()}
+        entries = json.loads(header, parse_int=_integer)
+        entries.pop(METADATA, None)
+        found = {storable(name): _tensor(entry) for name, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Unreadable("the header is not that of a safetensors file") from error
     if len(found) > MOST_TENSORS:
@@ -114,10 +119,30 @@ def _layout(header: bytes, size: int, begin: int) -> Layout:
     return Layout(dict(sorted(tensors.items())))
 
 
+def _integer(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError("a number is too long")
+    return int(digits)
+
+
+def storable(name: str) -> str:
+    """The name of a tensor, if a file and an answer can hold it.
+
+    Raises:
+        ValueError: where it is text that UTF-8 cannot say, or the one name that the format keeps for itself.
+    """
+    if name == METADATA:
+        raise ValueError(f"{METADATA} is no tensor: the format keeps this name for itself")
+    name.encode()
+    return name
+
+
 def _tensor(entry: Mapping[str, Any]) -> tuple[str, tuple[int, ...], tuple[int, int]]:
     shape, offsets = entry["shape"], entry["data_offsets"]
     if len(offsets) != 2 or not all(type(one) is int and one >= 0 for one in [*shape, *offsets]):
         raise ValueError("no shape or no offsets")
+    if len(shape) > MOST_DIMENSIONS or any(one > MOST_LENGTH for one in shape):
+        raise ValueError("more dimensions, or longer ones, than a tensor has")
     return str(entry["dtype"]), tuple(shape), (offsets[0], offsets[1])
 
 

@@ -186,8 +186,16 @@ def spending_of(one: FederationRound, population: Population) -> Spending:
 
 def event_of(one: FederationRound) -> PrivacyEvent:
     """The release of a round."""
-    sampling = "poisson" if one.sampling_rate < 1 else "none"
-    return PrivacyEvent.model_validate({"q": one.sampling_rate, "sigma": one.noise_multiplier, "sampling": sampling})
+    return _release(one.sampling_rate, one.noise_multiplier)
+
+
+def _release(rate: float, sigma: float) -> PrivacyEvent:
+    return PrivacyEvent(q=rate, sigma=sigma, sampling="poisson" if rate < 1 else "none")
+
+
+def warm(wanted: RoundCreate, sigma: float, delta: float) -> None:
+    """Work out what a round spends where nobody waits for a lock; the accountant remembers it."""
+    epsilon([_release(wanted.sampling_rate, sigma)], delta)
 
 
 def epsilon_of(one: FederationRound) -> float:

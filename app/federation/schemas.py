@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.answers import timestamp
-from app.privacy.schemas import BudgetPut
+from app.privacy.schemas import BudgetPut, Delta
 from app.rounds.models import FederationRound, Population
 from app.schemas import Name
+from engine.accounting import LEAST_NOISE, LEAST_RATE
 from engine.aggregate import TensorShape
+from engine.tensorfile import storable
 
 MIN_CLIENTS_FLOOR = 10
 FEW_CLIENTS = 1_500
@@ -59,7 +61,7 @@ class Poisson(BaseModel):
 
     model_config = _FROZEN
 
-    poisson: Annotated[Real, Field(gt=0, le=1)]
+    poisson: Annotated[Real, Field(ge=LEAST_RATE, le=1)]
 
 
 class RoundCreate(BaseModel):
@@ -87,13 +89,24 @@ class RoundCreate(BaseModel):
     )
     format: Literal["delta", "weights"] = Field(default="delta", description="weights: measured from the base.")
     clip_norm: Annotated[Real, Field(gt=0, le=1e6)] = Field(description="L2 bound on one client's update.")
-    noise_multiplier: Annotated[Real, Field(ge=0.3, le=1e3)] | None = None
-    epsilon: Annotated[Real, Field(gt=0, le=20)] | None = Field(
+    noise_multiplier: Annotated[Real, Field(ge=LEAST_NOISE, le=1e3)] | None = None
+    epsilon: Annotated[Real, Field(ge=0.1, le=20)] | None = Field(
         default=None, description="Of this release: in place of noise_multiplier."
     )
-    delta: Annotated[Real, Field(gt=0, lt=1)] | None = Field(default=None, description="null: the population's.")
+    delta: Delta | None = Field(default=None, description="null: the population's.")
     expected_clients: Count = Field(description="What the noisy sum is divided by, whoever came.")
     sampling: Literal["none"] | Poisson = "none"
+
+    @field_validator("tensors")
+    @classmethod
+    def _storable(cls, tensors: dict[str, TensorShape] | None) -> dict[str, TensorShape] | None:
+        for name in tensors or ():
+            try:
+                storable(name)
+            except ValueError as error:
+                detail = "a tensor's name is no text in UTF-8" if isinstance(error, UnicodeError) else str(error)
+                raise _fault("wrong_name", detail, "give the tensor another name") from error
+        return tensors
 
     @model_validator(mode="after")
     def _one_of_two(self) -> "RoundCreate":

@@ -11,8 +11,8 @@ from app.datasets.models import Dataset
 from app.privacy.composition import Total, left, total
 from app.privacy.models import PrivacyAccount, PrivacyEntry
 
-Epsilon = Annotated[float, Field(strict=True, gt=0, le=1000, allow_inf_nan=False)]
-Delta = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
+Epsilon = Annotated[float, Field(strict=True, ge=1e-3, le=1000, allow_inf_nan=False)]
+Delta = Annotated[float, Field(strict=True, ge=1e-300, lt=1, allow_inf_nan=False)]
 POPULATION = "pop_"
 
 
