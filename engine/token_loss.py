@@ -19,7 +19,7 @@ def token_losses(
     """Negative log-likelihood in nats of each token from its predecessors, (batch, length - 1) fp32.
 
     Args:
-        head: from states to logits (batch, positions, vocabulary).
+        head: from states (positions, width) to logits (positions, vocabulary).
         states: (batch, length, width), the last layer's.
         labels: (batch, length) int64, the tokens themselves; `IGNORED` is no target and its loss is 0.
         logit_bytes: what the logits of one stretch may take in fp32.
@@ -36,6 +36,7 @@ def token_losses(
 
 
 def _losses(head: nn.Module, states: Tensor, targets: Tensor) -> Tensor:
-    logits = head(states).float()
-    flat = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    # Flat, since a product with a cut batch would copy the whole head first.
+    logits = head(states.flatten(0, 1)).float()
+    flat = nn.functional.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED, reduction="none")
     return flat.view(targets.shape)

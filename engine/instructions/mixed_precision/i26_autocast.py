@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from engine.errors import EngineError
+from engine.halves import frozen_in
 from engine.instruction import Instruction
 from engine.ports import Batch, device_of
 from engine.run import Run
@@ -25,7 +26,7 @@ class Autocast(Instruction):
     """Runs matrix products in bf16 (or fp16) and keeps sensitive operations and the weights in fp32.
 
     Sound: forward and loss lie inside, backward and step outside; the context is entered anew for each forward pass,
-    since it keeps cast copies of the weights. PyTorch only warns where it cannot cast, so the context checks that it is
+    since it keeps cast copies of the weights that learn. Those that do not are cast once. PyTorch only warns where it cannot cast, so the context checks that it is
     on. The figures of the receipt are taken outside of it. On a processor convolutions stay in fp32, since their bf16
     weight gradients are unsound there.
 
@@ -73,7 +74,7 @@ class Autocast(Instruction):
             run.warn(
                 "slow_half_precision", "fp16 products are many times slower than fp32 on a processor; use bfloat16"
             )
-        return _casting(device, self._torch_dtype, _convolves(run.model))
+        return _casting(run.model, device, self._torch_dtype)
 
     def after_epoch(self, run: Run, epoch: int) -> None:
         """Probe both precisions once, on the model and the device that train: the delivery changes both."""
@@ -100,7 +101,7 @@ class Autocast(Instruction):
         run.model.eval()  # no dropout draws, no batch statistics moved
         ratios = []
         for round_number in range(1 + _PROBED_PAIRS):
-            cast = _pass_seconds(run, batch, _casting(device.type, self._torch_dtype, _convolves(run.model)))
+            cast = _pass_seconds(run, batch, _casting(run.model, device.type, self._torch_dtype))
             plain = _pass_seconds(run, batch, nullcontext())
             if round_number:  # the first one warms up
                 ratios.append(cast / plain)
@@ -126,7 +127,7 @@ def _convolves(model: nn.Module) -> bool:
 
 
 @contextmanager
-def _casting(device: str, dtype: torch.dtype, convolves: bool) -> Iterator[None]:
+def _casting(model: nn.Module, device: str, dtype: torch.dtype) -> Iterator[None]:
     """Autocast that is on, or an error.
 
     On a processor convolutions stay in fp32: the bf16 weight gradient of small ones (torch 2.13 with oneDNN) holds
@@ -135,8 +136,8 @@ def _casting(device: str, dtype: torch.dtype, convolves: bool) -> Iterator[None]
     Raises:
         EngineError: where PyTorch turned itself off.
     """
-    apart = _ConvolutionsInFp32() if convolves and device == "cpu" else nullcontext()
-    with torch.autocast(device, dtype=dtype, cache_enabled=True), apart:
+    apart = _ConvolutionsInFp32() if device == "cpu" and _convolves(model) else nullcontext()
+    with torch.autocast(device, dtype=dtype, cache_enabled=True), apart, frozen_in(model, dtype):
         if not torch.is_autocast_enabled(device) or torch.get_autocast_dtype(device) != dtype:
             raise EngineError(f"this {device} device cannot cast to {dtype}", remedy="leave autocast (26) out")
         yield

@@ -1,7 +1,7 @@
 """Instruction 26: what is cast and what is not, through the loop; and that a context which is off is an error."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from engine.errors import EngineError, InvalidPlan
 from engine.events import Warned
+from engine.halves import frozen_in
 from engine.instructions.mixed_precision.i26_autocast import Autocast
 from engine.randomness import reseed
 from engine.run import Run
@@ -140,3 +141,35 @@ def test_convolutions_stay_in_fp32_on_a_processor(tmp_path: Path) -> None:
     gradients = [weight.grad for weight in run.model.parameters() if weight.grad is not None]
     assert len(gradients) == len(list(run.model.parameters()))
     assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+
+
+def test_frozen_weights_are_cast_once_and_are_whole_again_after(tmp_path: Path) -> None:
+    run = begun(text_run(tmp_path, [26]))
+    for name, weight in run.model.named_parameters():
+        weight.requires_grad_("classifier" in name)
+    linear = [module for module in run.model.modules() if type(module) is nn.Linear]
+    plain = _loss(run, None).dtype
+    with frozen_in(run.model, torch.bfloat16):
+        seen = [module.weight.dtype for module in linear if not module.weight.requires_grad]
+        first = [module.weight for module in linear]
+    assert set(seen) == {torch.bfloat16}
+    assert {module.weight.dtype for module in linear} == {plain} == {torch.float32}
+    with frozen_in(run.model, torch.bfloat16):
+        assert all(module.weight is one for module, one in zip(linear, first, strict=True))
+    with torch.no_grad():
+        linear[0].weight.add_(1.0)
+    with frozen_in(run.model, torch.bfloat16):
+        assert linear[0].weight is not first[0], "a weight that was changed is cast anew"
+        assert torch.equal(linear[0].weight.float(), linear[0].weight.float().bfloat16().float())
+
+
+def test_what_frozen_weights_are_cast_to_is_what_autocast_computes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(text_run(tmp_path, [26]))
+    for name, weight in run.model.named_parameters():
+        weight.requires_grad_("classifier" in name)
+    cast = Autocast()
+    mine = _loss(run, cast)
+    monkeypatch.setattr("engine.instructions.mixed_precision.i26_autocast.frozen_in", lambda *_: nullcontext())
+    assert torch.equal(mine, _loss(run, cast))

@@ -1,0 +1,67 @@
+"""Frozen weights of linear layers in half a format, cast once. Knows no instruction and no run.
+
+Autocast keeps the cast copy of a weight only where it learns: beside adapters it would cast the whole frozen model anew
+in each forward pass. The copies are those that autocast makes, so nothing that is computed differs.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class _Half:
+    module: nn.Linear
+    whole: nn.Parameter
+    version: int
+    half: nn.Parameter
+
+    def is_current(self, dtype: torch.dtype) -> bool:
+        """Whether the layer still has the weight that was cast, unchanged and frozen."""
+        same = self.module._parameters["weight"] is self.whole and self.whole._version == self.version
+        return same and self.half.dtype == dtype and not self.whole.requires_grad
+
+
+_KEPT: "WeakKeyDictionary[nn.Module, tuple[_Half, ...]]" = WeakKeyDictionary()
+
+
+@contextmanager
+def frozen_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Within, the model's frozen linear layers have their weights in `dtype`; a weight that two share is cast once."""
+    halves = _KEPT.get(model, ())
+    if not all(one.is_current(dtype) for one in halves) or len(halves) != len(_frozen(model)):
+        halves = _KEPT[model] = _cast(model, dtype)
+    for one in halves:
+        one.module._parameters["weight"] = one.half
+    try:
+        yield
+    finally:
+        for one in halves:
+            one.module._parameters["weight"] = one.whole
+
+
+def _frozen(model: nn.Module) -> list[nn.Linear]:
+    # What inherits from a linear layer may use its weight in another way.
+    return [
+        module
+        for module in model.modules()
+        if type(module) is nn.Linear
+        and (weight := module._parameters.get("weight")) is not None
+        and not weight.requires_grad
+        and weight.dtype == torch.float32
+    ]
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> tuple[_Half, ...]:
+    made: dict[int, nn.Parameter] = {}
+    found = []
+    for module in _frozen(model):
+        whole = module.weight
+        if id(whole) not in made:
+            made[id(whole)] = nn.Parameter(whole.detach().to(dtype), requires_grad=False)
+        found.append(_Half(module, whole, whole._version, made[id(whole)]))
+    return tuple(found)
