@@ -118,11 +118,15 @@ async def identify(request: Request) -> Identity:
 
 
 def _refuse_unknown_query(request: Request) -> None:
-    """Refuse names that the route does not know; those with brackets, such as `metadata[team]`, it reads itself."""
-    known = _query_names(request.scope["route"].dependant)
+    """Refuse names that the route does not know; those with brackets, such as `metadata[team]`, it documents itself."""
+    route = request.scope["route"]
+    known = _query_names(route.dependant)
+    deep = {
+        one["name"] for one in (route.openapi_extra or {}).get("parameters", ()) if one.get("style") == "deepObject"
+    }
     faults = []
     for name in dict.fromkeys(request.query_params.keys()):
-        if name not in known and "[" not in name:
+        if name not in known and not ("[" in name and name.partition("[")[0] in deep):
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             remedy = f"did you mean {near[0]}?" if near else f"known are: {', '.join(known) or 'none'}"
             faults.append(Fault("", "unknown_parameter", f"there is no query parameter {name[:80]!r} here", remedy))

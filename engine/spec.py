@@ -142,7 +142,8 @@ class Spec(BaseModel):
         task = TASKS.get(about.data.get("task", ""))
         if metric is None:
             return "accuracy" if task is None else task.metrics[0]
-        if task is not None and metric in METRICS and metric not in task.metrics:
+        known_metric = isinstance(metric, str) and metric in METRICS
+        if task is not None and known_metric and metric not in task.metrics:
             known = ", ".join(task.metrics)
             raise PydanticCustomError(
                 "wrong_metric",

@@ -67,7 +67,10 @@ class DatasetShown(BaseModel):
 
 
 class Preview(BaseModel):
-    """The first rows of a data set; the bytes of a picture are base64."""
+    """The first rows of a data set; the bytes of a picture are base64.
+
+    A text is cut after 4,000 characters, and a picture of more than 200,000 bytes is null: a row's `cut` names them.
+    """
 
     object: Literal["preview"]
     dataset: str

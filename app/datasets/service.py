@@ -2,6 +2,7 @@
 
 import base64
 import difflib
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -22,6 +23,11 @@ from app.identity import Identity
 from app.storage import Storage, Stored, at_hand
 from engine.errors import Fault
 from engine.faults import from_validation
+
+MOST_SHOWN_CHARACTERS = 4_000
+MOST_SHOWN_BYTES = 200_000
+"""Of one text, and of one picture, in a preview."""
+_BUFFER_BYTES = 1 << 20
 
 # Ids of a tenant's jobs that have not ended and read a data set.
 Readers = Callable[[Session, str, str], Sequence[str]]
@@ -123,16 +129,33 @@ def delete(session: Session, identity: Identity, readers: Readers, dataset_id: s
 
 
 def preview(dataset: Dataset, storage: Storage, rows: int) -> list[dict[str, Any]]:
-    """The first rows as the training will see them, the class by name beside its index."""
-    with at_hand(storage, dataset.storage_key, "rows.parquet") as path, pq.ParquetFile(path) as file:
-        batch = next(file.iter_batches(rows, use_threads=False))
-    shown = batch.to_pylist()
-    for row in shown:
-        if "label" in row:
-            row["label_name"] = dataset.labels[row["label"]]
-        if "image" in row:
-            row["image"] = base64.b64encode(row["image"]).decode()
-    return [{name: value for name, value in row.items() if not _nan(value)} for row in shown]
+    """The first rows as the training will see them, the class by name beside its index.
+
+    A long text is cut and a large picture left out; `cut` of the row names such fields.
+    """
+    with (
+        at_hand(storage, dataset.storage_key, "rows.parquet") as path,
+        pq.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file,
+    ):
+        # One row at a time: a hundred of them may be as large as the largest upload.
+        batches = itertools.islice(file.iter_batches(1, use_threads=False), rows)
+        return [_shown(batch.to_pylist()[0], dataset.labels) for batch in batches]
+
+
+def _shown(row: dict[str, Any], labels: Sequence[str]) -> dict[str, Any]:
+    cut = []
+    for name, value in row.items():
+        if isinstance(value, str) and len(value) > MOST_SHOWN_CHARACTERS:
+            row[name] = value[:MOST_SHOWN_CHARACTERS]
+            cut.append(name)
+        elif isinstance(value, bytes):
+            fits = len(value) <= MOST_SHOWN_BYTES
+            row[name] = base64.b64encode(value).decode() if fits else None
+            cut += [] if fits else [name]
+    if "label" in row:
+        row["label_name"] = labels[row["label"]]
+    whole = {name: value for name, value in row.items() if not _nan(value)}
+    return whole | ({"cut": cut} if cut else {})
 
 
 def _nan(value: Any) -> bool:

@@ -6,6 +6,7 @@ Knows no field by name but `file`. Starlette's own parser spools whole files fir
 import hashlib
 from dataclasses import dataclass, field
 from email.message import Message
+from email.utils import collapse_rfc2231_value
 from pathlib import Path
 from typing import IO
 
@@ -45,8 +46,8 @@ async def receive(request: Request, to: Path, max_bytes: int) -> Form:
     """
     kind = Message()
     kind["content-type"] = request.headers.get("content-type", "")
-    boundary = kind.get_param("boundary")
-    if kind.get_content_type() != "multipart/form-data" or not isinstance(boundary, str) or not boundary:
+    boundary = _parameter(kind, "content-type", "boundary")
+    if kind.get_content_type() != "multipart/form-data" or not boundary:
         raise UnsupportedMedia("an upload is a form", remedy="send `multipart/form-data` with the part `file`")
     with to.open("wb") as target:
         parts = _Parts(target, max_bytes)
@@ -69,6 +70,23 @@ async def receive(request: Request, to: Path, max_bytes: int) -> Form:
     if not parts.ended:
         raise Unparsable("the form ends before its last boundary", remedy="see RFC 7578")
     return parts.form
+
+
+def _parameter(message: Message, header: str, name: str, *, extended: bool = False) -> str:
+    """A parameter of a header; "" where there is none, or none that can be read.
+
+    Args:
+        extended: whether it may name its character set, as `filename*` does.
+    """
+    try:
+        found = message.get_param(name, "", header)
+        if extended:
+            found = collapse_rfc2231_value(found)
+    except (ValueError, TypeError):
+        # A part number of thousands of digits, numbered parts beside one without, a character set that is none.
+        return ""
+    # Some character sets decode to lone surrogates, which no command line takes.
+    return found.encode("utf-8", "replace").decode() if isinstance(found, str) else ""
 
 
 class _Parts:
@@ -130,13 +148,13 @@ class _Parts:
     def _headers_finished(self) -> None:
         message = Message()
         message["content-disposition"] = self._disposition
-        name = message.get_param("name", header="content-disposition")
-        self._name = name if isinstance(name, str) else ""
+        self._name = _parameter(message, "content-disposition", "name")
         if self._name in self.form.fields or (self._name == "file" and self.form.filename is not None):
             self._fault("repeated_field", f"the form has more than one part {self._name[:80]!r}", "send it once")
         if self._name == "file" and self.form.filename is None:
             # Only a hint at the format: nothing is ever stored under a caller's name.
-            self.form.filename = (message.get_filename() or "file").replace("\x00", "")[-200:]
+            filename = _parameter(message, "content-disposition", "filename", extended=True)
+            self.form.filename = (filename or "file").replace("\x00", "")[-200:]
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == "file":

@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from app import incoming
 from app.incoming import landing, sweep
 
 HOLD = """
@@ -48,7 +48,7 @@ def test_what_a_killed_process_leaves_is_swept_and_what_a_living_one_holds_stays
 
 def test_a_folder_that_is_swept_before_it_is_held_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    plain = incoming.tempfile.mkdtemp
+    plain = tempfile.mkdtemp
 
     def swept_at_once(**options: Path) -> str:
         made.append(plain(**options))
@@ -56,7 +56,7 @@ def test_a_folder_that_is_swept_before_it_is_held_is_made_anew(tmp_path: Path, m
             sweep(tmp_path)
         return made[-1]
 
-    monkeypatch.setattr(incoming.tempfile, "mkdtemp", swept_at_once)
+    monkeypatch.setattr(tempfile, "mkdtemp", swept_at_once)
     with landing(tmp_path) as folder:
         assert [str(folder)] == made[1:]
         assert folder.is_dir()

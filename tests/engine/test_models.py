@@ -138,3 +138,23 @@ def test_a_hub_id_without_safetensors_or_that_no_hub_has_is_a_fault(
     assert absent is not None
     assert absent.code == "unknown_model"
     assert "LocalEntryNotFoundError" in absent.detail
+
+
+def test_a_hub_that_cannot_be_reached_is_a_fault_whatever_its_client_raises(
+    local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unreachable(Exception):
+        """Like that of an HTTP library that nobody here knows."""
+
+    hub = Hub(local / "tiny", [])
+    stand_in(monkeypatch, hub)
+
+    def model_info(_name: str, timeout: float) -> Any:
+        raise Unreachable("no route")
+
+    monkeypatch.setattr(hub, "model_info", model_info)
+    absent = models.fault("x", "text_classification", None)
+    assert absent is not None
+    assert (absent.pointer, absent.code) == ("/model", "unknown_model")
+    assert "Unreachable" in absent.detail
+    assert "/v1/models" in absent.remedy

@@ -1,7 +1,10 @@
 """Data sets over HTTP: what is stored, what is refused with nothing stored, who may delete."""
 
 import gzip
+import io
+import json
 import threading
+import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from app.datasets import check
 from app.ids import new_id
@@ -43,6 +47,28 @@ def test_a_preview_shows_the_first_rows(admin: TestClient) -> None:
     rows = admin.get(f"/v1/datasets/{made['id']}/preview", params={"rows": 2}).json()["rows"]
 
     assert [(row["text"], row["label"], row["label_name"]) for row in rows] == [("row 0", 0, "a"), ("row 1", 1, "b")]
+
+
+def test_a_preview_stays_small_however_large_the_rows(admin: TestClient, service: FastAPI) -> None:
+    rows = [{"text": "ä" * 300_000, "label": "a"}, {"text": "short", "label": "b"}] * 2
+    made = upload(admin, "".join(json.dumps(row) + "\n" for row in rows).encode()).json()
+    answer = admin.get(f"/v1/datasets/{made['id']}/preview", params={"rows": 100})
+    first, second, *others = answer.json()["rows"]
+    assert (first["text"], first["cut"], first["label_name"]) == ("ä" * 4_000, ["text"], "a")
+    assert (second["text"], second.get("cut")) == ("short", None)
+    assert len(others) == 2
+
+
+def test_a_large_picture_is_left_out_of_a_preview(admin: TestClient) -> None:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, size in (("a/1.bmp", 8), ("b/2.bmp", 300)):
+            picture = io.BytesIO()
+            Image.new("RGB", (size, size)).save(picture, "BMP")
+            archive.writestr(name, picture.getvalue())
+    made = upload(admin, stream.getvalue(), "a.zip", task="image_classification").json()
+    shown = admin.get(f"/v1/datasets/{made['id']}/preview").json()["rows"]
+    assert [(row["image"] is None, row.get("cut")) for row in shown] == [(False, None), (True, ["image"])]
 
 
 def test_faults_are_told_with_their_lines_and_nothing_stays(admin: TestClient, settings: Settings) -> None:
@@ -98,6 +124,8 @@ def test_a_form_without_its_file_or_task(admin: TestClient) -> None:
         (b"x", "multipart/form-data; boundary=b", 400),
         (b"--b\r\nContent-Disposition: form-data; name=task\r\n\r\nx", "multipart/form-data; boundary=b", 400),
         (b"--b\r\n" * 60, "multipart/form-data; boundary=b", 400),
+        (b"x", f"multipart/form-data; boundary*{'9' * 4_500}=b", 415),
+        (b"x", "multipart/form-data; boundary*=b; boundary*0=b", 415),
     ],
 )
 def test_broken_forms(admin: TestClient, content: bytes, kind: str, status: int) -> None:
@@ -109,6 +137,25 @@ def test_a_field_that_is_far_too_long(admin: TestClient) -> None:
     answer = admin.post("/v1/datasets", files={"file": ("a.jsonl", ROWS)}, data={"name": "x" * 100_000})
     assert answer.status_code == 413
     assert answer.json()["remedy"]
+
+
+@pytest.mark.parametrize(
+    "filename",
+    [
+        "*=unicode_escape''%5Cud800.csv",
+        "*=raw_unicode_escape''%5Cud800.csv",
+        "*=utf-7''%2B2AA-.csv",
+        "*=a%00b''x.csv",
+        "*=undefined''x.csv",
+        "*=a; filename*0=b",
+    ],
+)
+def test_a_filename_in_a_character_set_of_its_own_is_a_hint_and_no_more(admin: TestClient, filename: str) -> None:
+    file = f'--B\r\nContent-Disposition: form-data; name="file"; filename{filename}\r\n\r\n'.encode() + ROWS
+    task = b'\r\n--B\r\nContent-Disposition: form-data; name="task"\r\n\r\ntext_classification\r\n--B--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=B"}
+    answer = admin.post("/v1/datasets", content=file + task, headers=headers)
+    assert answer.status_code in (201, 422), answer.text
 
 
 def test_names_of_columns_that_are_no_unicode(admin: TestClient) -> None:

@@ -44,6 +44,8 @@ def refused(client: TestClient, service: FastAPI, body: Any) -> list[tuple[str, 
     ("changes", "pointer", "code"),
     [
         ({"kind": 1}, "/kind", "literal_error"),
+        ({"metric": []}, "/metric", "literal_error"),
+        ({"metric": {}}, "/metric", "literal_error"),
         ({"task": None}, "/task", "literal_error"),
         ({"task": "causal_lm"}, "/dataset", "wrong_task"),
         ({"model": ""}, "/model", "string_too_short"),

@@ -269,7 +269,11 @@ def test_lists_and_filters(admin: TestClient, dataset: MakeDataset) -> None:
     assert listed(**{"metadata[x.y]": "z", "metadata[team]": "b"}) == [ids[1]]
     assert listed(kind="evaluate") == []
     assert admin.get("/v1/jobs", params={"state": "asleep"}).status_code == 422
-    assert admin.get("/v1/jobs", params={"metadata": "a"}).status_code == 422
+    for name in ("metadata", "x[y]", "metadatax[y]", "state[y]"):
+        assert admin.get("/v1/jobs", params={name: "a"}).status_code == 422, name
+    for page in ("/v1/datasets", f"/v1/jobs/{ids[0]}", "/v1/keys"):
+        answer = admin.get(page, params={"metadata[y]": "1"})
+        assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "unknown_parameter"), page
 
 
 def test_strangers_and_viewers(
