@@ -4,16 +4,26 @@ The parser takes a header line of any length and joins what came of it anew with
 hold up every other request. Knows no route.
 """
 
+import json
 from http import HTTPStatus
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MOST_HEAD_BYTES = 1 << 16
 """Of one request: its first line and its headers; also what follows a body in pieces, between and behind them."""
-_DETAIL = b'{"title":"The head of the request is too large","status":431,"code":"head_too_large",'
-_DETAIL += (
-    b'"detail":"the first line and the headers have more than 65536 bytes","remedy":"send fewer or shorter ones"}'
-)
+_FAULT = {
+    "code": "head_too_large",
+    "detail": f"the first line and the headers have more than {MOST_HEAD_BYTES} bytes",
+    "remedy": "send fewer or shorter ones",
+}
+_PROBLEM = {
+    "type": "/problems/head-too-large",
+    "title": "The head of the request is too large",
+    "status": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE.value,
+    **_FAULT,
+    "errors": [{"pointer": "", **_FAULT}],
+}
+_BODY = json.dumps(_PROBLEM).encode()
 
 
 class BoundedHead(HttpToolsProtocol):
@@ -29,8 +39,8 @@ class BoundedHead(HttpToolsProtocol):
             if self.cycle is None or self.cycle.response_complete:
                 status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
                 head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/problem+json\r\n"
-                head += f"content-length: {len(_DETAIL)}\r\nconnection: close\r\n\r\n"
-                self.transport.write(head.encode() + _DETAIL)
+                head += f"content-length: {len(_BODY)}\r\nconnection: close\r\n\r\n"
+                self.transport.write(head.encode() + _BODY)
             self.transport.close()
 
     def on_headers_complete(self) -> None:

@@ -110,3 +110,13 @@ def test_a_rate_that_the_validation_rows_cannot_hold_is_refused_at_submit(
     assert faults(admin.post("/v1/jobs", json=body)) == {"/instructions/0/target_fpr": "too_few_rows"}
     body["instructions"] = [{"number": 33, "target_fpr": 0.1}]
     assert admin.post("/v1/jobs", json=body).status_code == 202
+
+
+def test_rows_with_a_budget_are_neither_screened_nor_calibrated_on(
+    admin: TestClient, trained: Json, dataset: MakeDataset
+) -> None:
+    clean, budgeted = dataset(), dataset(budgeted=True)
+    body = body_of(trained, budgeted, inputs={"dataset": clean})
+    assert faults(admin.post("/v1/jobs", json=body)) == {"/calibration": "needs_privacy"}
+    body = body_of(trained, clean, inputs={"dataset": budgeted})
+    assert faults(admin.post("/v1/jobs", json=body)) == {"/inputs/dataset": "needs_privacy"}
