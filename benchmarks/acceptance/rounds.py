@@ -75,10 +75,10 @@ def _further(place: Walk, client: Client, first: Done, base: Mapping[str, Any]) 
     total = second.receipt["privacy"]["dataset_total_epsilon"]
     account = client.get(f"/v1/populations/{wanted['population']}")
     figures |= {"epsilon of both rounds in the receipt": total, "of both by dp-accounting alone": both}
+    # Later rounds are chosen after earlier ones were seen, so the account quotes the larger of two figures.
+    adds_up = total == account["spent"] >= both
     figures |= {"budget": account["budget"]["epsilon"], "spent": account["spent"], "left": account["left"]}
-    yield Finding(
-        "a second round from the first one's result: both are composed", wanted, figures, sound and total == both
-    )
+    yield Finding("a second round from the first one's result: both are composed", wanted, figures, sound and adds_up)
     loud = {**{name: value for name, value in wanted.items() if name != "epsilon"}, "noise_multiplier": 0.5}
     said = refusal(lambda: client.post("/v1/rounds", loud))
     held = said["status"] == 409 and said.get("left") == account["left"]
