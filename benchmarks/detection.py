@@ -6,8 +6,6 @@ class in the encoder's pooled output, held to the same rate by the same rows.
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,23 +17,19 @@ import torch
 
 from benchmarks.benchmark import Benchmark, Setting
 from benchmarks.pairs import Line, Pair
-from benchmarks.texts import AG_NEWS, ROOT
+from benchmarks.runs import packaged, ready
+from benchmarks.shared_data import joined
+from benchmarks.texts import ROOT, canonical
 from client.artifact import Package
 from client.conformal import Calibration, Scores
 from client.detector import Detector
 from engine.checkpoint import Snapshots
 from engine.conformal import CONFIDENT, Figures, drawn_payloads, figures
-from engine.data import Source, read_rows
-from engine.events import Listed
 from engine.interrupt import Interrupt
-from engine.job import facts_of, load
-from engine.models import find
-from engine.plan import Plan
 from engine.ports import Payload
 from engine.robustness import ATTACKS, Outcome, attack_rows
 from engine.robustness import Setting as Budget
 from engine.run import Run
-from engine.spec import Spec
 from engine.train import train
 
 TRANSFERRED = ROOT.parent / "shared" / "data" / "adversarial" / "adv_ag_news" / "pairs.jsonl"
@@ -51,38 +45,18 @@ def trained_run(file: Path, folder: Path, *, quick: bool, attacked: int) -> Run:
     body = {
         "task": "text_classification",
         "dataset": str(file),
-        "instructions": [{**chosen, **small} if quick else {**chosen, "target_fpr": RATE}],
+        "instructions": [{**chosen, **small}] if quick else [11, 26, {**chosen, "target_fpr": RATE}],
         "training": {**training, "max_steps": 12} if quick else training,
     }
-    spec, source, base = Spec.model_validate(body), Source.open(file), find("minilm-l6", None)
-    rows = read_rows([(source, "")], source.labels)
-    run = Run(spec, Plan.of(spec, facts_of(rows, base)), Listed())
-    run.task, run.data = load(run, rows, base, source.labels)
+    run = ready(body)
     train(run, Snapshots(folder, run.sink), Interrupt())
     return run
 
 
-def packaged(run: Run, folder: Path, threads: int) -> Package:
-    """The run's file as a user has it."""
-    run.model.to("cpu").eval()
-    run.plan.slot("exporter").exporter(run, run.model, folder)
-    run.task.describe(folder, run.model, [])
-    return Package(folder, threads=threads)
-
-
 def ingested(folder: Path, *, quick: bool) -> Path:
     """Ag_news as a canonical file with its own splits."""
-    raw, out = folder / "ag_news.jsonl", folder / "ag_news.parquet"
-    most = {"train": 512, "valid": 110, "test": 30} if quick else {}
-    with raw.open("w", encoding="utf-8") as file:
-        for split in ("train", "valid", "test"):
-            for line in (AG_NEWS / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()[: most.get(split)]:
-                row = json.loads(line)
-                file.write(json.dumps({"text": row["text"], "label": row["label_name"], "split": split}) + "\n")
-    command = [sys.executable, "-m", "engine.ingest", str(raw), "--task", "text_classification", "--out", str(out)]
-    rest = ["--report", str(folder / "report.json"), "--split-column", "split"]
-    subprocess.run([*command, *rest], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return out
+    most = {"train": 512, "valid": 110, "test": 30} if quick else None
+    return canonical(joined(folder, "ag_news", most), "text_classification")
 
 
 class Centroids:
@@ -168,14 +142,14 @@ def measured(run: Run, package: Package, outcome: Outcome, most: int | None = No
 
 
 @contextmanager
-def _detection(setting: Setting, attacked: int = 700) -> Iterator[Pair]:
+def _detection(setting: Setting, attacked: int = 450) -> Iterator[Pair]:
     """Train, attack and judge once: every pair tells the same figures."""
     folder = setting.scratch("detection")
     torch.set_num_threads(setting.cores)
     rows = 16 if setting.quick else attacked
     run = trained_run(ingested(folder, quick=setting.quick), folder, quick=setting.quick, attacked=0)
     package = packaged(run, setting.scratch("package"), setting.cores)
-    run.plan.instructions[0].audit(run, package, run.model)
+    run.plan.instructions[-1].audit(run, package, run.model)
     attack = ATTACKS["text_classification"][0]
     budget = Budget(rows=rows, confidence=CONFIDENT)
     outcome = attack_rows(run, package, run.model, [attack], budget)[attack]

@@ -5,10 +5,10 @@ It runs in a process of its own, as its users run it: what the engine does to it
 
 import multiprocessing
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import torch
 import transformers
@@ -29,17 +29,26 @@ from engine.data import Data
 from engine.models import find
 
 Row = Mapping[str, Any]
+Opened: TypeAlias = Callable[[], tuple[Any, Any]]
+"""Makes the model and the collator; called in the Trainer's own process, so a function of a module."""
 CLASSES = 4
 _WARM_SHARE = 0.06
+
+
+def classifier() -> tuple[Any, Any]:
+    """MiniLM with a fresh head, and transformers' own padding."""
+    base = str(find("minilm-l6", None).folder)
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=CLASSES)
+    return model, DataCollatorWithPadding(AutoTokenizer.from_pretrained(base))
 
 
 class Peer:
     """A Trainer in a process of its own, around one model."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, opened: Opened = classifier) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, far_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(far_end, folder, threads), daemon=True)
+        self._process = context.Process(target=_serve, args=(far_end, folder, threads, opened), daemon=True)
 
     def __enter__(self) -> Self:
         self._process.start()
@@ -53,9 +62,13 @@ class Peer:
         """Examples a processor second over these batches of training rows, in this order."""
         examples, labels = data.examples["train"], data.train.labels
         rows = [{"input_ids": examples[i].tolist(), "label": int(labels[i])} for batch in batches for i in batch]
-        self._pipe.send((rows, len(batches[0])))
+        return len(rows) / self.seconds(rows, len(batches[0]))
+
+    def seconds(self, rows: Sequence[Row], batch_size: int) -> float:
+        """Processor seconds of one epoch over these rows, in this order."""
+        self._pipe.send((rows, batch_size))
         seconds: float = self._pipe.recv()
-        return len(rows) / seconds
+        return seconds
 
 
 class _Rows(Dataset[Row]):
@@ -81,14 +94,12 @@ class _Clock(TrainerCallback):
         self.seconds += time.process_time()
 
 
-def _serve(pipe: Connection, folder: Path, threads: int) -> None:
+def _serve(pipe: Connection, folder: Path, threads: int, opened: Opened) -> None:
     """Train on each list of rows that comes, until None does."""
     torch.set_num_threads(threads)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    base = str(find("minilm-l6", None).folder)
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=CLASSES)
-    collator = DataCollatorWithPadding(AutoTokenizer.from_pretrained(base))
+    model, collator = opened()
     while (asked := pipe.recv()) is not None:
         rows, batch_size = asked
         clock = _Clock()

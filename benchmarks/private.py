@@ -1,10 +1,11 @@
 """Private training speed: 37 against the very loop without it, the same model, rows and optimizer, in core-seconds.
 
-Both sides take random batches of the same mean size; what is compared is examples a processor second, and the private
-side's draws are counted as they come. Noise is part of a step.
+Both sides take other random batches in every pair, of the same mean size; what is compared is examples a processor
+second, and the private side's draws are counted as they come. Noise is part of a step. A draw of rows is summed in
+passes of similar length, which the private side may choose since its sum does not depend on them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,20 +16,15 @@ from torch import Tensor
 
 from benchmarks.benchmark import Benchmark, Setting
 from benchmarks.pairs import Line, Pair, in_turn
+from benchmarks.runs import ready
 from benchmarks.texts import prepared
 from benchmarks.training import LEARNING_RATE, MAX_LENGTH, seconds_of
 from engine.allocator import keep_freed_memory
 from engine.clipping import add_clipped
-from engine.data import Source, read_rows
-from engine.events import Listed
-from engine.job import facts_of, load
 from engine.journal import Journal
-from engine.models import find
-from engine.plan import Plan
 from engine.ports import Batch, Example
 from engine.prepare import begin
 from engine.run import Run
-from engine.spec import Spec
 from engine.train import again
 
 BATCH = 16
@@ -40,11 +36,7 @@ class Counted:
     """A prepared run whose examples are counted on their way into a batch."""
 
     def __init__(self, file: Path, instructions: Sequence[Any]) -> None:
-        source, base = Source.open(file), find("minilm-l6", None)
-        rows = read_rows([(source, "")], source.labels)
-        spec = _spec(file, instructions)
-        self.run = Run(spec, Plan.of(spec, facts_of(rows, base)), Listed(), journal=Journal())
-        self.run.task, self.run.data = load(self.run, rows, base, source.labels)
+        self.run = ready(_body(file, instructions), Journal())
         self.examples = 0
         begin(self.run, None)
         collate = self.run.task.collate
@@ -55,9 +47,11 @@ class Counted:
 
         self.run.task.collate = counted  # type: ignore[method-assign]  # of this benchmark's own task
 
-    def rate(self, steps: int) -> float:
-        """Examples a processor second of `steps` steps."""
+    def rate(self, steps: int, seed: int) -> float:
+        """Examples a processor second of `steps` steps, in an order of this seed where the seed decides on it."""
         self.examples = 0
+        training = self.run.spec.training.model_copy(update={"seed": seed})
+        self.run.spec = self.run.spec.model_copy(update={"training": training})
         seconds = seconds_of(lambda: again(self.run, self.run.model, steps=steps))
         return self.examples / seconds
 
@@ -86,12 +80,12 @@ def difference(run: Run, rows: int = BATCH) -> float:
     return max(float(total.abs().max()) for total in found)
 
 
-def _spec(file: Path, instructions: Sequence[Any]) -> Spec:
+def _body(file: Path, instructions: Sequence[Any]) -> Mapping[str, Any]:
     private = any(one != 19 for one in instructions)  # 37 says itself how many rows a step takes
     size = {} if private else {"batch_size": BATCH}
     training = {**size, "max_length": MAX_LENGTH, "learning_rate": LEARNING_RATE, "epochs": 1}
     body = {"task": "text_classification", "dataset": str(file), "instructions": list(instructions)}
-    return Spec.model_validate({**body, "training": training})
+    return {**body, "training": training}
 
 
 @contextmanager
@@ -106,7 +100,7 @@ def against_plain(setting: Setting, *, beside: Sequence[Any], scope: str) -> Ite
     steps, off = 2 if setting.quick else 10, difference(ours.run)
 
     def pair(number: int) -> dict[str, float]:
-        mine, theirs = in_turn(number, lambda: ours.rate(steps), lambda: plain.rate(steps))
+        mine, theirs = in_turn(number, lambda: ours.rate(steps, number), lambda: plain.rate(steps, number))
         return {"ratio": mine / theirs, "private": mine, "plain": theirs, "difference": off}
 
     pair(0)

@@ -34,33 +34,37 @@ def source() -> str:
 
 
 def prepared(folder: Path) -> Path:
-    """The canonical data file, made by the product's own ingest: 2,000 rows of train, a few of valid and test."""
-    raw, out = folder / "texts.jsonl", folder / "texts.parquet"
+    """The canonical data file: 2,000 rows of train, a few of valid and test."""
+    raw = folder / "texts.jsonl"
     with raw.open("w", encoding="utf-8") as file:
         for split, count in (("train", TRAIN_ROWS), ("valid", OTHER_ROWS), ("test", OTHER_ROWS)):
             for text, label in islice(_rows(split), count):
                 file.write(json.dumps({"text": text, "label": label, "split": split}) + "\n")
-    command = [sys.executable, "-m", "engine.ingest", str(raw), "--task", "text_classification", "--out", str(out)]
-    report = folder / "report.json"
-    subprocess.run(
-        [*command, "--report", str(report), "--split-column", "split"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
-    )
+    return canonical(raw, "text_classification")
+
+
+def canonical(raw: Path, task: str) -> Path:
+    """The canonical data file of rows with a column `split`, beside them, made by the product's own ingest."""
+    out, report = raw.with_suffix(".parquet"), raw.with_suffix(".report.json")
+    command = [sys.executable, "-m", "engine.ingest", str(raw), "--task", task, "--out", str(out)]
+    rest = ["--report", str(report), "--split-column", "split"]
+    subprocess.run([*command, *rest], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return out
 
 
 def _rows(split: str) -> Iterator[tuple[str, str]]:
     if not AG_NEWS.is_dir():
-        yield from _made(split)
-        return
+        drawn = np.random.default_rng([*split.encode()])
+        while True:
+            # As ag_news' but for its longest hundredth: median 50 tokens, quartiles 42 and 58.
+            yield made_text(drawn, 48, 0.25), str(drawn.choice(_LABELS))
     with (AG_NEWS / f"{split}.jsonl").open(encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
             yield row["text"], row["label_name"]
 
 
-def _made(split: str) -> Iterator[tuple[str, str]]:
-    """Lengths are log-normal, as ag_news' are but for its longest hundredth: median 50 tokens, quartiles 42 and 58."""
-    drawn, words = np.random.default_rng([*split.encode()]), _COMMON.split()
-    while True:
-        length = max(8, round(drawn.lognormal(np.log(48), 0.25)))
-        yield " ".join(drawn.choice(words, length)), str(drawn.choice(_LABELS))
+def made_text(drawn: np.random.Generator, words: float, spread: float) -> str:
+    """Common words, log-normal in number: their median, and the standard deviation of the logarithm."""
+    length = max(8, round(drawn.lognormal(np.log(words), spread)))
+    return " ".join(drawn.choice(_COMMON.split(), length))

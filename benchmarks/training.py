@@ -5,7 +5,7 @@ validation and snapshots. What trains is `engine.train.again`: the loop of every
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,17 +22,13 @@ from benchmarks.hand import train_by_hand
 from benchmarks.machine import has_bf16
 from benchmarks.pairs import Line, Pair, in_turn
 from benchmarks.peer import Peer
+from benchmarks.runs import ready
 from benchmarks.texts import prepared
 from engine.allocator import keep_freed_memory
 from engine.baseline import counted_windows
-from engine.data import Source, read_rows
 from engine.events import Listed
-from engine.job import facts_of, load
-from engine.models import find
-from engine.plan import Plan
 from engine.prepare import begin
 from engine.run import Run
-from engine.spec import Spec
 from engine.train import again
 
 BATCH = 32
@@ -48,16 +44,16 @@ class Ours:
     run: Run
 
     @classmethod
-    def on(cls, file: Path, instructions: Sequence[Any]) -> "Ours":
-        """Prepare a run as a job does."""
-        source = Source.open(file)
-        base = find("minilm-l6", None)
-        rows = read_rows([(source, "")], source.labels)
-        spec = _spec(file, instructions, seed=1)
-        run = Run(spec, Plan.of(spec, facts_of(rows, base)), Listed())
-        run.task, run.data = load(run, rows, base, source.labels)
+    def of(cls, body: Mapping[str, Any]) -> "Ours":
+        """Prepare a run of this spec as a job does."""
+        run = ready(body)
         begin(run, None)
         return cls(run)
+
+    @classmethod
+    def on(cls, file: Path, instructions: Sequence[Any]) -> "Ours":
+        """MiniLM on a data file."""
+        return cls.of(_body(file, instructions))
 
     def shuffled(self, seed: int) -> Run:
         """The same model, rows and plan, in another order."""
@@ -67,21 +63,19 @@ class Ours:
         return run
 
 
-def _spec(file: Path, instructions: Sequence[Any], seed: int) -> Spec:
-    return Spec.model_validate(
-        {
-            "task": "text_classification",
-            "dataset": str(file),
-            "instructions": list(instructions),
-            "training": {
-                "epochs": 1,
-                "batch_size": BATCH,
-                "max_length": MAX_LENGTH,
-                "learning_rate": LEARNING_RATE,
-                "seed": seed,
-            },
-        }
-    )
+def _body(file: Path, instructions: Sequence[Any]) -> Mapping[str, Any]:
+    return {
+        "task": "text_classification",
+        "dataset": str(file),
+        "instructions": list(instructions),
+        "training": {
+            "epochs": 1,
+            "batch_size": BATCH,
+            "max_length": MAX_LENGTH,
+            "learning_rate": LEARNING_RATE,
+            "seed": 1,
+        },
+    }
 
 
 def batches_of(run: Run, steps: int) -> list[tuple[int, ...]]:
