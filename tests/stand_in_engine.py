@@ -91,9 +91,11 @@ def draw(folder: Path, event: dict[str, Any], step: int | None) -> None:
         spy.write(".")
 
 
-def crash(how: str, folder: Path) -> None:
+def crash(how: str, folder: Path, ways: dict[str, Any]) -> None:
     """End in one of the ways that are no ordinary end."""
     print(f"crashing: {how}", file=sys.stderr, flush=True)
+    if how == "untold":
+        draw(folder, ways["private"], None)
     if how in ("kill", "untold"):
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "exit":
@@ -138,9 +140,7 @@ def main() -> int:
             return 75
         if crashing and crashing["at"] == step and not (crashing.get("once") and (folder / "crashed").exists()):
             (folder / "crashed").touch()
-            if crashing["how"] == "untold":
-                draw(folder, ways["private"], None)
-            crash(crashing["how"], folder)
+            crash(crashing["how"], folder, ways)
         time.sleep(ways["sleep"])
         step += 1
         if "private" in ways:

@@ -291,24 +291,3 @@ def test_semicolons_and_tabs_may_part_the_fields(check: Check) -> None:
 def test_a_label_is_not_read_as_its_own_text(check: Check) -> None:
     rows = jsonl([{"label": "ham"}, {"label": "spam"}])
     assert "same_column" in [code for code, _ in codes(check(rows, columns={"text": "label"}))]
-
-
-TWO = pa.array(["a", "b"])
-BEYOND_PYTHON = {
-    "date32": pa.array([2**31 - 1, 1], pa.int32()).cast(pa.date32()),
-    "date64": pa.array([2**62, 1], pa.int64()).view(pa.date64()),
-    "duration": pa.array([2**63 - 1, 1], pa.int64()).view(pa.duration("s")),
-    "timestamp": pa.array([2**62, 1], pa.int64()).view(pa.timestamp("us")),
-    "time zone": pa.array([1, 2], pa.int64()).view(pa.timestamp("us", tz="No/Where")),
-    "fields of one name": pa.StructArray.from_arrays([TWO, TWO], names=["x", "x"]),
-}
-
-
-@pytest.mark.parametrize("kind", BEYOND_PYTHON)
-@pytest.mark.parametrize("column", ["text", "label"])
-def test_a_parquet_column_that_python_cannot_hold(check: Check, kind: str, column: str) -> None:
-    stream = io.BytesIO()
-    pq.write_table(pa.table({"text": TWO, "label": TWO, column: BEYOND_PYTHON[kind]}), stream)
-    (problem,) = check(stream.getvalue(), "a.parquet")["problems"]
-    assert (problem["code"], problem["line"]) == ("broken_parquet", 1)
-    assert problem["remedy"]
