@@ -60,7 +60,8 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> tuple[_Half, ...]:
     made: dict[int, nn.Parameter] = {}
     found = []
     for module in _frozen(model):
-        whole = module.weight
+        whole = module._parameters["weight"]
+        assert whole is not None
         if id(whole) not in made:
             made[id(whole)] = nn.Parameter(whole.detach().to(dtype), requires_grad=False)
         found.append(_Half(module, whole, whole._version, made[id(whole)]))

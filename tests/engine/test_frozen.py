@@ -68,8 +68,8 @@ def test_the_layers_below_and_the_head_stay_as_they_are(tmp_path: Path) -> None:
 
 
 def test_a_net_of_one_layer_keeps_it() -> None:
-    sizes = {"vocab_size": 20, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
-    model = BertForSequenceClassification(BertConfig(num_hidden_layers=1, **sizes))
+    sizes: dict[str, Any] = {"vocab_size": 20, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+    model: Any = BertForSequenceClassification(BertConfig(num_hidden_layers=1, **sizes))
     before = model.bert.encoder.layer[0].attention.self.query.weight.clone()
     read_by_a_head(model)
     assert torch.equal(model.bert.encoder.layer[0].attention.self.query.weight, before)
