@@ -40,6 +40,8 @@ class Dataset(Base):
     storage_key: Mapped[str] = mapped_column(String(80), index=True)
     groups: Mapped[int | None] = mapped_column(BigInteger)
     """How many different groups the rows to train on name; None where no row names any."""
+    grouping: Mapped[str | None] = mapped_column(String(64))
+    """A hash of which row is whose, over all rows in any order; None where no row names a group."""
     lineage: Mapped[str] = mapped_column(String(64), default=_own_content)
     """The hash of the first upload that shares rows with this one: they have one privacy account."""
     budgeted: Mapped[bool] = mapped_column(Boolean, default=False)

@@ -94,6 +94,7 @@ def add(
         problems=report["skipped"],
         storage_key=stored.key,
         groups=content.groups,
+        grouping=content.grouping,
         lineage=lineage,
         budgeted=budgeted,
         created_at=datetime.now(UTC),

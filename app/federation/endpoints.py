@@ -92,7 +92,8 @@ def create_round(request: Request, identity: Member, once: Idempotent, body: Rou
         delta = rounds.delta_of(session, identity.tenant, body)
         base = rounds.base_of(session, identity.tenant, body, storage(request), settings(request).max_upload_bytes)
     sigma = rounds.noise_of(body, delta)
-    rounds.warm(body, sigma, delta)
+    with database(request).reading() as session:
+        rounds.warm(session, identity, body, sigma, delta)
     with database(request).session() as session:
         if first := once.begin(session, identity.tenant):
             return first

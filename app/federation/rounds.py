@@ -193,9 +193,13 @@ def _release(rate: float, sigma: float) -> PrivacyEvent:
     return PrivacyEvent(q=rate, sigma=sigma, sampling="poisson" if rate < 1 else "none")
 
 
-def warm(wanted: RoundCreate, sigma: float, delta: float) -> None:
-    """Work out what a round spends where nobody waits for a lock; the accountant remembers it."""
-    epsilon([_release(wanted.sampling_rate, sigma)], delta)
+def warm(session: Session, identity: Identity, wanted: RoundCreate, sigma: float, delta: float) -> None:
+    """Do the accountant's sums where nobody waits for a lock; it remembers them. Raises what `open_round` raises."""
+    population = find_population(session, identity.tenant, wanted.population)
+    events = (_release(wanted.sampling_rate, sigma),)
+    epsilon(events, delta)
+    planned = Spending(population.unit, population.clients, delta, events)
+    privacy.check(session, identity.tenant, population.id, planned, "/noise_multiplier")
 
 
 def epsilon_of(one: FederationRound) -> float:

@@ -22,6 +22,12 @@ class Spending:
     nominal: int
     delta: float
     events: tuple[PrivacyEvent, ...]
+    grouping: str | None = None
+
+    @property
+    def protects(self) -> tuple[str, str | None]:
+        """As of an entry."""
+        return self.unit, self.grouping
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,8 @@ def total(account: PrivacyAccount | None, entries: Sequence[PrivacyEntry]) -> To
     counted = [entry for entry in entries if entry.count]
     delta = _delta(account, counted)
     order = _order(account, delta)
-    if len({entry.unit for entry in counted}) > 1:
-        # A record's guarantee and a client's do not add up to either.
+    if len({entry.protects for entry in counted}) > 1:
+        # A record's guarantee and a client's do not add up to either, nor do those of clients of two groupings.
         return Total(delta, math.inf, math.inf, math.inf)
     events = [event_of(entry) for entry in counted]
     pld, renyi = epsilon(events, delta), admitted(events, delta, order)
@@ -72,7 +78,7 @@ def fits(account: PrivacyAccount | None, entries: Sequence[PrivacyEntry], wanted
     if account is None or account.epsilon is None or account.delta is None:
         return True
     counted = [entry for entry in entries if entry.count]
-    if any(entry.unit != wanted.unit for entry in counted):
+    if any(entry.protects != wanted.protects for entry in counted):
         return False
     events = [*(event_of(entry) for entry in counted), *wanted.events]
     if admitted(events, account.delta, _order(account, account.delta)) <= account.epsilon:

@@ -5,6 +5,7 @@ that a few rows of a very large file may go unnoticed. A determined user can get
 little; nobody does so by accident.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,22 +27,25 @@ LOOKED_UP = 65_536
 SHARED = 0.01
 """The share of the smaller of two that makes them one subject."""
 _AT_A_TIME = 1_000
+_WHOLE = 2**256
 
 Hashes = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a file of rows tells of itself: hashes of all rows, sorted, and how many groups those to train on name."""
+    """What a file tells of itself: hashes of its rows, sorted; how many groups those to train on name; a hash of both."""
 
     hashes: Hashes
     groups: int | None
+    grouping: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> "Content":
         """Read a canonical file's small columns."""
         names: set[str] = set()
         ids: list[npt.NDArray[np.int64]] = []
+        grouping = 0
         with pq.ParquetFile(path) as file:
             there = set(file.schema_arrow.names)
             grouped = "group" in there
@@ -49,10 +53,13 @@ class Content:
             for batch in file.iter_batches(columns=columns, use_threads=False):
                 ids.append(_as_integers(batch["id"].to_pylist()))
                 if grouped:
+                    grouping += _assigned(batch["id"].to_pylist(), batch["group"].to_pylist())
                     splits = batch["split"].to_pylist() if "split" in there else None
                     names |= groups_to_train_on(batch["group"].to_pylist(), splits)
         hashes = np.unique(np.concatenate(ids)) if ids else np.zeros(0, np.int64)
-        return cls(hashes, len(names) if grouped else None)
+        if not grouped:
+            return cls(hashes, None)
+        return cls(hashes, len(names), f"{grouping % _WHOLE:064x}")
 
     def place(self, session: Session, tenant: str, sha256: str) -> tuple[str, bool]:
         """Find the subject of newly uploaded rows, or make one; subjects that the rows tie together become one.
@@ -70,6 +77,12 @@ class Content:
         _remember(session, tenant, subject, self.hashes[:SKETCHED])
         account = repository.account(session, tenant, subject)
         return subject, account is not None and account.epsilon is not None
+
+
+def _assigned(ids: Sequence[str], groups: Sequence[str | None]) -> int:
+    """The sum of a hash for each row with its group: the same in any order of the rows."""
+    pairs = (f"{row}\n{group or ''}" for row, group in zip(ids, groups, strict=True))
+    return sum(int.from_bytes(hashlib.sha256(pair.encode()).digest(), "big") for pair in pairs)
 
 
 def _as_integers(ids: Sequence[str]) -> Hashes:

@@ -47,6 +47,8 @@ class PrivacyEntry(Base):
     subject: Mapped[str] = mapped_column(String(64))
     job_id: Mapped[str] = mapped_column(String(40))
     unit: Mapped[str] = mapped_column(String(16))
+    grouping: Mapped[str | None] = mapped_column(String(64))
+    """Whose rows are together, where the unit is a client of a data set's: `Dataset.grouping`."""
     mechanism: Mapped[str] = mapped_column(String(16))
     sampling: Mapped[str] = mapped_column(String(16))
     sampling_rate: Mapped[float] = mapped_column(Float)
@@ -60,6 +62,11 @@ class PrivacyEntry(Base):
     state: Mapped[str] = mapped_column(String(10))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     settled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    @property
+    def protects(self) -> tuple[str, str | None]:
+        """What one of those is whom the entry protects: guarantees of two such do not add up to either."""
+        return self.unit, self.grouping
 
     @property
     def count(self) -> int:

@@ -61,7 +61,10 @@ def spending(spec: Spec, train: Dataset, rows: Mapping[str, int]) -> Spending | 
         nominal = _asked(private, "clients") or train.groups or 1
     given = _asked(private, "delta")
     events = tuple(planned(spec, nominal))
-    return Spending("client" if by_client else "record", nominal, given or default_delta(nominal), events)
+    delta = given or default_delta(nominal)
+    if by_client:
+        return Spending("client", nominal, delta, events, train.grouping)
+    return Spending("record", nominal, delta, events)
 
 
 def warm(session: Session, tenant: str, subject: str, wanted: Spending) -> None:
@@ -83,16 +86,20 @@ def check(session: Session, tenant: str, subject: str, wanted: Spending, pointer
         return
     spent = total(account, entries)
     remaining = left(account, spent)
-    units = {entry.unit for entry in entries if entry.count} - {wanted.unit}
+    others = {entry.protects for entry in entries if entry.count} - {wanted.protects}
     alone = own(wanted, spent.delta)
     detail = (
         f"the job would spend epsilon {alone:g} at delta {spent.delta:g}; of the budget of {account.epsilon:g}"
         f" {spent.quoted:g} is spent or reserved and {remaining:g} is left"
     )
     remedy = "choose more noise or fewer steps, use other rows, or let an admin raise the budget"
-    if units:
-        detail = f"what was spent on these rows protects a {units.pop()}, and the job would protect a {wanted.unit}"
+    if others:
+        unit, _ = others.pop()
+        detail = f"what was spent on these rows protects a {unit}, and the job would protect a {wanted.unit}"
         remedy = "keep to one unit on these rows, or use other rows"
+        if unit == wanted.unit:
+            detail = "what was spent on these rows protects clients by another grouping of them than the job's"
+            remedy = "use the data set that was used before, or one whose rows and groups are the same"
     raise Conflict(detail, code=CODE, remedy=remedy, faults=[BudgetFault(pointer, CODE, detail, remedy, remaining)])
 
 
@@ -107,6 +114,7 @@ def reserve(session: Session, tenant: str, subject: str, job_id: str, wanted: Sp
             "subject": subject,
             "job_id": job_id,
             "unit": wanted.unit,
+            "grouping": wanted.grouping,
             "mechanism": event.mechanism,
             "sampling": event.sampling,
             "sampling_rate": event.q,

@@ -72,6 +72,7 @@ def _unplanned(session: Session, job_id: str, one: Drawn) -> None:
         "subject": beside.subject,
         "job_id": job_id,
         "unit": beside.unit,
+        "grouping": beside.grouping,
         "mechanism": one.mechanism,
         "sampling": one.sampling,
         "sampling_rate": one.q,
@@ -125,9 +126,9 @@ def budget_for_run(session: Session, job_id: str) -> dict[str, Any] | None:
     beside = session.scalars(others.order_by(PrivacyEntry.id)).all()
     spent = [as_event(one, one.count) for one in beside if one.count]
     bound = {"epsilon": account.epsilon, "delta": account.delta}
-    if account.open_job is not None or any(one.unit != first.unit and one.count for one in beside):
-        # What was run without privacy is past any bound, as is a client's guarantee beside a record's: they do not add
-        # up to either. What the private jobs may spend was reserved.
+    if account.open_job is not None or any(one.protects != first.protects and one.count for one in beside):
+        # What was run without privacy is past any bound, as is a client's guarantee beside a record's, or beside one
+        # by another grouping: they do not add up to either. What the private jobs may spend was reserved.
         spent.append({"mechanism": "none", "q": 1.0, "sigma": 0.0, "count": 1, "sampling": "none"})
         bound["epsilon"] = None
     lost = [as_event(one, one.count) for one in mine] if any(one.state == LOST for one in mine) else None

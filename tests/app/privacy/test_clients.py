@@ -1,11 +1,17 @@
 """Instruction 40 over HTTP: the group column names the clients, and few of them are refused before anything runs."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy import insert, select
 
+from app.ids import new_id
+from app.privacy.models import PrivacyEntry
+from app.privacy.settlement import budget_for_run
 from engine.accounting import PrivacyEvent, default_delta, epsilon
 
 COLUMNS = {"text": "text", "label": "label", "group": "company"}
@@ -56,3 +62,46 @@ def test_many_clients_are_reserved_by_client(
     assert admin.post("/v1/jobs", json=by_client(many) | {"instructions": [record]}).status_code == 202
     (told,) = admin.get("/v1/privacy/budgets").json()["data"]
     assert (told["spent"], told["unit"], told["guarantee"]) == (None, None, "none")
+
+
+def grouped(client: TestClient, column: str, order: int = 1) -> str:
+    rows = [{"text": f"text {i}", "label": i % 2, "hospital": f"h{i % 300}", "row": f"r{i}"} for i in range(600)]
+    content = "".join(json.dumps(row) + "\n" for row in rows[::order]).encode()
+    data = {"task": "text_classification", "group_column": column}
+    answer = client.post("/v1/datasets", data=data, files={"file": ("rows.jsonl", content)})
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+def test_clients_of_two_groupings_do_not_add_up(admin: TestClient) -> None:
+    hospitals, again, rows = grouped(admin, "hospital"), grouped(admin, "hospital", -1), grouped(admin, "row")
+    jobs = [admin.post("/v1/jobs", json=by_client(one, clients=300)) for one in (hospitals, again)]
+    assert [job.status_code for job in jobs] == [202, 202]
+    (told,) = admin.get("/v1/privacy/budgets").json()["data"]
+    assert (told["unit"], told["guarantee"]) == ("client", "differential_privacy")
+    assert told["spent"] > 0
+    assert admin.post("/v1/jobs", json=by_client(rows)).status_code == 202
+    (told,) = admin.get("/v1/privacy/budgets").json()["data"]
+    assert (told["spent"], told["guarantee"]) == (None, "none"), "the second protects single rows"
+
+
+def test_a_budget_refuses_another_grouping_of_its_rows(admin: TestClient, service: FastAPI) -> None:
+    hospitals, rows = grouped(admin, "hospital"), grouped(admin, "row")
+    admin.put(f"/v1/privacy/budgets/{hospitals}", json={"epsilon": 100.0, "delta": 1e-5})
+    job = admin.post("/v1/jobs", json=by_client(hospitals)).json()["id"]
+    refused = admin.post("/v1/jobs", json=by_client(rows))
+    assert (refused.status_code, refused.json()["code"]) == (409, "budget_exhausted")
+    assert "another grouping" in refused.json()["detail"]
+    # Where one ran all the same, before there was a budget, the run hears of no bound.
+    with service.state.database.session() as session:
+        (mine,) = session.scalars(select(PrivacyEntry).where(PrivacyEntry.job_id == job))
+        session.execute(insert(PrivacyEntry).values(**beside(mine)))
+        told = budget_for_run(session, job)
+    assert told is not None
+    assert (told["epsilon"], told["spent"][-1]["mechanism"]) == (None, "none")
+
+
+def beside(entry: PrivacyEntry) -> dict[str, Any]:
+    """The entry of another job by another grouping."""
+    columns = {column.key: getattr(entry, column.key) for column in PrivacyEntry.__table__.columns}
+    return columns | {"id": new_id("led"), "job_id": new_id("job"), "grouping": "another"}
