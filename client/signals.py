@@ -16,15 +16,18 @@ from PIL import Image
 from client.artifact import Feeds, Input, Package, read_text, softmax
 from client.attention import AttentionLaw, features_of
 from client.canonical import canonical_text
+from client.density import AnswerLaw
 from client.errors import BadPackage
 from client.ngrams import NGrams
-from client.squeezing import fewer_bits, median, with_usual_words, without_the_rarest
+from client.squeezing import fewer_bits, median, with_neighbours, with_usual_words, without_the_rarest
 from client.tensors import Arrays
 
 _MASKS = ("[MASK]", "<mask>", "[UNK]", "<unk>")
 _TOGETHER = 64  # masked copies of one text that are answered together
 _MOST_WORDS = 200  # a longer text is probed at `_TOGETHER` of its words
 _LOWEST = 3
+_COPIES = 12  # with neighbours in the place of words
+_SHARE = 0.3  # of the words: as many as an attack may change
 
 Logits = npt.NDArray[np.float64]
 
@@ -41,18 +44,24 @@ class Squeezers:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What signals know beside the model: counts of training rows, and each rare token's usual neighbour."""
+    """What signals know beside the model: counts of training rows, each rare token's usual neighbour, what clean
+    attention and clean answers are like, and which words are neighbours, (vocabulary, most), -1 for none.
+    """
 
     ngrams: NGrams | None = None
     usual: npt.NDArray[np.int64] | None = None
     attention: AttentionLaw | None = None
     squeezers: Squeezers = Squeezers()
+    answers: AnswerLaw | None = None
+    neighbours: npt.NDArray[np.int64] | None = None
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """As tensors to be stored."""
         found: dict[str, npt.NDArray[np.generic]] = {} if self.ngrams is None else {**self.ngrams.arrays()}
-        if self.attention is not None:
-            found |= self.attention.arrays()
+        for law in (self.attention, self.answers):
+            found |= {} if law is None else law.arrays()
+        if self.neighbours is not None:
+            found["neighbours"] = self.neighbours.astype(np.int32)
         return found if self.usual is None else {**found, "usual": self.usual.astype(np.int32)}
 
     @classmethod
@@ -61,7 +70,9 @@ class Statistics:
         ngrams = NGrams.from_arrays(arrays) if "singles" in arrays else None
         usual = arrays["usual"].astype(np.int64) if "usual" in arrays else None
         law = AttentionLaw.from_arrays(arrays) if "attention_mean" in arrays else None
-        return cls(ngrams, usual, law, squeezers)
+        answers = AnswerLaw.from_arrays(arrays) if "answers_means" in arrays else None
+        neighbours = arrays["neighbours"].astype(np.int64) if "neighbours" in arrays else None
+        return cls(ngrams, usual, law, squeezers, answers, neighbours)
 
 
 class Examined:
@@ -162,6 +173,26 @@ def attention(one: Examined) -> float:
     return one.statistics.attention.distance(features_of(one.package, one.feeds), len(one.ids))
 
 
+def density(one: Examined) -> float:
+    """How far the logits lie from those of the training rows that are answered alike. Lee et al. 2018."""
+    if one.statistics.answers is None:
+        raise BadPackage("the detector has no answers to training rows", remedy="leave the signal density out")
+    return one.statistics.answers.distance(one.logits)
+
+
+def substitution(one: Examined) -> float:
+    """How far the answer falls where words make room for neighbours: minus the mean lead over some random copies.
+
+    After Wang et al. 2022, with the leads in the place of votes.
+    """
+    if one.statistics.neighbours is None:
+        raise BadPackage("the detector knows no neighbours of words", remedy="leave the signal substitution out")
+    winner = int(one.logits.argmax())
+    alone = [word[0] for word in one.words if len(word) == 1]
+    rows = with_neighbours(one.ids, alone, one.statistics.neighbours, _COPIES, _SHARE)
+    return -float(_lead(one.answered(rows), winner).mean())
+
+
 def squeezing(one: Examined) -> float:
     """How far the answer moves where detail is squeezed out: the largest distance over the squeezers."""
     plain = softmax(one.logits)
@@ -221,12 +252,16 @@ _SQUEEZERS: Mapping[str, Callable[[Examined], Logits]] = {
     "frequency_substitution": _usual,
 }
 
-SignalName: TypeAlias = Literal["softmax", "perplexity", "reaction", "squeezing", "attention"]
+SignalName: TypeAlias = Literal[
+    "softmax", "perplexity", "reaction", "squeezing", "attention", "density", "substitution"
+]
 SIGNALS: Mapping[str, Callable[[Examined], float]] = {
     "softmax": doubt,
     "perplexity": perplexity,
     "reaction": reaction,
     "squeezing": squeezing,
     "attention": attention,
+    "density": density,
+    "substitution": substitution,
 }
 """Every signal by name."""

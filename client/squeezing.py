@@ -37,6 +37,22 @@ def without_the_rarest(ids: Ids, words: Sequence[Sequence[int]], counts: Ids, ma
     return changed
 
 
+def with_neighbours(ids: Ids, places: Sequence[int], table: Ids, copies: int, share: float) -> Ids:
+    """Copies of the ids, (copies, tokens), in each of which about `share` of the places have a neighbour instead.
+
+    What is drawn follows from the ids alone. `table`: neighbours by id, (vocabulary, most), -1 for none.
+    """
+    drawn = np.random.default_rng(np.frombuffer(ids.astype("<i8").tobytes(), dtype=np.uint32))
+    changed = np.tile(ids, (copies, 1))
+    for place in places:
+        near = table[ids[place]]
+        near = near[near >= 0]
+        chosen = drawn.random(copies) < share
+        if len(near):
+            changed[chosen, place] = drawn.choice(near, int(chosen.sum()))
+    return changed
+
+
 def with_usual_words(ids: Ids, usual: Ids) -> Ids:
     """The ids with each rare token replaced by its usual neighbour, (vocabulary,). Mozes et al. 2021."""
     changed: Ids = usual[ids].astype(np.int64)

@@ -42,8 +42,8 @@ MODES: Mapping[str, Mapping[str, tuple[SignalName, ...]]] = {
 }
 """By task and mode the signals of a detector that nobody chose by name."""
 SERVED: Mapping[str, tuple[SignalName, ...]] = {
-    "text_classification": (*MODES["text_classification"]["full"], "attention"),
-    "image_classification": MODES["image_classification"]["full"],
+    "text_classification": (*MODES["text_classification"]["full"], "density", "substitution", "attention"),
+    "image_classification": (*MODES["image_classification"]["full"], "density"),
 }
 """By task every signal that can be chosen."""
 _RESAMPLES = 1000

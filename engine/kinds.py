@@ -152,7 +152,7 @@ class Detect(BaseModel):
     task: TaskName | None = Field(default=None, description="The model's; another one is a fault.")
     inputs: Inputs
     signals: tuple[SignalName, ...] | None = Field(
-        default=None, min_length=1, max_length=4, description="null: all that the detector has."
+        default=None, min_length=1, max_length=7, description="null: all that the detector has."
     )
     target_fpr: Real | None = Field(
         default=None,

@@ -23,6 +23,7 @@ Ask = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 Candidates = Callable[[str], Sequence[str]]
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
+_ROWS_AT_ONCE = 1024  # of a table of embeddings, beside all the others
 _LIKE = {latin: other for other, latin in reversed(LOOK_ALIKES.items())}
 # Words that carry a sentence's grammar: to change them breaks the sentence and not the model.
 _STOP_WORDS = """
@@ -174,6 +175,22 @@ class Neighbours:
                 if cosine > self._least and self._tokens[row].lower() != key.lower()
             ][: self._most]
         return [_in_case_of(word, one) for one in self._found[key]]
+
+    def table(self, size: int, most: int) -> npt.NDArray[np.int64]:
+        """For each of `size` token ids up to `most` of its neighbours' ids, the nearest first, -1 beyond: (size, most).
+
+        The same word in another case is one too.
+        """
+        found = np.full((size, most), -1, dtype=np.int64)
+        ids = np.fromiter(self._ids.values(), dtype=np.int64, count=len(self._ids))
+        for start in range(0, len(ids), _ROWS_AT_ONCE):
+            rows = torch.arange(start, min(start + _ROWS_AT_ONCE, len(ids)))
+            cosines = self._table[rows] @ self._table.T
+            cosines[torch.arange(len(rows)), rows] = -1.0
+            nearest = cosines.topk(min(most, len(ids)), dim=1)
+            near = np.where(nearest.values.numpy() > self._least, ids[nearest.indices.numpy()], -1)
+            found[ids[rows.numpy()], : near.shape[1]] = near
+        return found
 
 
 def _in_case_of(word: str, other: str) -> str:

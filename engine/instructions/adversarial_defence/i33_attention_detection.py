@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from client.conformal import Combine
-from client.signals import SignalName, Squeezers, Statistics
+from client.signals import SignalName, Statistics
 from engine.attention import export_attention, fit_law
 from engine.conformal import (
     CONFIDENT,
@@ -28,12 +28,13 @@ from engine.errors import Fault
 from engine.instruction import COMPRESSES, Exported, Instruction
 from engine.robustness import Setting, as_package
 from engine.run import Run
+from engine.signal_fits import fit_answers, fit_neighbours
 
 if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
     from engine.spec import Spec
 
 
-_FITTED = frozenset({"perplexity", "attention"})
+_FITTED = frozenset({"perplexity", "attention", "density"})
 _ROUNDED = frozenset({"quantized", "fake_quantized"})
 
 
@@ -44,7 +45,10 @@ class AttentionDetection(Instruction):
     (`perplexity`, a trigram), and how far the answer falls where single words are masked (`reaction`, one forward a
     word); pictures by `softmax` and by how far the answer moves where detail is squeezed out (`squeezing`). No
     attention is read by default, in spite of the name: the article's score over attention weights is at chance, and so
-    is a sound one, which can be chosen for comparison (`attention`; its graph doubles the package).
+    is a sound one, which can be chosen for comparison (`attention`; its graph doubles the package). Two more can be
+    chosen: how far the logits lie from those of the training rows that are answered alike (`density`), and how far the
+    answer of a text falls where random words make room for neighbours in the model's embeddings (`substitution`, twelve
+    forwards).
 
     Sound: each signal becomes a p-value by its rank among clean validation rows that nothing was fitted on; the
     p-values are combined (Fisher's sum), and the sum is ranked among those of the same rows again, since signals depend
@@ -65,7 +69,10 @@ class AttentionDetection(Instruction):
     number = 33
     band = "adversarial_defence"
     title = "Detection of adversarial inputs"
-    source = "article, instruction 33; Hendrycks and Gimpel 2017; Mosca et al. 2022; Vovk et al. 2005 section 2"
+    source = (
+        "article, instruction 33; Hendrycks and Gimpel 2017; Lee et al. 2018; Mosca et al. 2022; Wang et al. 2022;"
+        " Vovk et al. 2005 section 2"
+    )
     metric = "auroc"
     tasks = frozenset(MODES)
     kinds = COMPRESSES
@@ -78,11 +85,11 @@ class AttentionDetection(Instruction):
         default="full", description="full: every signal, a forward a word; fast: those of one forward"
     )
     signals: list[SignalName] | None = Field(
-        default=None, min_length=1, max_length=5, strict=False, description="None: those of the mode"
+        default=None, min_length=1, max_length=7, strict=False, description="None: those of the mode"
     )
     combine: Combine = Field(default="fisher", description="the sum over all signals, or the most telling one alone")
     fit_rows: int = Field(
-        default=2000, ge=500, le=20_000, description="training rows, at most, that tokens are counted on"
+        default=2000, ge=500, le=20_000, description="training rows, at most, that signals are fitted on"
     )
     calibration_rows: int = Field(
         default=500, ge=100, le=20_000, description="clean validation rows, at most, that scores are ranked among"
@@ -131,8 +138,12 @@ class AttentionDetection(Instruction):
         if "attention" in signals:
             export_attention(run.task, eager, run.data.sample_payloads(), package.folder)
             law = fit_law(package, fitted)
-        ngrams = count_tokens(package, fitted) if "perplexity" in signals else None
-        statistics = Statistics(ngrams, None, law, Squeezers())
+        statistics = Statistics(
+            ngrams=count_tokens(package, fitted) if "perplexity" in signals else None,
+            attention=law,
+            answers=fit_answers(package, fitted) if "density" in signals else None,
+            neighbours=fit_neighbours(run, eager, package) if "substitution" in signals else None,
+        )
         clean = drawn_payloads(run.data.valid, self.calibration_rows, seed, "calibration")
         detector = calibrated(package, statistics, signals, clean, rate=self.target_fpr, combine=self.combine)
         if self.attack_rows:

@@ -17,7 +17,9 @@ from engine.errors import InvalidData, InvalidPlan
 from engine.events import FileWritten
 from engine.instructions.adversarial_defence.i33_attention_detection import AttentionDetection
 from engine.plan import Plan
+from engine.robustness import neighbours_of
 from engine.run import Run
+from engine.signal_fits import fit_answers, fit_neighbours
 from engine.spec import Spec
 from tests.engine.packaged import digit_run, packaged
 from tests.engine.runs import tiny_run, trained
@@ -125,7 +127,8 @@ def test_the_plan_says_so_before_the_run(choice: dict[str, Any], facts: tuple[st
 
 def test_it_says_whether_it_reads_training_rows() -> None:
     assert "reads_training_rows" in AttentionDetection().provides
-    assert "reads_training_rows" not in AttentionDetection(signals=["softmax", "reaction"]).provides
+    assert "reads_training_rows" in AttentionDetection(signals=["density"]).provides
+    assert "reads_training_rows" not in AttentionDetection(signals=["softmax", "reaction", "substitution"]).provides
     assert "differential_privacy" in AttentionDetection(signals=["softmax", "reaction"]).excludes
 
 
@@ -168,6 +171,44 @@ def test_features_are_those_of_plain_attention_worked_out_by_hand(tmp_path: Path
 
 def _inputs(batch: Any) -> Any:
     return {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+
+def test_density_and_substitution_can_be_chosen(tmp_path: Path) -> None:
+    choice = {"number": 33, "target_fpr": RATE, "fit_rows": 500, "attack_rows": 0}
+    choice["signals"] = ["density", "substitution"]
+    run = trained(tiny_run(tmp_path, [choice], tiny_text_rows(1000), epochs=2), tmp_path)
+    package = packaged(run, tmp_path)
+    run.plan.instructions[0].audit(run, package, run.model)
+    clean, _ = tiny_texts(200, seed=5)
+    detector = Detector.read(Package(package.folder))
+    assert detector.calibration.signals == ("density", "substitution")
+    scores = detector.scores(clean)
+    assert np.array_equal(detector.scores(clean[::-1])[::-1], scores)
+    flagged = detector.screen(clean).summary["flagged"]
+    assert abs(flagged / 200 - RATE) < 3 * np.sqrt(RATE * (1 - RATE) * (1 / 100 + 1 / 200))
+
+
+def test_answers_are_fitted_class_by_class(texts: tuple[Run, Package]) -> None:
+    """Slow and obvious: means of the rows that are answered alike; clean rows lie near, an impossible answer far."""
+    run, package = texts
+    rows = [str(one) for one in list(run.data.train.payloads)[:200]]
+    law = fit_answers(package, rows)
+    logits = package.answers(rows).astype(np.float64)
+    logits -= logits.mean(axis=1, keepdims=True)
+    for label in (0, 1):
+        assert law.means[label] == pytest.approx(logits[logits.argmax(axis=1) == label].mean(axis=0), abs=1e-6)
+    near = [law.distance(one) for one in logits]
+    assert law.distance(10 * np.abs(logits).max() * np.array([1.0, -1.0])) > max(near)
+
+
+def test_neighbours_of_a_token_are_those_of_its_word(texts: tuple[Run, Package]) -> None:
+    run, package = texts
+    found, near = fit_neighbours(run, run.model, package), neighbours_of(run, run.model)
+    vocabulary = package.texts.tokenizer.get_vocab()
+    for word in ("prize", "lunch", "word1"):
+        expected = [vocabulary[one] for one in near(word)][: found.shape[1]]
+        assert [one for one in found[vocabulary[word]].tolist() if one >= 0] == expected
+    assert (found[vocabulary["[CLS]"]] == -1).all()
 
 
 def test_rounded_models_have_no_attention_to_read() -> None:
