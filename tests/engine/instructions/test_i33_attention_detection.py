@@ -174,7 +174,7 @@ def _inputs(batch: Any) -> Any:
 
 
 def test_density_and_substitution_can_be_chosen(tmp_path: Path) -> None:
-    choice = {"number": 33, "target_fpr": RATE, "fit_rows": 500, "attack_rows": 0}
+    choice: dict[str, Any] = {"number": 33, "target_fpr": RATE, "fit_rows": 500, "attack_rows": 0}
     choice["signals"] = ["density", "substitution"]
     run = trained(tiny_run(tmp_path, [choice], tiny_text_rows(1000), epochs=2), tmp_path)
     package = packaged(run, tmp_path)
