@@ -34,7 +34,7 @@ Hashes = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Content:
-    """What a file tells of itself: hashes of its rows, sorted; how many groups those to train on name; a hash of both."""
+    """What a file tells of itself: hashes of its rows, sorted; the number of groups to train on; which row is whose."""
 
     hashes: Hashes
     groups: int | None
