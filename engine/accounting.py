@@ -77,7 +77,7 @@ class PrivacyEvent(BaseModel):
 
 
 class PrivacyBudget(BaseModel):
-    """`privacy_budget` of a job file: what the keeper of the account tells the run, which looks at it as it starts and keeps to its plan.
+    """`privacy_budget` of a job file: what the keeper of the account tells the run, which looks at it as it starts.
 
     Attributes:
         rows: the nominal number of training rows that the plan was made for; None: as counted in the files.

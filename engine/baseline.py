@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.exporters import FORMATS
-from engine.instruction import Closure, Instruction, Window, rate_factor
-from engine.optimizer import decay_groups
+from engine.instruction import Closure, Instruction, Window
+from engine.optimizer import decay_groups, rate_factor
 from engine.ports import device_of
 from engine.randomness import generator
 from engine.run import Run

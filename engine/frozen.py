@@ -8,6 +8,8 @@ layer norms take mean and length off. All of it is a function of the base alone:
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,6 +48,34 @@ def read_by_a_head(model: nn.Module, length: float | None = None) -> None:
     if len(layers) >= _FEWEST_LAYERS:
         width = layers[-1].output.LayerNorm.weight.numel()
         _average(layers[-1], 1.0 if length is None else length / width**0.5)
+
+
+@contextmanager
+def same_rows(model: nn.Module) -> Iterator[None]:
+    """Within, every pass is over the same rows, so an encoder that is frozen and draws nothing reads them once."""
+    encoder: Any = getattr(model, getattr(model, "base_model_prefix", ""), None)
+    if not isinstance(encoder, nn.Module) or _may_differ(encoder):
+        yield
+        return
+    read: list[Any] = []
+    forward = encoder.forward
+
+    @torch.no_grad()
+    def once(*args: Any, **kwargs: Any) -> Any:
+        if not read:
+            read.append(forward(*args, **kwargs))
+        return read[0]
+
+    vars(encoder)["forward"] = once
+    try:
+        yield
+    finally:
+        del vars(encoder)["forward"]
+
+
+def _may_differ(encoder: nn.Module) -> bool:
+    draws = any(isinstance(module, nn.Dropout) and module.p > 0 and module.training for module in encoder.modules())
+    return draws or any(weight.requires_grad for weight in encoder.parameters())
 
 
 def _average(layer: BertLayer, scale: float) -> None:

@@ -43,3 +43,9 @@ def hooks_of(base: type) -> dict[str, Phase]:
 def overridden(kind: type, base: type) -> tuple[str, ...]:
     """The hooks of `base` that `kind` gives a body of its own, in loop order."""
     return tuple(name for name in hooks_of(base) if getattr(kind, name) is not getattr(base, name))
+
+
+@cache
+def held(kind: type, base: type, idle: frozenset[str]) -> tuple[str, ...]:
+    """Those that are overridden and not `idle`."""
+    return tuple(hook for hook in overridden(kind, base) if hook not in idle)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from engine.accounting import PrivacyEvent
 from engine.errors import Fault
-from engine.hooks import Phase, each, fold, hooks_of, overridden, slot
+from engine.hooks import Phase, each, fold, held, hooks_of, slot
 from engine.ports import Answers, Batch, Payload
 from engine.rows import Rows
 from engine.run import Run
@@ -41,14 +41,6 @@ TEXT_TASKS = frozenset({"text_classification", "causal_lm", "text_image_pairs"})
 TRAINS: frozenset[str] = frozenset({"train"})
 COMPRESSES: frozenset[str] = TRAINS | {"compress"}
 AUDITS: frozenset[str] = COMPRESSES | {"evaluate"}
-# Facts of a run in which few weights learn, and by what these multiply the rate of a whole model.
-FEW_WEIGHTS: Mapping[str, float] = {"adapters": 10.0, "head_alone": 200.0, "few_weights": 10.0}
-
-
-def rate_factor(facts: Iterable[str]) -> float:
-    """What multiplies the rate of a whole model; where several facts hold, the first of them decides."""
-    known = frozenset(facts)
-    return next((factor for fact, factor in FEW_WEIGHTS.items() if fact in known), 1.0)
 
 
 @dataclass(frozen=True)
@@ -288,7 +280,7 @@ class Instruction(BaseModel):
     @property
     def hooks(self) -> tuple[str, ...]:
         """The hooks that this choice holds, in loop order."""
-        return tuple(hook for hook in overridden(type(self), Instruction) if hook not in self.idle)
+        return held(type(self), Instruction, self.idle)
 
     def parameters(self) -> dict[str, Any]:
         """The parameters as JSON values."""

@@ -15,7 +15,7 @@ from client.signals import SignalName
 from engine.aggregate import AggregateFile
 from engine.errors import Fault, InvalidPlan
 from engine.faults import from_validation
-from engine.instruction import rate_factor
+from engine.optimizer import rate_factor
 from engine.spec import Choice, Export, Limits, MetricName, Real, Spec, TaskName, TrainFile, Training
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")

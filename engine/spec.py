@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from engine.accounting import PrivacyBudget
 from engine.catalogue import AnyInstruction, resolve_choice
 from engine.evaluate import METRICS
-from engine.instruction import rate_factor
+from engine.optimizer import rate_factor
 from engine.tasks import TASKS
 
 TaskName: TypeAlias = Literal["text_classification", "causal_lm", "image_classification", "text_image_pairs"]

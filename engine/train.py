@@ -19,8 +19,8 @@ from engine.dropout import cheap_draws
 from engine.errors import TimeLimit
 from engine.events import PhaseStarted
 from engine.feed import Fed, fed
-from engine.instruction import rate_factor
 from engine.interrupt import Interrupt, StopRequested
+from engine.optimizer import rate_factor
 from engine.panel import Panel
 from engine.ports import Batch, device_of
 from engine.prepare import arm, begin

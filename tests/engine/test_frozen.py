@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
-from engine.frozen import in_scope, read_by_a_head
+from engine.frozen import in_scope, read_by_a_head, same_rows
 from engine.prepare import begin
 from tests.engine.private_runs import choice, private_run
 from tests.engine.runs import trained
@@ -100,3 +100,31 @@ def test_others_load_the_checkpoint_and_the_file_answers_alike(tmp_path: Path) -
         said = loaded(input_ids=IDS, attention_mask=MASK).logits
         expected = run.model(input_ids=IDS, attention_mask=MASK).logits
     torch.testing.assert_close(said, expected)
+
+
+def test_a_frozen_encoder_reads_the_rows_of_many_passes_once(tmp_path: Path) -> None:
+    model = model_of(tmp_path)
+    read_by_a_head(model)
+    head = {id(weight) for weight in in_scope(model, "head")}
+    for weight in model.parameters():
+        weight.requires_grad_(id(weight) in head)
+    model.train()
+    seen: list[int] = []
+    model.bert.encoder.register_forward_hook(lambda *_: seen.append(1))
+    alone = model(input_ids=IDS, attention_mask=MASK).logits
+    with same_rows(model):
+        for _ in range(3):
+            found = model(input_ids=IDS, attention_mask=MASK).logits
+            assert torch.equal(found, alone)
+            with torch.no_grad():
+                model.classifier.weight.mul_(1.0)
+    assert len(seen) == 2
+    assert torch.autograd.grad(found.sum(), model.classifier.weight)[0].abs().sum() > 0
+    other = model(input_ids=IDS.flip(0), attention_mask=MASK.flip(0)).logits
+    assert torch.allclose(other.flip(0), alone, atol=1e-6)
+    for weight in model.bert.parameters():
+        weight.requires_grad_(True)
+    with same_rows(model):
+        model(input_ids=IDS, attention_mask=MASK)
+        model(input_ids=IDS, attention_mask=MASK)
+    assert len(seen) == 5, "what learns is read each time"

@@ -26,9 +26,9 @@ class Autocast(Instruction):
     """Runs matrix products in bf16 (or fp16) and keeps sensitive operations and the weights in fp32.
 
     Sound: forward and loss lie inside, backward and step outside; the context is entered anew for each forward pass,
-    since it keeps cast copies of the weights that learn. Those that do not are cast once. PyTorch only warns where it cannot cast, so the context checks that it is
-    on. The figures of the receipt are taken outside of it. On a processor convolutions stay in fp32, since their bf16
-    weight gradients are unsound there.
+    since it keeps cast copies of the weights that learn. Those that do not are cast once. PyTorch only warns where it
+    cannot cast, so the context checks that it is on. The figures of the receipt are taken outside of it. On a processor
+    convolutions stay in fp32, since their bf16 weight gradients are unsound there.
 
     Refuses: fp16 without 28, since its small gradients become zero; fp16 with 27, whose weights may overflow it. On a
     processor fp16 runs with a warning: it is many times slower than fp32 there.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from engine.accounting import LEAST_NOISE, LEAST_RATE, PrivacyEvent
 from engine.errors import Fault, InvalidData, InvalidPlan
 from engine.federated import client_faults, clients_in, clipped, counted, scope_faults, too_few
-from engine.frozen import in_scope, read_by_a_head
+from engine.frozen import in_scope, read_by_a_head, same_rows
 from engine.guard import PRIVATE
 from engine.instruction import Closure, Instruction, Window
 from engine.noise import drawn
@@ -203,12 +203,13 @@ class DpGradientAggregation(Instruction):
         """Add what one client moves from the present weights, clipped, to `.grad`."""
         weights = [weight for weight in run.model.parameters() if weight.requires_grad]
         start = [weight.detach().clone() for weight in weights]
-        for _ in range(self.local_steps):
-            gradients = torch.autograd.grad(closure().mean(), weights, allow_unused=True)
-            with torch.no_grad():
-                for weight, gradient in zip(weights, gradients, strict=True):
-                    if gradient is not None:
-                        weight.sub_(gradient, alpha=self.local_learning_rate)
+        with same_rows(run.model):
+            for _ in range(self.local_steps):
+                gradients = torch.autograd.grad(closure().mean(), weights, allow_unused=True)
+                with torch.no_grad():
+                    for weight, gradient in zip(weights, gradients, strict=True):
+                        if gradient is not None:
+                            weight.sub_(gradient, alpha=self.local_learning_rate)
         with torch.no_grad():
             moved = [before - weight for before, weight in zip(start, weights, strict=True)]
             for weight, before, update in zip(weights, start, clipped(moved, self.clip_norm), strict=True):
