@@ -139,10 +139,10 @@ def storable(name: str) -> str:
 
 def _tensor(entry: Mapping[str, Any]) -> tuple[str, tuple[int, ...], tuple[int, int]]:
     shape, offsets = entry["shape"], entry["data_offsets"]
-    if len(offsets) != 2 or not all(type(one) is int and one >= 0 for one in [*shape, *offsets]):
-        raise ValueError("no shape or no offsets")
-    if len(shape) > MOST_DIMENSIONS or any(one > MOST_LENGTH for one in shape):
-        raise ValueError("more dimensions, or longer ones, than a tensor has")
+    if len(shape) > MOST_DIMENSIONS or len(offsets) != 2:
+        raise ValueError("more dimensions than a tensor has, or no offsets")
+    if not all(type(one) is int and one >= 0 for one in [*shape, *offsets]) or max(shape, default=0) > MOST_LENGTH:
+        raise ValueError("no shape or no offsets, or a dimension beyond any file")
     return str(entry["dtype"]), tuple(shape), (offsets[0], offsets[1])
 
 
