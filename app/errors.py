@@ -290,8 +290,7 @@ def _methods(request: Request) -> list[str]:
 
 def install(app: FastAPI) -> None:
     """Make every error of `app` a problem."""
-    # Starlette types handlers by the widest exception; each of these is only called with its own.
-    handlers: dict[type[Exception], Any] = {
+    handlers: dict[type[Exception], Any] = {  # each is only called with its own
         ServiceError: problem,
         EngineError: _engine_error,
         RequestValidationError: _validation_error,

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -48,7 +49,7 @@ def test_what_a_killed_process_leaves_is_swept_and_what_a_living_one_holds_stays
 
 def test_a_folder_that_is_swept_before_it_is_held_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    plain = tempfile.mkdtemp
+    plain: Any = tempfile.mkdtemp
 
     def swept_at_once(**options: Path) -> str:
         made.append(plain(**options))
