@@ -37,6 +37,7 @@ class Content(Protocol):
     """What the rows of an upload tell of themselves, to be known again."""
 
     groups: int | None
+    grouping: str | None
 
     def place(self, session: Session, tenant: str, sha256: str) -> tuple[str, bool]:
         """The lineage of the rows, and whether it has a privacy budget."""
