@@ -95,7 +95,14 @@ def test_a_picture_can_be_a_canary(tmp_path: Path) -> None:
 
 
 def _private(folder: Path, **given: Any) -> Run:
-    private = {"name": "dp_sgd", "steps": 10, "expected_batch": 30, "noise_multiplier": 4.0, "delta": 1e-5}
+    private = {
+        "name": "dp_sgd",
+        "steps": 10,
+        "expected_batch": 30,
+        "noise_multiplier": 4.0,
+        "delta": 1e-5,
+        "scope": "full",
+    }
     canaries = _choice(canaries=400, kind="gradient", guess_fraction=0.5, **given)
     return text_run(folder, [private, canaries], count=100, batch_size=32)
 
