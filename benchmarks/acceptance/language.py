@@ -27,7 +27,7 @@ def walk(place: Walk) -> Iterator[Finding]:
         path = folder / f"{split}.txt"
         path.write_text(excerpt(at_hand(f"lm/brown/{split}.txt"), sizes[split]), encoding="utf-8")
         ids[split] = upload(place.client, path, "causal_lm")
-    training = {"epochs": 1, "batch_size": 8, "max_length": 256, "max_steps": 40}
+    training = {"epochs": 1, "batch_size": 8, "max_length": 256, "max_steps": 24}
     small = {"epochs": 1, "batch_size": 1, "max_length": 64, "max_steps": 1}
     body: dict[str, Any] = {
         "task": "causal_lm",
