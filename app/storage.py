@@ -290,6 +290,7 @@ def _receive(chunks: Iterator[bytes], key: str, to: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
+    # As `engine.disk` has it, which the worker may not import, not even by way of this module.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

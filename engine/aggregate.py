@@ -52,7 +52,7 @@ class TensorShape(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    shape: tuple[Annotated[int, Field(strict=True, ge=0, lt=MOST_LENGTH + 1)], ...] = Field(max_length=MOST_DIMENSIONS)
+    shape: tuple[Annotated[int, Field(strict=True, ge=0, le=MOST_LENGTH)], ...] = Field(max_length=MOST_DIMENSIONS)
     dtype: Literal["F64", "F32", "F16", "BF16"]
 
 
