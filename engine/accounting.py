@@ -81,6 +81,7 @@ class PrivacyBudget(BaseModel):
 
     Attributes:
         rows: the nominal number of training rows that the plan was made for; None: as counted in the files.
+        shown_rows: what stands for the secret number of training rows in all that is published; None: it is no secret.
         epsilon: with `delta`, the most that the data may have spent after this run; None: no bound but the plan.
         order: the Rényi order that was fixed with the budget.
         spent: what others have spent on the data already.
@@ -91,6 +92,7 @@ class PrivacyBudget(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rows: int | None = Field(default=None, ge=1)
+    shown_rows: int | None = Field(default=None, ge=1)
     epsilon: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     delta: float | None = Field(default=None, gt=0, lt=1)
     order: float | None = Field(default=None, gt=1)

@@ -53,7 +53,7 @@ def compress_model(spec: CompressFile, folder: Path, sink: Sink, *, job: str | N
     run.task = parent.task
     run.data = Data(parts["train"], parts["valid"], parts["test"], run.task)
     run.model = run.task.build().eval()
-    origin = Origin(parent.preprocess, (parent.checkpoint / SHAPES).is_file(), _told(parts, tested, given))
+    origin = Origin(parent.preprocess, (parent.checkpoint / SHAPES).is_file(), _told(parent, parts, tested, given))
     receipt = deliver(run, folder, [source for source, _ in tested], parent.base, job, origin=origin)
     shutil.rmtree(opened, ignore_errors=True)
     sink.emit(Finished(result={"limits": receipt["limits"]}))
@@ -81,7 +81,10 @@ def _parts(
 
 
 def _told(
-    parts: Mapping[str, Rows], tested: Sequence[tuple[Source, str]], given: Sequence[tuple[Source, str]]
+    parent: Opened,
+    parts: Mapping[str, Rows],
+    tested: Sequence[tuple[Source, str]],
+    given: Sequence[tuple[Source, str]],
 ) -> list[dict[str, Any]]:
     """The data sets as the receipt lists them, each with the rows that this job used of it."""
     used = {split: len(parts[split]) for split in SPLITS}
@@ -92,4 +95,4 @@ def _told(
     for source, _ in given:
         splits[source.id] = {"train": used["train"], "valid": used["valid"], **splits.get(source.id, {})}
     sources = {source.id: source for source, _ in (*tested, *given)}
-    return [told(sources[name], counts) for name, counts in splits.items()]
+    return [told(sources[name], counts, parent) for name, counts in splits.items()]

@@ -173,7 +173,7 @@ def read_rows(sources: Sequence[tuple[Source, str]], labels: Sequence[str]) -> R
         groups = (
             np.array([value or "" for value in table["group"].to_pylist()], dtype=np.str_)
             if "group" in source.columns
-            else None
+            else np.full(source.rows, "", dtype="U1")
         )
         numbers = index[table["label"].to_numpy()] if "label" in source.columns else _equal_captions(source)
         parts.append((payloads, table["id"].to_pylist(), numbers, splits, groups, shards))
@@ -183,7 +183,7 @@ def read_rows(sources: Sequence[tuple[Source, str]], labels: Sequence[str]) -> R
         ids=np.array([value for part in ids for value in part], dtype=np.str_),
         labels=np.concatenate(indices),
         splits=np.array([value for part in splits_of for value in part], dtype="U5"),
-        groups=np.concatenate(groups_of) if all(part is not None for part in groups_of) else None,
+        groups=np.concatenate(groups_of) if any("group" in source.columns for source, _ in sources) else None,
         shards=np.concatenate(shards_of).astype(np.int64),
         label_names=tuple(labels),
         chat=sources[0][0].chat,

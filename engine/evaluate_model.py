@@ -115,7 +115,7 @@ def _measured(run: Run, parent: Opened, given: Sequence[tuple[Source, str]], wor
         files=[entry(path) for path in sorted(parent.package.iterdir()) if path.name != "receipt.json"],
         weights=FORMATS[format_of(run)].weights,
         whole=FORMATS[format_of(run)].whole,
-        datasets=[told(source, {"test": len(run.data.test)}) for source, role in given if role in {"", "test"}],
+        datasets=[told(source, {"test": len(run.data.test)}, parent) for source, role in given if role in {"", "test"}],
     )
 
 

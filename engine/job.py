@@ -41,7 +41,9 @@ def run_job(spec: Spec, folder: Path, sink: Sink, *, job: str | None, interrupt:
     base = _base(spec)
     rows = read_rows(sources, _labels(spec, sources))
     facts = facts_of(rows, base) | group_facts(source.roles for source, _ in sources)
-    run = Run(spec, Plan.of(spec, facts | client_facts(clients_of(sources[0][0]))), sink)
+    train_file = sources[0][0]
+    facts |= client_facts(clients_of(train_file), train_file.roles.get("group"))
+    run = Run(spec, Plan.of(spec, facts), sink)
     run.journal = Journal(folder / FILENAME, _budget(spec, rows))
     run.task, run.data = load(run, rows, base, sources[0][0].labels)
     fingerprint = _fingerprint(spec, sources)

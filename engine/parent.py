@@ -20,6 +20,7 @@ from engine.errors import Fault, InvalidData, InvalidPlan
 from engine.events import Listed
 from engine.exporters import FORMATS
 from engine.foreign import look
+from engine.guard import PRIVATE
 from engine.job import dealt
 from engine.kinds import InFolder, Parent
 from engine.models import FROM_SCRATCH, Base, find, models_dir
@@ -155,9 +156,10 @@ def testing(task: Task, test: Rows) -> Data:
     return Data(none_of(test), none_of(test), test, task)
 
 
-def told(source: Source, splits: Mapping[str, int]) -> dict[str, Any]:
-    """A data set as a receipt lists it, with the rows that were used of it."""
-    return {"id": source.id, "sha256": source.sha256, "rows": source.rows, "splits": dict(splits)}
+def told(source: Source, splits: Mapping[str, int], parent: Opened) -> dict[str, Any]:
+    """A data set as a receipt lists it, with the rows that were used of it; of a private model's no more than these."""
+    rows = sum(splits.values()) if PRIVATE in parent.facts else source.rows
+    return {"id": source.id, "sha256": source.sha256, "rows": rows, "splits": dict(splits)}
 
 
 def _folder(source: Path, folder: Path) -> Path:

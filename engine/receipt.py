@@ -80,7 +80,7 @@ def build(run: Run, sources: Sequence[Source], base: Base, job: str | None, evid
         "created_at": now(),
         "kind": run.spec.kind,
         "inputs": {
-            "datasets": list(_datasets(run, sources) if evidence.datasets is None else evidence.datasets),
+            "datasets": list(listed(run, sources) if evidence.datasets is None else evidence.datasets),
             "base_model": {"name": base.name, "sha256": base.sha256()},
         },
         "plan": [_step(one, evidence.effects.get(one.number, {})) for one in run.plan.instructions],
@@ -221,13 +221,18 @@ def _latency(figures: Figures, evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _datasets(run: Run, sources: Sequence[Source]) -> list[dict[str, Any]]:
+def listed(run: Run, sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """The files with the rows of each split; a secret number of training rows is told by the public one."""
     whole = {split: len(run.data.rows(split)) for split in SPLITS}
-    roles = [role for role, _ in run.spec.files()]
-    return [
-        {"id": one.id, "sha256": one.sha256, "rows": one.rows, "splits": {role: one.rows} if role else whole}
-        for one, role in zip(sources, roles, strict=True)
-    ]
+    public = run.journal.budget.shown_rows if run.journal is not None else None
+    found = []
+    for one, (role, _) in zip(sources, run.spec.files(), strict=True):
+        splits = {role: one.rows} if role else whole
+        if public is not None and "train" in splits:
+            splits = splits | {"train": public}
+        rows = one.rows if public is None else sum(splits.values())
+        found.append({"id": one.id, "sha256": one.sha256, "rows": rows, "splits": splits})
+    return found
 
 
 def _step(one: Instruction, effects: Mapping[str, float]) -> dict[str, Any]:

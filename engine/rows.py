@@ -14,7 +14,8 @@ from engine.ports import Payload
 SPLITS = ("train", "valid", "test")
 # Facts of a run: what the column of groups is called where every file has one, or that some file has none.
 GROUPED_BY, UNGROUPED = "grouped_by:", "ungrouped"
-CLIENTS = "clients:"  # how many groups the training rows name, where somebody counted them
+# How many groups the training rows name, where somebody counted them, and in which column.
+CLIENTS, CLIENTS_BY = "clients:", "clients_by:"
 
 
 def group_facts(columns: Iterable[Mapping[str, str]]) -> frozenset[str]:
@@ -40,9 +41,9 @@ def groups_to_train_on(groups: Iterable[str | None], splits: Iterable[str | None
     return {name for name, split in zip(groups, splits, strict=True) if name and split == "train"}
 
 
-def client_facts(groups: int | None) -> frozenset[str]:
-    """The fact that the training rows are those of so many groups; nothing where nobody counted."""
-    return frozenset() if groups is None else frozenset({f"{CLIENTS}{groups}"})
+def client_facts(groups: int | None, column: str | None) -> frozenset[str]:
+    """The facts that the training rows are those of so many groups, named in a column; nothing where nobody counted."""
+    return frozenset() if groups is None else frozenset({f"{CLIENTS}{groups}", f"{CLIENTS_BY}{column}"})
 
 
 class Mapped(OnRead[Payload]):

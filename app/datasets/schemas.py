@@ -26,7 +26,10 @@ class DatasetCreate(BaseModel):
     )
     group_column: Column | None = Field(default=None, description="Column of what must stay in one split.")
     nominal_rows: int | None = Field(
-        default=None, ge=1, le=10**12, description="A public number that stands for the private number of rows."
+        default=None,
+        ge=1,
+        le=10**12,
+        description="A public number instead of the private one: of rows, or of training rows where splits are named.",
     )
     invalid_rows: Literal["refuse", "skip"] = Field(
         default="refuse", description="Whether one invalid row refuses the file, or is left out and listed."

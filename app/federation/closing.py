@@ -41,7 +41,7 @@ def close(session: Session, identity: Identity, round_id: str, make_job: MakeJob
             remedy="wait for more of them",
         )
     wanted = spending_of(one, population)
-    privacy.check(session, identity.tenant, population.id, wanted, "")
+    privacy.check(session, identity.tenant, population.id, wanted, "", "round")
     keys = repository.take_updates(session, one.id)
     # By content, so that the sum has one order whoever came first.
     files = {f"updates/{key.rpartition('/')[2]}-{number:06d}": key for number, key in enumerate(sorted(keys))}

@@ -135,7 +135,7 @@ def open_round(
         state=OPEN,
         created_at=datetime.now(UTC),
     )
-    privacy.check(session, identity.tenant, population.id, spending_of(one, population), "/noise_multiplier")
+    privacy.check(session, identity.tenant, population.id, spending_of(one, population), "/noise_multiplier", "round")
     if base.artifact is not None and wanted.format == "weights":
         hold(session, base.artifact.storage_key)
         if artifacts.find(session, identity.tenant, base.artifact.id) is None:
@@ -199,7 +199,7 @@ def warm(session: Session, identity: Identity, wanted: RoundCreate, sigma: float
     events = (_release(wanted.sampling_rate, sigma),)
     epsilon(events, delta)
     planned = Spending(population.unit, population.clients, delta, events)
-    privacy.check(session, identity.tenant, population.id, planned, "/noise_multiplier")
+    privacy.check(session, identity.tenant, population.id, planned, "/noise_multiplier", "round")
 
 
 def epsilon_of(one: FederationRound) -> float:

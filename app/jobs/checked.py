@@ -8,6 +8,7 @@ from app.datasets.models import Dataset
 from app.errors import Invalid
 from app.jobs.parents import FindModel
 from app.jobs.requests import AnyCreate
+from app.privacy.nominal import HASHED_SHARE
 from engine.errors import Fault
 from engine.plan import Plan
 from engine.spec import Spec
@@ -15,7 +16,7 @@ from engine.spec import Spec
 # From a tenant and an id to the tenant's data set.
 FindDataset: TypeAlias = Callable[[str, str], Dataset | None]
 # The content hash deals the rows out where a data set names no splits.
-SHARES = {"train": 0.8, "valid": 0.1, "test": 0.1}
+SHARES = {"train": HASHED_SHARE, "valid": 0.1, "test": 0.1}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from app.jobs import derived, detecting
 from app.jobs.checked import Checked, FindDataset, Lookups, data_set, invalid, limit_faults, rows_of
 from app.jobs.parents import TRAINED
 from app.jobs.requests import AnyCreate, CompressCreate, DetectCreate, EvaluateCreate, JobCreate, Unfit, request_class
+from app.privacy.nominal import public_rows
 from app.privacy.service import is_private
 from engine import foreign, models
 from engine.conformal import VALID_ROWS
@@ -73,7 +74,8 @@ def check(lookups: Lookups, tenant: str, body: AnyCreate, base: BaseLook) -> Che
     facts = {"fixed_splits"} if isinstance(body.dataset, Splits) or ("" in found and found[""].splits) else set()
     if len(found) == len(body.files()):
         facts |= group_facts(dataset.columns for dataset in found.values())
-        facts |= client_facts((found.get("train") or found[""]).groups)
+        train = found.get("train") or found[""]
+        facts |= client_facts(train.groups, train.columns.get("group"))
         if "valid" in rows_of(found) and not any("split" in one.hooks for one in body.instructions):
             facts.add(f"{VALID_ROWS}{rows_of(found)['valid']}")
     if base.fault is not None:
@@ -88,8 +90,15 @@ def check(lookups: Lookups, tenant: str, body: AnyCreate, base: BaseLook) -> Che
         raise invalid(faults)
     inputs = {dataset.id: dataset.storage_key for dataset in found.values()}
     return Checked(
-        body, body.task, body.resolved(base.pretrained), plan, inputs, lambda: estimate(body, rows_of(found))
+        body, body.task, body.resolved(base.pretrained), plan, inputs, lambda: estimate(body, _told_rows(body, found))
     )
+
+
+def _told_rows(spec: Spec, found: Mapping[str, Dataset]) -> dict[str, int]:
+    """Rows a split as they may be told: of a private training's rows the public number, where there is one."""
+    rows, train = rows_of(found), found.get("train") or found[""]
+    public = public_rows(train, alone="train" in found) if is_private(spec) else None
+    return rows if public is None else rows | {"train": public}
 
 
 def refusal(lookups: Lookups, tenant: str, body: Unfit, models_dir: Path | None) -> Invalid:

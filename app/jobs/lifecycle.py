@@ -41,6 +41,7 @@ from app.privacy import settlement
 from app.privacy.settlement import Drawn as Drawn  # told on to the worker
 from app.rounds import models as _rounds  # noqa: F401  # the same
 from app.storage import Storage, Stored
+from app.webhooks.sending import deliver_due as deliver_due  # told on to the worker
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def claim(database: Database, owner: str, lease_seconds: float, threads: int) ->
             snapshots=on_record.of_job(session, job.id),
             latest=job.latest,
             files=files.of_job(session, job.id),
-            privacy=settlement.budget_for_run(session, job.id),
+            privacy=settlement.budget_for_run(session, job.id, job.spec.get("dataset")),
         )
 
 

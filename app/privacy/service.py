@@ -19,10 +19,11 @@ from app.ids import new_id
 from app.privacy import repository
 from app.privacy.composition import Spending, fits, left, own, total
 from app.privacy.models import RESERVED, PrivacyAccount, PrivacyEntry
+from app.privacy.nominal import public_rows
 from app.privacy.schemas import BudgetPut
 from app.privacy.settlement import ensure_account
 from engine.accounting import best_order, default_delta, planned
-from engine.errors import Fault
+from engine.errors import Fault, InvalidPlan
 from engine.instruction import Instruction
 from engine.spec import Spec
 
@@ -50,13 +51,16 @@ def spending(spec: Spec, train: Dataset, rows: Mapping[str, int]) -> Spending | 
         spec: the job.
         train: the data set of its training rows.
         rows: rows a split, as far as they are known before the run.
+
+    Raises:
+        InvalidPlan: its numbers give no guarantee on so many rows.
     """
     private = [one for one in spec.instructions if "differential_privacy" in one.provides]
     if not private:
         return None
     by_client = any("client_updates" in one.provides for one in private)
-    share = rows.get("train", train.rows) / max(1, train.rows)
-    nominal = round((train.nominal_rows or train.rows) * share)
+    counted = rows.get("train", train.rows)
+    nominal = public_rows(train, alone="train" in dict(spec.files())) or max(1, counted)
     if by_client:
         nominal = _asked(private, "clients") or train.groups or 1
     given = _asked(private, "delta")
@@ -64,6 +68,10 @@ def spending(spec: Spec, train: Dataset, rows: Mapping[str, int]) -> Spending | 
     delta = given or default_delta(nominal)
     if by_client:
         return Spending("client", nominal, delta, events, train.grouping)
+    if delta * counted >= 1:
+        detail = f"at a delta of {delta:g}, by the nominal number of rows, all of one of the rows may leak"
+        remedy = "send a smaller delta, or upload the rows with a nominal_rows near to their number"
+        raise InvalidPlan([Fault("/dataset", "nominal_rows_too_small", detail, remedy)])
     return Spending("record", nominal, delta, events)
 
 
@@ -72,8 +80,10 @@ def warm(session: Session, tenant: str, subject: str, wanted: Spending) -> None:
     check(session, tenant, subject, wanted)
 
 
-def check(session: Session, tenant: str, subject: str, wanted: Spending, pointer: str = "/dataset") -> None:
-    """Refuse a job that would overspend the subject's budget.
+def check(
+    session: Session, tenant: str, subject: str, wanted: Spending, pointer: str = "/dataset", who: str = "job"
+) -> None:
+    """Refuse what would overspend the subject's budget: a job, or as `who` says.
 
     Raises:
         Conflict: with what is left.
@@ -89,16 +99,16 @@ def check(session: Session, tenant: str, subject: str, wanted: Spending, pointer
     others = {entry.protects for entry in entries if entry.count} - {wanted.protects}
     alone = own(wanted, spent.delta)
     detail = (
-        f"the job would spend epsilon {alone:g} at delta {spent.delta:g}; of the budget of {account.epsilon:g}"
+        f"the {who} would spend epsilon {alone:g} at delta {spent.delta:g}; of the budget of {account.epsilon:g}"
         f" {spent.quoted:g} is spent or reserved and {remaining:g} is left"
     )
     remedy = "choose more noise or fewer steps, use other rows, or let an admin raise the budget"
     if others:
         unit, _ = others.pop()
-        detail = f"what was spent on these rows protects a {unit}, and the job would protect a {wanted.unit}"
+        detail = f"what was spent on these rows protects a {unit}, and the {who} would protect a {wanted.unit}"
         remedy = "keep to one unit on these rows, or use other rows"
         if unit == wanted.unit:
-            detail = "what was spent on these rows protects clients by another grouping of them than the job's"
+            detail = "what was spent on these rows protects clients by another grouping of them than the {who}'s"
             remedy = "use the data set that was used before, or one whose rows and groups are the same"
     raise Conflict(detail, code=CODE, remedy=remedy, faults=[BudgetFault(pointer, CODE, detail, remedy, remaining)])
 

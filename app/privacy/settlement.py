@@ -17,6 +17,7 @@ from app.database import database_now
 from app.datasets.models import Dataset
 from app.ids import new_id
 from app.privacy.models import LOST, RESERVED, SPENT, VOID, PrivacyAccount, PrivacyEntry
+from app.privacy.nominal import public_rows
 
 _ONCE = {"synchronize_session": False}
 
@@ -107,8 +108,12 @@ def entries_of(session: Session, job_id: str) -> Sequence[PrivacyEntry]:
     return session.scalars(select(PrivacyEntry).where(PrivacyEntry.job_id == job_id).order_by(PrivacyEntry.id)).all()
 
 
-def budget_for_run(session: Session, job_id: str) -> dict[str, Any] | None:
+def budget_for_run(
+    session: Session, job_id: str, dataset: str | Mapping[str, str | None] | None = None
+) -> dict[str, Any] | None:
     """What a private run has to know of its account, as the engine reads it; None: the job reserved nothing.
+
+    `dataset`: the id that the job names, or those of its splits.
 
     Beside the engine's fields, `lost` holds what has to be taken for drawn where the journal of a lost worker does not
     lie in the run's folder; None: none was lost.
@@ -133,7 +138,21 @@ def budget_for_run(session: Session, job_id: str) -> dict[str, Any] | None:
         bound["epsilon"] = None
     lost = [as_event(one, one.count) for one in mine] if any(one.state == LOST for one in mine) else None
     recorded = [as_event(one, one.counted) for one in mine if one.counted]
-    return {"rows": first.nominal, **bound, "order": account.order, "spent": spent, "recorded": recorded, "lost": lost}
+    found = {
+        "rows": first.nominal,
+        "shown_rows": _shown_rows(session, dataset),
+        **bound,
+        "order": account.order,
+        "spent": spent,
+        "recorded": recorded,
+    }
+    return {**found, "lost": lost}
+
+
+def _shown_rows(session: Session, dataset: str | Mapping[str, str | None] | None) -> int | None:
+    train_id = dataset.get("train") if isinstance(dataset, Mapping) else dataset
+    train = session.get(Dataset, train_id) if train_id is not None else None
+    return public_rows(train, alone=isinstance(dataset, Mapping)) if train is not None else None
 
 
 def as_event(entry: PrivacyEntry, count: int) -> dict[str, Any]:

@@ -13,16 +13,13 @@ from engine.errors import InvalidData
 from tests.engine.tiny import tiny_text_rows
 
 
-def canonical(
-    path: Path, texts: list[str], labels: list[int], names: list[str], split: list[str] | None = None
-) -> Path:
+def canonical(path: Path, texts: list[str], labels: list[int], names: list[str], **more: list[str]) -> Path:
     columns = {
         "id": [f"{hash(text) & (2**64 - 1):016x}" for text in texts],
         "text": texts,
         "label": pa.array(labels, pa.int32()),
     }
-    if split is not None:
-        columns["split"] = split
+    columns |= more
     about = {"version": 1, "task": "text_classification", "labels": names, "columns": {}}
     table = pa.table(columns).replace_schema_metadata({"fiftytwo": json.dumps(about)})
     pq.write_table(table, path, row_group_size=3)
@@ -57,6 +54,15 @@ def test_three_files_become_three_splits_under_the_labels_of_the_first(tmp_path:
     assert rows.labels.tolist() == [0, 1, 1]
     assert list(rows.payloads) == ["x", "y", "z"]
     assert train.id == "ds_a"
+    assert rows.groups is None
+
+
+def test_groups_may_stand_in_one_file_alone(tmp_path: Path) -> None:
+    named = canonical(tmp_path / "ds_a.parquet", ["x", "y"], [0, 1], ["ham", "spam"], group=["ann", "robert"])
+    train, test = Source.open(named), Source.open(canonical(tmp_path / "ds_b.parquet", ["z"], [0], ["spam"]))
+    rows = read_rows([(train, "train"), (test, "test")], train.labels)
+    assert rows.groups is not None
+    assert rows.groups.tolist() == ["ann", "robert", ""]
 
 
 def test_a_label_that_training_lacks_is_refused(tmp_path: Path) -> None:

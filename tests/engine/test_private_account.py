@@ -9,13 +9,18 @@ import torch
 from engine import accounting
 from engine.accounting import PrivacyBudget, PrivacyEvent
 from engine.checkpoint import Snapshots
+from engine.data import Source
 from engine.errors import BudgetExhausted, EngineError
 from engine.events import Listed, PrivacyDrawn
 from engine.interrupt import Interrupt
 from engine.journal import FILENAME, Journal
+from engine.models import Base
+from engine.parent import Opened
+from engine.parent import told as list_used
 from engine.prepare import begin
-from engine.receipt import sections
+from engine.receipt import listed, sections
 from engine.run import Run
+from engine.spec import Splits
 from engine.train import train
 from tests.engine.private_runs import choice, clipped_sum, flat_gradient, holder, private_begun, private_run
 from tests.engine.tiny_run import told, trained
@@ -120,6 +125,30 @@ def test_the_receipt_tells_what_was_drawn(tmp_path: Path) -> None:
     assert (section["unit"], section["relation"], section["noise_source"]) == ("record", "add or remove one", "os")
     assert "dp-accounting" in section["accountant"]
     assert "test rows" in section["covers"]
+
+
+@pytest.mark.parametrize("shown", [None, 1_000])
+def test_the_receipt_shows_the_public_number_of_training_rows(tmp_path: Path, shown: int | None) -> None:
+    run = private_run(tmp_path, [choice()])
+    run.journal = Journal(None, PrivacyBudget(rows=700, shown_rows=shown))
+    source = Source(tmp_path, "ds_1", "0" * 64, 60, "text_classification", ("a", "b"), ("id", "text"), {})
+    held_out = {split: len(run.data.rows(split)) for split in ("valid", "test")}
+    train_rows = shown or len(run.data.train)
+    (whole,) = listed(run, [source])
+    assert whole["splits"] == {"train": train_rows, **held_out}
+    assert whole["rows"] == train_rows + sum(held_out.values())
+    run.spec = run.spec.model_copy(update={"dataset": Splits(train="a", test="b")})
+    apart = listed(run, [source, source])
+    assert [one["splits"] for one in apart] == [{"train": shown or 60}, {"test": 60}]
+    assert [one["rows"] for one in apart] == [shown or 60, 60]
+
+
+def test_a_receipt_on_a_private_model_shows_the_rows_that_it_used(tmp_path: Path) -> None:
+    source = Source(tmp_path, "ds_1", "0" * 64, 60, "text_classification", ("a", "b"), ("id", "text"), {})
+    for chosen, rows in (([choice()], 7), ([], 60)):
+        run = private_run(tmp_path, chosen)
+        parent = Opened(run.spec, tmp_path, tmp_path, Base("tiny", None), run.task, [])
+        assert list_used(source, {"test": 7}, parent)["rows"] == rows
 
 
 def test_epsilon_is_told_on_the_way_and_never_below_what_was_spent(tmp_path: Path) -> None:

@@ -45,9 +45,9 @@ class DpGradientAggregation(Instruction):
     system and are never stored; each round is in the journal, on disk, before its noise is drawn. An update that is not
     finite counts as zero. The server's step is post-processing.
 
-    Refuses: rows without a client; fewer than 20 expected clients a round, since the noise would drown their sum (30
-    clients at epsilon 8 stay near chance, measured); pictures, by task: statistics of batch norm would leave unclipped.
-    What looks at training rows together or outside the rounds, the best snapshot, and raw rows in the receipt.
+    Refuses: rows without a client; fewer than 20 expected clients a round, since the noise would drown their sum;
+    pictures, by task: statistics of batch norm would leave unclipped. What looks at training rows together or outside
+    the rounds, the best snapshot, and raw rows in the receipt.
 
     Effect: `epsilon` at `delta` for a client; docs/article.md has its accuracy beside the article's method, which has
     no guarantee: no clipping, a noise scale read off the data, noise a client, no composition.

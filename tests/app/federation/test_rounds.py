@@ -143,9 +143,11 @@ def test_a_round_beyond_the_budget_is_refused(admin: TestClient) -> None:
     closed = [admin.post(f"/v1/rounds/{one}/close") for one in both]
     assert [answer.status_code for answer in closed] == [202, 409]
     assert closed[1].json()["code"] == "budget_exhausted"
+    assert closed[1].json()["detail"].startswith("the round would spend")
     assert admin.get(f"/v1/populations/{population}").json()["left"] == 0
     answer = admin.post("/v1/rounds", json={"population": population, **ROUND})
     assert (answer.status_code, answer.json()["errors"][0]["left"]) == (409, 0.0)
+    assert answer.json()["detail"].startswith("the round would spend")
 
 
 def everything_told(admin: TestClient, one: str, job: str) -> str:

@@ -33,8 +33,8 @@ def test_twenty_nine_companies_are_refused_with_the_reason(
         (fault,) = answer.json()["errors"]
         assert (fault["pointer"], fault["code"]) == ("/instructions/0", "too_few_clients")
         assert fault["detail"].startswith("29 clients")
-        assert "30 clients stayed near chance" in fault["detail"]
-        assert "1,500 lost 4 points" in fault["remedy"]
+        assert "100 clients lost" in fault["detail"]
+        assert "dp_sgd (37)" in fault["remedy"]
     # To claim more changes nothing.
     assert admin.post("/v1/jobs", json=by_client(few, clients=1_500)).status_code == 422
 

@@ -15,7 +15,7 @@ from engine import accounting
 from engine.accounting import PrivacyEvent
 from engine.errors import BudgetExhausted, InvalidData, InvalidPlan
 from engine.events import Listed, PrivacyDrawn, StepDone
-from engine.federated import clients_in, clipped, too_few
+from engine.federated import MEASURED, clients_in, clipped, too_few
 from engine.instruction import Window
 from engine.journal import Journal
 from engine.plan import Plan
@@ -205,10 +205,10 @@ def test_no_round_is_drawn_beyond_the_plan(tmp_path: Path) -> None:
 def test_few_clients_are_refused_with_the_figures(tmp_path: Path) -> None:
     body = {"task": "text_classification", "dataset": "rows", "instructions": [choice(client_rate=0.2, clients=None)]}
     with pytest.raises(InvalidPlan) as caught:
-        Plan.of(Spec.model_validate(body), {"pretrained", "grouped_by:client", "clients:29"})
+        Plan.of(Spec.model_validate(body), {"pretrained", "clients_by:client", "clients:29"})
     (fault,) = caught.value.faults
     assert fault.code == "too_few_clients"
-    assert "30 clients stayed near chance" in fault.detail
+    assert MEASURED in fault.detail
     assert "dp_sgd (37)" in fault.remedy
     # Half of them is the most that may be drawn, so no rate makes 29 clients enough.
     assert too_few(29, 0.5) is not None
@@ -217,14 +217,25 @@ def test_few_clients_are_refused_with_the_figures(tmp_path: Path) -> None:
         begin(run_of(tmp_path, clients=29), None)
 
 
+def test_the_figure_of_few_clients_is_the_articles() -> None:
+    page = (Path(__file__).parents[3] / "docs/article.md").read_text(encoding="utf-8").partition("## 40.")[2]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"]
+    assert table[0][2] == "accuracy, 100 clients"
+    plain, private = (
+        next(float(row[2].split()[0]) for row in table if row[0].startswith(name))
+        for name in ("no noise", "ours, epsilon 1")
+    )
+    assert MEASURED.startswith(f"100 clients lost {100 * (plain - private):.1f} points of accuracy at epsilon 1")
+
+
 @pytest.mark.parametrize(
     ("given", "facts", "code"),
     [
         ({"epsilon": 1.0}, {"clients:60"}, "one_of_two"),
         ({}, {"ungrouped"}, "no_clients"),
-        ({"client_field": "author"}, {"grouped_by:client", "clients:60"}, "other_field"),
-        ({"clients": 30}, {"grouped_by:client", "clients:30"}, "too_few_clients"),
-        ({"clients": 100}, {"grouped_by:client", "clients:1500"}, "more_clients"),
+        ({"client_field": "author"}, {"clients_by:client", "clients:60", "grouped_by:author"}, "other_field"),
+        ({"clients": 30}, {"clients_by:client", "clients:30"}, "too_few_clients"),
+        ({"clients": 100}, {"clients_by:client", "clients:1500"}, "more_clients"),
     ],
 )
 def test_what_cannot_be_private_by_client_is_refused(given: dict[str, Any], facts: set[str], code: str) -> None:
