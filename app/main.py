@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 import app.artifacts.endpoints
 import app.auth.endpoints
+import app.dashboard.pages
 import app.datasets.endpoints
 import app.federation.endpoints
 import app.health.endpoints
@@ -51,6 +52,7 @@ ROUTERS = (
     app.federation.endpoints.router,
     app.auth.endpoints.router,
     app.health.endpoints.router,
+    *app.dashboard.pages.ROUTERS,
 )
 # Their bodies are streamed to disk, each under a cap of its own.
 STREAMING = re.compile(r"/v1/datasets|/v1/rounds/[^/]+/updates/.+")

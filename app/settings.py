@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     )
     ingest_seconds: int = Field(default=900, ge=1, description="Processor seconds the check of an upload may use.")
     requests_per_second: float = Field(default=50, gt=0, description="Requests a second that one key may make.")
+    session_hours: float = Field(
+        default=12, gt=0, le=24 * 90, description="How long a browser stays signed in to the panel."
+    )
     idempotency_hours: int = Field(default=24, ge=1, description="How long an Idempotency-Key is remembered.")
 
     @field_validator("data_dir", "models_dir", "cache_dir", "receipt_key_file")

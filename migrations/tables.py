@@ -3,11 +3,12 @@
 from app import erasure, idempotency
 from app.artifacts import models as artifacts
 from app.auth import models as auth
+from app.dashboard import models as dashboard
 from app.database import Base
 from app.datasets import models as datasets
 from app.jobs import models as jobs
 from app.privacy import models as privacy
 from app.rounds import models as rounds
 
-MODULES = (artifacts, auth, datasets, erasure, idempotency, jobs, privacy, rounds)
+MODULES = (artifacts, auth, dashboard, datasets, erasure, idempotency, jobs, privacy, rounds)
 METADATA = Base.metadata

@@ -6,7 +6,7 @@ from typing import Literal
 from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from app.dependencies import Read, Router, Viewer, database, settings, storage
 from app.health.checks import check_broker, check_database, check_storage, states
@@ -50,11 +50,13 @@ class Ready(BaseModel):
 
 @router.get("/", response_model=Root, summary="What is here?")
 async def root(request: Request) -> Response:
-    """The way to the routes, for whoever opens the bare address."""
+    """The way to the routes, for whoever opens the bare address; a browser is led to the panel."""
+    if "text/html" in request.headers.get("accept", ""):
+        return RedirectResponse("/jobs", 303, headers={"Vary": "Accept"})
     app: FastAPI = request.app
     places = {"docs": app.docs_url, "openapi": app.openapi_url}
     places |= {"instructions": "/v1/instructions", "jobs": "/v1/jobs"}
-    return JSONResponse({"service": app.title, "version": app.version, **places})
+    return JSONResponse({"service": app.title, "version": app.version, **places}, headers={"Vary": "Accept"})
 
 
 @router.get("/healthz", response_model=Alive, summary="Is the process alive?")

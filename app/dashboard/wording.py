@@ -1,0 +1,115 @@
+"""How numbers, sizes, durations and moments read on a page. Pure functions; knows no page."""
+
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+NONE = "–"
+THIN = "\u202f"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number with this many significant digits, thousands apart: 12 345, 0.9825, 3.1e-07."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return NONE
+    if isinstance(value, int) or float(value).is_integer():
+        return f"{int(value):,}".replace(",", THIN) if abs(value) < 1e15 else f"{value:.{digits - 1}e}"
+    if not 1e-4 <= abs(value) < 1e6:
+        return f"{value:.{max(0, digits - 2)}e}"
+    shown = f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+    whole, _, rest = shown.partition(".")
+    return f"{int(whole):,}".replace(",", THIN) + (f".{rest}" if rest else "") if abs(value) >= 1e3 else shown
+
+
+def size(value: float | None) -> str:
+    """Bytes in the unit that leaves one to three digits before the point: 452.9 kB, 22.7 MB."""
+    if value is None:
+        return NONE
+    amount, unit = float(value), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if abs(amount) < 1000:
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.0f}{THIN}{unit}" if unit == "B" or amount >= 100 else f"{amount:.1f}{THIN}{unit}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them: 840 ms, 12 s, 4 min 10 s, 2 h 5 min, 3 d 4 h."""
+    if seconds is None:
+        return NONE
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}{THIN}ms"
+    if seconds < 10:
+        return f"{seconds:.1f}{THIN}s"
+    whole = round(seconds)
+    for unit, below, part, small in (("min", 3600, 60, "s"), ("h", 86_400, 3600, "min"), ("d", math.inf, 86_400, "h")):
+        if whole < 60:
+            return f"{whole}{THIN}s"
+        if whole < below:
+            rest = whole % part // {"s": 1, "min": 60, "h": 3600}[small]
+            return f"{whole // part}{THIN}{unit}" + (f" {rest}{THIN}{small}" if rest else "")
+    return NONE
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share as a percentage: 98.3 %."""
+    return NONE if share is None else f"{share * 100:.{digits}f}{THIN}%"
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A difference with its sign, also where it is nought."""
+    if value is None:
+        return NONE
+    return "±0" if value == 0 else ("+" if value > 0 else "−") + number(abs(value), digits)
+
+
+def ago(moment: datetime | str | None, now: datetime | None = None) -> str:
+    """How long ago a moment was, in one unit: just now, 5 min ago, 3 d ago; the date where that says more."""
+    when = _moment(moment)
+    if when is None:
+        return NONE
+    seconds = ((now or datetime.now(UTC)) - when).total_seconds()
+    if seconds < 10:
+        return "just now"
+    for below, part, unit in ((60, 1, "s"), (3600, 60, "min"), (86_400, 3600, "h"), (14 * 86_400, 86_400, "d")):
+        if seconds < below:
+            return f"{int(seconds // part)}{THIN}{unit} ago"
+    return f"{when.day} {when:%b %Y}"
+
+
+def moment(value: datetime | str | None) -> str:
+    """A moment in full: 26 Nov 2026, 12:53:09 UTC."""
+    when = _moment(value)
+    return NONE if when is None else f"{when.day} {when:%b %Y, %H:%M:%S} UTC"
+
+
+def words(name: str) -> str:
+    """A field's name as words: `length_bucketing` as "length bucketing"."""
+    return name.replace("_", " ")
+
+
+def took(job: Mapping[str, Any], now: datetime | None = None) -> float | None:
+    """Seconds from a job's start to its end, or to now while it runs."""
+    started, ended = _moment(job["started_at"]), _moment(job["finished_at"])
+    if started is None:
+        return None
+    return ((ended or now or datetime.now(UTC)) - started).total_seconds()
+
+
+def _moment(value: datetime | str | None) -> datetime | None:
+    if isinstance(value, str):
+        return datetime.fromisoformat(value)
+    return value
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "number": number,
+    "size": size,
+    "duration": duration,
+    "percent": percent,
+    "signed": signed,
+    "ago": ago,
+    "moment": moment,
+    "words": words,
+}
