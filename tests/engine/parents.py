@@ -10,6 +10,7 @@ from engine.events import Listed
 from engine.interrupt import Interrupt
 from engine.kinds import spec_class
 from engine.runners import run_any
+from tests.engine.documented import undocumented
 from tests.engine.tiny import tiny_bert, tiny_image_rows, tiny_pair_rows, tiny_text_rows, write_rows
 from tests.engine.tiny_lm import tiny_decoder, tiny_lm_rows
 
@@ -27,6 +28,7 @@ def run_job(body: dict[str, Any], folder: Path, job: str = "job_child") -> list[
 def receipt_of(folder: Path) -> dict[str, Any]:
     """The receipt that a job has left."""
     found: dict[str, Any] = json.loads((folder / "outputs" / "receipt.json").read_bytes())
+    assert undocumented(found) == []
     return found
 
 

@@ -17,6 +17,7 @@ from engine.errors import BudgetExhausted, InvalidData
 from engine.events import FileWritten, Listed, PrivacyDrawn
 from engine.interrupt import Interrupt
 from engine.tensorfile import Layout, Unreadable, as_floats, packed, read_layout
+from tests.engine.documented import undocumented
 
 SHAPES = {"head.weight": (3, 4), "head.bias": (3,)}
 VALUES = 15
@@ -211,6 +212,7 @@ def test_the_receipt_has_the_release_and_nothing_of_who_came(tmp_path: Path) -> 
     spent = [{"mechanism": "gaussian", "q": 1.0, "sigma": 1.0, "count": 1, "sampling": "none"}]
     run(tmp_path, privacy_budget={"spent": spent, "delta": 1e-5})
     text = (tmp_path / "outputs" / "receipt.json").read_text()
+    assert undocumented(json.loads(text)) == []
     privacy = json.loads(text)["privacy"]
     # The analytic Gaussian at delta 1e-5: 4.38 for one release of noise multiplier 1.
     assert privacy["epsilon"] == pytest.approx(4.38, abs=0.01)

@@ -27,6 +27,7 @@ from engine.models import Base
 from engine.run import Run
 from engine.spec import Spec
 from engine.tasks.classification import Classification
+from tests.engine.documented import undocumented
 from tests.engine.runs import tiny_image_run, tiny_run, trained
 from tests.engine.tiny import tiny_image_rows, tiny_text_rows, write_rows
 
@@ -85,6 +86,7 @@ def test_a_rounded_text_job_is_delivered_whole(tmp_path: Path) -> None:
         assert (about.sha256, about.size_bytes) == (event.sha256, event.size_bytes)
     stored = (tmp_path / "outputs" / "receipt.json").read_bytes()
     assert stored == canonical_json.encode(json.loads(stored)) == canonical_json.encode(receipt)
+    assert undocumented(receipt) == []
     with zipfile.ZipFile(tmp_path / "outputs" / "model.zip") as archive:
         archive.extractall(tmp_path / "package")
     names = {path.name for path in (tmp_path / "package").iterdir()}

@@ -22,6 +22,7 @@ from engine.receipt import listed, sections
 from engine.run import Run
 from engine.spec import Splits
 from engine.train import train
+from tests.engine.documented import undocumented
 from tests.engine.private_runs import choice, clipped_sum, flat_gradient, holder, private_begun, private_run
 from tests.engine.tiny_run import told, trained
 
@@ -118,6 +119,7 @@ def test_the_receipt_tells_what_was_drawn(tmp_path: Path) -> None:
     run.journal = Journal(None, PrivacyBudget(spent=(PrivacyEvent(q=0.1, sigma=2.0, count=10),)))
     trained(run, tmp_path / "run")
     section = sections(run)["privacy"]
+    assert undocumented({"privacy": section}) == []
     plan = _plan(run)
     assert section["epsilon"] == accounting.epsilon([plan], section["delta"]) <= 3.0
     assert (section["sampling_rate"], section["noise_multiplier"], section["steps"]) == (plan.q, plan.sigma, 6)

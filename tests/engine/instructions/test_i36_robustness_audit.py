@@ -14,6 +14,7 @@ from engine.plan import Plan
 from engine.robustness import Setting, attack_rows, on_grid, png
 from engine.run import Run
 from engine.spec import Spec
+from tests.engine.documented import undocumented
 from tests.engine.packaged import digit_run, packaged
 from tests.engine.runs import tiny_run, trained
 from tests.engine.test_deliver import delivered
@@ -41,6 +42,7 @@ def audited(made: tuple[Run, Package], **parameters: Any) -> dict[str, Any]:
     one = RobustnessAudit(**parameters)
     one.audit(run, package, run.model)
     section = one.evidence(run)["robustness"]
+    assert undocumented({"robustness": section}) == []
     assert one.report(run)["robust_accuracy"] == section["robust"]
     return dict(section)
 
