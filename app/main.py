@@ -13,6 +13,7 @@ import app.artifacts.endpoints
 import app.auth.endpoints
 import app.dashboard.pages
 import app.datasets.endpoints
+import app.experiments.endpoints
 import app.federation.endpoints
 import app.health.endpoints
 import app.instructions.endpoints
@@ -50,6 +51,7 @@ ROUTERS = (
     app.receipts.endpoints.router,
     app.privacy.endpoints.router,
     app.federation.endpoints.router,
+    app.experiments.endpoints.router,
     app.auth.endpoints.router,
     app.health.endpoints.router,
     *app.dashboard.pages.ROUTERS,

@@ -40,7 +40,7 @@ class Derived(BaseModel):
         """Fields of the parent's spec that this job puts its own in the place of."""
         chosen = [one.model_dump() for one in self.instructions]
         own: dict[str, Any] = {"instructions": chosen, "limits": self.limits.model_dump(), "compare": "trained"}
-        own |= {"include_inputs": self.include_inputs}
+        own |= {"include_inputs": self.include_inputs, "answers": False}
         return own | ({"metric": self.metric} if self.metric is not None else {})
 
     def run_spec(self, kind: str, parent: Spec) -> Spec:

@@ -128,6 +128,9 @@ class Spec(BaseModel):
     export: Export = Field(default=Export(), validate_default=True)
     compare: Literal["trained", "untreated"] = "trained"
     include_inputs: bool = Field(default=False, strict=True)
+    answers: bool = Field(
+        default=False, strict=True, description="Also write `answers.jsonl`: what the file says of each test row."
+    )
 
     @field_validator("task")
     @classmethod

@@ -6,9 +6,10 @@ from app.auth import models as auth
 from app.dashboard import models as dashboard
 from app.database import Base
 from app.datasets import models as datasets
+from app.experiments import models as experiments
 from app.jobs import models as jobs
 from app.privacy import models as privacy
 from app.rounds import models as rounds
 
-MODULES = (artifacts, auth, dashboard, datasets, erasure, idempotency, jobs, privacy, rounds)
+MODULES = (artifacts, auth, dashboard, datasets, erasure, experiments, idempotency, jobs, privacy, rounds)
 METADATA = Base.metadata

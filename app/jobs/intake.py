@@ -106,9 +106,10 @@ class Intake:
 
     def _store(self, together: Sequence[Submit]) -> list[Response | Exception]:
         with self._database.session() as session:
-            return self._stored(session, together)
+            return self.stored(session, together)
 
-    def _stored(self, session: Session, together: Sequence[Submit]) -> list[Response | Exception]:
+    def stored(self, session: Session, together: Sequence[Submit]) -> list[Response | Exception]:
+        """Check and store jobs in a transaction; of each its answer, or why it was refused: that one wrote nothing."""
         lookups = Lookups(
             functools.cache(functools.partial(datasets.hold, session)),
             functools.partial(parents.find, session, hold=True),

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from app.artifacts.models import Artifact
 from app.auth.bootstrap import add_key, new_secret
 from app.datasets.models import Dataset
+from app.experiments.models import Experiment, ExperimentJob
 from app.ids import new_id
 from app.jobs import repository
 from app.jobs.models import Job
@@ -31,6 +32,7 @@ class Seeds:
     key: tuple[str, ...]
     population: tuple[str, ...]
     round: tuple[str, ...]
+    experiment: tuple[str, ...]
 
 
 def seed(service: FastAPI, folder: Path, tenant: str = "default") -> Seeds:
@@ -47,7 +49,13 @@ def seed(service: FastAPI, folder: Path, tenant: str = "default") -> Seeds:
     population = seed_population(service, tenant)
     rounds = (seed_round(service, population, tenant),)
     return Seeds(
-        (dataset,), tuple(jobs.values()), tuple(artifacts), (seed_key(service, tenant),), (population,), rounds
+        (dataset,),
+        tuple(jobs.values()),
+        tuple(artifacts),
+        (seed_key(service, tenant),),
+        (population,),
+        rounds,
+        (seed_experiment(service, dataset, tenant),),
     )
 
 
@@ -171,4 +179,31 @@ def seed_round(service: FastAPI, population: str, tenant: str = "default") -> st
     )
     with service.state.database.session() as session:
         session.add(one)
+    return one.id
+
+
+def seed_experiment(service: FastAPI, dataset: str, tenant: str = "default") -> str:
+    """An experiment of two arms with two seeds whose jobs wait, and whose items people are to judge."""
+    one = Experiment(
+        id=new_id("exp"),
+        tenant=tenant,
+        name=f"experiment of {tenant}",
+        task="text_classification",
+        metric="accuracy",
+        dataset_id=dataset,
+        baseline={"task": "text_classification", "dataset": dataset},
+        treatments=[{"name": "edge", "changes": {"instructions": [47]}}],
+        seeds=[1, 2],
+        margin=0.01,
+        human_items=4,
+        secret="00" * 32,
+        created_at=datetime.now(UTC),
+    )
+    places = [(arm, seed, seed_job(service, dataset, tenant)) for arm in (0, 1) for seed in (1, 2)]
+    with service.state.database.session() as session:
+        session.add(one)
+        session.flush()
+        session.add_all(
+            ExperimentJob(experiment_id=one.id, arm=arm, seed=seed, job_id=job) for arm, seed, job in places
+        )
     return one.id

@@ -25,7 +25,15 @@ from app.jobs.states import State
 from app.main import ROUTERS, create_app
 from app.openapi import document
 from app.settings import Settings
-from tests.app.seeds import seed_artifact, seed_dataset, seed_job, seed_key, seed_population, seed_round
+from tests.app.seeds import (
+    seed_artifact,
+    seed_dataset,
+    seed_experiment,
+    seed_job,
+    seed_key,
+    seed_population,
+    seed_round,
+)
 
 load_all_checks()
 NAMES = (
@@ -97,6 +105,7 @@ def things(service: FastAPI, tmp_path_factory: pytest.TempPathFactory) -> Callab
         "population_id": lambda _: population,
         "round_id": lambda _: seed_round(service, population),
         "client": lambda _: "client-1",
+        "experiment_id": lambda _: seed_experiment(service, dataset),
     }
     return lambda name, operation: kinds[name](operation)
 

@@ -24,7 +24,7 @@ from tests.app.seeds import Seeds, seed
 Clients = Callable[..., TestClient]
 # Which of the tenant's things each path parameter names.
 OWNED = {"dataset_id": "dataset", "job_id": "job", "artifact_id": "artifact", "model_id": "artifact", "key_id": "key"}
-OWNED |= {"population_id": "population", "round_id": "round"}
+OWNED |= {"population_id": "population", "round_id": "round", "experiment_id": "experiment"}
 # Parameters that name nothing of the service's.
 NAMES = {"client": "client-1"}
 # What a route with an owned thing in its path wants beside it.
@@ -41,6 +41,15 @@ BODIES: dict[str, tuple[int, Callable[[str], dict[str, Any]]]] = {
     "/v1/rounds": (
         404,
         lambda it: {"json": {"population": it, "clip_norm": 1.0, "noise_multiplier": 1.0, "expected_clients": 20}},
+    ),
+    "/v1/experiments": (
+        422,
+        lambda it: {
+            "json": {
+                "baseline": {"task": "text_classification", "dataset": it},
+                "treatments": [{"name": "edge", "changes": {}}],
+            }
+        },
     ),
     "/v1/keys": (403, lambda _: {"json": {"name": "mine", "tenant": "default"}}),
 }

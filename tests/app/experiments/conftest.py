@@ -1,0 +1,98 @@
+"""One service for a module, a data set with test rows in it, and a worker around the stand-in engine."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from app.auth.bootstrap import bootstrap
+from app.database import Base
+from app.datasets.models import Dataset
+from app.ids import new_id
+from app.main import create_app
+from tests.service import settings_for, worker_for
+from worker.tasks import Worker
+
+ROWS = 40
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
+    """A service with its tables."""
+    folder = tmp_path_factory.mktemp("experiments")
+    made = create_app(settings_for(folder, requests_per_second=1e6, max_open_jobs=60, heartbeat_seconds=0.1))
+    Base.metadata.create_all(made.state.database.engine)
+    return made
+
+
+@pytest.fixture(scope="module")
+def admin(service: FastAPI) -> Iterator[TestClient]:
+    """A client with the first admin key."""
+    secret = bootstrap(service.state.database, service.state.settings)
+    with TestClient(service, headers={"Authorization": f"Bearer {secret}"}) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def client_for(service: FastAPI, admin: TestClient) -> Callable[..., TestClient]:
+    """Makes a client with a key of another tenant or role."""
+
+    def make(tenant: str = "default", role: str = "member") -> TestClient:
+        answer = admin.post("/v1/keys", json={"name": "test", "tenant": tenant, "role": role})
+        return TestClient(service, headers={"Authorization": f"Bearer {answer.json()['secret']}"})
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def make_dataset(service: FastAPI, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Makes a data set of texts of the tenant `default`; gives its id."""
+
+    def make(**columns: Any) -> str:
+        file = tmp_path_factory.mktemp("rows") / "rows.parquet"
+        texts = {
+            "id": [f"{i:016x}" for i in range(ROWS)],
+            "text": [f"the text of row {i}" for i in range(ROWS)],
+            "label": pa.array([i % 2 for i in range(ROWS)], pa.int32()),
+        }
+        pq.write_table(pa.table(texts), file)
+        stored = service.state.storage.save(file)
+        values: dict[str, Any] = {
+            "id": new_id("ds"),
+            "tenant": "default",
+            "task": "text_classification",
+            "status": "ready",
+            "rows": ROWS,
+            "size_bytes": stored.size_bytes,
+            "sha256": stored.sha256,
+            "splits": {},
+            "columns": {"text": "text", "label": "label"},
+            "labels": ["ham", "spam"],
+            "label_counts": {"ham": ROWS // 2, "spam": ROWS // 2},
+            "problems": [],
+            "storage_key": stored.key,
+            "created_at": datetime.now(UTC),
+        }
+        row = Dataset(**(values | columns))
+        with service.state.database.session() as session:
+            session.add(row)
+        return row.id
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def dataset(make_dataset: Callable[..., str]) -> str:
+    """One data set."""
+    return make_dataset()
+
+
+@pytest.fixture(scope="module")
+def worker(service: FastAPI) -> Worker:
+    """A worker on the service's database."""
+    return worker_for(service.state.settings, service.state.database)
