@@ -18,9 +18,11 @@ import app.federation.endpoints
 import app.health.endpoints
 import app.instructions.endpoints
 import app.jobs.endpoints
+import app.jobs.following
 import app.models.endpoints
 import app.privacy.endpoints
 import app.receipts.endpoints
+import app.webhooks.endpoints
 from app import incoming
 from app.auth.keyring import KeyRing
 from app.auth.rate import RateLimit
@@ -44,6 +46,7 @@ VERSION = "0.1.0"
 # In the order in which a request is held against them, so the busiest first.
 ROUTERS = (
     app.jobs.endpoints.router,
+    app.jobs.following.router,
     app.artifacts.endpoints.router,
     app.datasets.endpoints.router,
     app.instructions.endpoints.router,
@@ -51,6 +54,7 @@ ROUTERS = (
     app.receipts.endpoints.router,
     app.privacy.endpoints.router,
     app.federation.endpoints.router,
+    app.webhooks.endpoints.router,
     app.experiments.endpoints.router,
     app.auth.endpoints.router,
     app.health.endpoints.router,

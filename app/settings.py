@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     session_hours: float = Field(
         default=12, gt=0, le=24 * 90, description="How long a browser stays signed in to the panel."
     )
+    webhook_private_addresses: bool = Field(
+        default=False, description="Whether webhooks may lead to private addresses, such as this network's own."
+    )
     idempotency_hours: int = Field(default=24, ge=1, description="How long an Idempotency-Key is remembered.")
 
     @field_validator("data_dir", "models_dir", "cache_dir", "receipt_key_file")

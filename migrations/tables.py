@@ -10,6 +10,7 @@ from app.experiments import models as experiments
 from app.jobs import models as jobs
 from app.privacy import models as privacy
 from app.rounds import models as rounds
+from app.webhooks import models as webhooks
 
-MODULES = (artifacts, auth, dashboard, datasets, erasure, experiments, idempotency, jobs, privacy, rounds)
+MODULES = (artifacts, auth, dashboard, datasets, erasure, experiments, idempotency, jobs, privacy, rounds, webhooks)
 METADATA = Base.metadata

@@ -13,12 +13,14 @@ from functools import partial
 from celery.signals import celeryd_init, setup_logging, worker_ready, worker_shutdown, worker_shutting_down
 
 from app.database import Database
-from app.jobs.lifecycle import erase_due, owner_name, sweep
+from app.jobs.lifecycle import deliver_due, erase_due, owner_name, sweep
 from app.queue import TASK, Bell, celery_app
 from app.settings import Settings
 from app.storage import storage_for
 from worker.rescue import Rounds, rescue
 from worker.tasks import Worker
+
+TELL_SECONDS = 2.0
 
 settings = Settings()
 if settings.redis_url is None:
@@ -42,10 +44,17 @@ def erase() -> None:
     sweep(settings.data_dir)
 
 
+def tell() -> None:
+    """Send what is to be told of jobs that have ended, until nothing more is due."""
+    while deliver_due(database, private=settings.webhook_private_addresses) and not worker.stopping.is_set():
+        pass
+
+
 rounds = (
     Rounds("rescue", partial(rescue, database, settings.max_lapses, ring_if_idle), settings.rescue_seconds),
     # In a thread of its own: no lost job waits for a slow store.
     Rounds("erasure", erase, settings.rescue_seconds),
+    Rounds("webhooks", tell, TELL_SECONDS),
 )
 
 

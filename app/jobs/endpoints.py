@@ -5,13 +5,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import Header, Path, Query
+from fastapi import Path, Query
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response
 
-from app.answers import answer, match, names, timestamp
+from app.answers import answer, match, names
 from app.artifacts import repository as artifacts
 from app.artifacts.schemas import ArtifactShown, artifact_json
 from app.datasets import repository as datasets
@@ -27,22 +27,13 @@ from app.jobs.filters import METADATA_FILTER, metadata_filter
 from app.jobs.intake import Intake, Submit
 from app.jobs.models import Job
 from app.jobs.requests import AnyCreate, Submission, Unfit
-from app.jobs.schemas import (
-    DryRun,
-    EventShown,
-    JobErased,
-    JobShown,
-    PointShown,
-    event_json,
-    job_json,
-)
-from app.jobs.series import thinned
+from app.jobs.schemas import DryRun, JobErased, JobShown, job_json
 from app.jobs.states import TERMINAL, State
 from app.jobs.straight import Straight
-from app.jobs.streaming import stream
 from app.jobs.watching import Watch
 from app.paging import Page, paged
 from app.schemas import ListOf
+from app.webhooks import service as webhooks
 from engine.spec import Kind, TaskName
 
 router = Router(prefix="/v1/jobs", tags=["jobs"])
@@ -51,9 +42,6 @@ RETRY_AFTER = "2"
 LOG_BYTES = 1 << 20
 DRY: dict[int | str, dict[str, Any]] = {
     200: {"model": DryRun, "description": "A dry run: what the job would do and cost; nothing is stored."}
-}
-STREAM: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "A list, or a live stream."}
 }
 
 
@@ -71,8 +59,11 @@ async def create(
     dry_run: Annotated[bool, Query(description="Check and estimate only; nothing is stored.")] = False,
 ) -> Response:
     """Every fault is told at once. The job is stored and queued before the answer; `Location` is where to look."""
-    if dry_run or isinstance(body, Unfit):
-        return await run_in_threadpool(_dry_run, request, identity, once, body)
+    unfit = None
+    if not isinstance(body, Unfit) and body.webhook is not None:
+        unfit = await run_in_threadpool(_uncallable, body, settings(request).webhook_private_addresses)
+    if dry_run or unfit or isinstance(body, Unfit):
+        return await run_in_threadpool(_dry_run, request, identity, once, unfit or body)
     models_dir = settings(request).models_dir
     if base_is_near(body):
         base = look_at_base(body, models_dir)
@@ -97,6 +88,13 @@ router.routes.append(
         summary="Submit a job",
     )
 )
+
+
+def _uncallable(body: AnyCreate, private_addresses: bool) -> Unfit | None:
+    """The job as none, if its webhook may not be called: so what else is wrong with it is told along."""
+    url = body.webhook.url if body.webhook is not None else ""
+    fault = webhooks.fault_of(url, "/webhook/url", private=private_addresses)
+    return None if fault is None else Unfit(body.model_dump(mode="json", exclude_unset=True), [fault])
 
 
 def _dry_run(request: Request, identity: Identity, once: Once, body: AnyCreate | Unfit) -> Response:
@@ -207,61 +205,6 @@ start = _moving("start", "Queue a job that was made with auto_start false", "409
 cancel = _moving("cancel", "Cancel a job", "At once where nothing runs; a run is killed first. 409 once it has ended.")
 pause = _moving("pause", "Pause a running job", "It writes a snapshot and leaves its worker; 409 unless it runs.")
 resume = _moving("resume", "Queue a paused job again", "It goes on from its snapshot; 409 unless it is paused.")
-
-
-@router.get("/{job_id}/metrics", response_model=dict[str, list[PointShown]], summary="Read a job's metrics")
-def metrics(
-    request: Request,
-    identity: Viewer,
-    session: Read,
-    job_id: JobId,
-    wanted: Annotated[
-        str | None, Query(alias="names", max_length=1000, description="Names, with commas between; default all.")
-    ] = None,
-    since_step: Annotated[int, Query(ge=0, le=2**53, description="Only points from this step on.")] = 0,
-    max_points: Annotated[int | None, Query(ge=2, le=100_000, description="Most points a metric (LTTB).")] = None,
-) -> Response:
-    """One series a metric; a metric that the run cannot have is absent."""
-    service.find(session, identity.tenant, job_id)
-    series: dict[str, list[tuple[int, float, Any]]] = {}
-    chosen = [name.strip() for name in wanted.split(",") if name.strip()] if wanted is not None else None
-    for name, step, value, at in repository.points(session, job_id, chosen, since_step):
-        series.setdefault(name, []).append((step, value, at))
-    shown = {
-        name: [
-            {"step": step, "value": value, "at": timestamp(at)}
-            for step, value, at in (points if max_points is None else thinned(points, max_points))
-        ]
-        for name, points in series.items()
-    }
-    return answer(request, shown)
-
-
-@router.get("/{job_id}/events", response_model=ListOf[EventShown], responses=STREAM, summary="Read a job's events")
-def events(
-    request: Request,
-    identity: Viewer,
-    session: Read,
-    job_id: JobId,
-    limit: Annotated[int, Query(ge=1, le=200, description="Most events of the page.")] = 100,
-    after: Annotated[int, Query(ge=0, le=2**31 - 1, description="Only events past this id.")] = 0,
-    last_event_id: Annotated[
-        str | None, Header(alias="Last-Event-ID", max_length=20, description="Where a stream goes on.")
-    ] = None,
-) -> Response:
-    """Oldest first. With `Accept: text/event-stream` a live stream, which ends with the job."""
-    service.find(session, identity.tenant, job_id)
-    if "text/event-stream" in request.headers.get("accept", ""):
-        last = int(last_event_id) if last_event_id and last_event_id.isascii() and last_event_id.isdigit() else after
-        return StreamingResponse(
-            stream(database(request), watch(request), identity.tenant, job_id, min(last, 2**31 - 1)),
-            media_type="text/event-stream",
-            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-        )
-    rows = repository.events_after(session, job_id, after, limit + 1)
-    shown = [event_json(row) for row in rows[:limit]]
-    ids = {"first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None}
-    return answer(request, {"object": "list", "data": shown, "has_more": len(rows) > limit, **ids})
 
 
 @router.get("/{job_id}/logs", response_class=PlainTextResponse, summary="Read a job's log")

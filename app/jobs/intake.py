@@ -28,6 +28,8 @@ from app.jobs.requests import AnyCreate
 from app.jobs.states import State
 from app.privacy import service as privacy
 from app.privacy.composition import Spending
+from app.webhooks import outbox
+from app.webhooks.schemas import JobWebhook
 
 QUIET_TURNS = 3
 GATHER_SECONDS = 0.005
@@ -45,6 +47,8 @@ class Submit:
     answer: Callable[[Job], Response]
     spending: Spending | None = None
     """What the job plans to spend of the privacy of its training rows; None: it is not private."""
+    family: str | None = None
+    """That of the job's webhook events, as `app.webhooks.outbox` has them."""
 
 
 class Intake:
@@ -116,6 +120,7 @@ class Intake:
         )
         open_jobs = functools.cache(functools.partial(repository.open_jobs, session))
         jobs: list[tuple[Identity, Job]] = []
+        webhooks: list[tuple[Job, JobWebhook]] = []
         outcomes: list[Response | Exception] = []
         private.hold(session, [submit.identity.tenant for submit in together if submit.spending is not None])
         for submit in together:
@@ -137,13 +142,16 @@ class Intake:
             except ServiceError as error:
                 outcomes.append(error)
                 continue
-            job = service.made(identity, checked)
+            job = service.made(identity, checked, submit.family)
             jobs.append((identity, job))
+            webhooks += [(job, submit.body.webhook)] if submit.body.webhook is not None else []
             if spending is not None:
                 privacy.reserve(session, identity.tenant, subject, job.id, spending)
             outcomes.append(submit.once.finish(session, identity.tenant, submit.answer(job)))
         if jobs:
             repository.add(session, *(job for _, job in jobs))
+            for job, one in webhooks:
+                outbox.subscribe(session, job.tenant, job.id, one.url, one.secret.get_secret_value())
             audit_all(session, "job.create", ((identity, job.id) for identity, job in jobs))
         if any(job.state is State.QUEUED for _, job in jobs):
             event.listen(session, "after_commit", lambda _: self._ring(), once=True)

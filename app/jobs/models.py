@@ -86,6 +86,10 @@ class Job(Base):
     total_steps: Mapped[int | None] = mapped_column(BigInteger)
     eta_seconds: Mapped[float | None] = mapped_column(Float)
     latest: Mapped[dict[str, float]] = mapped_column(Document, default=dict)
+    webhook_url: Mapped[str | None] = mapped_column(String(2048))
+    """Who is told of its end, as the job shows it; the secret lies with the webhooks."""
+    event_family: Mapped[str | None] = mapped_column(String(24))
+    """What the types of its webhook events begin with; None: as those of `app.webhooks` do."""
     log_key: Mapped[str | None] = mapped_column(String(80))
     """Where the log is stored once the run has ended, where storage is remote."""
 

@@ -120,7 +120,7 @@ def move(
     )
     if (job := session.scalars(statement, execution_options=_UNSYNCHRONIZED).one_or_none()) is not None:
         _tell_state(session, job, kind.mover, told or {})
-        endings.follow(session, job_id, kind)
+        endings.follow(session, job, kind)
     return job
 
 
@@ -241,8 +241,7 @@ def _state_event(job: Job, mover: Mover, told: Mapping[str, Any]) -> dict[str, A
 
 def _write_points(session: Session, job_id: str, points: Sequence[Point]) -> None:
     # Both dialects have the clause; SQLAlchemy has it on the dialects' own inserts only.
-    kind = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    statement = kind(MetricPoint)
+    statement = (postgresql if session.get_bind().dialect.name == "postgresql" else sqlite).insert(MetricPoint)
     statement = statement.on_conflict_do_update(
         index_elements=[MetricPoint.job_id, MetricPoint.name, MetricPoint.step],
         set_={"value": statement.excluded.value, "at": statement.excluded.at},
@@ -286,8 +285,9 @@ def _claim_statement() -> Any:
 _CLAIM = _claim_statement()
 _JOB = plain_insert(Job.__table__)  # type: ignore[arg-type]  # declared as a FromClause, and a Table
 # What a new job brings; the other columns are empty or have their defaults.
-_NEW = ("id", "tenant", "kind", "task", "name", "metadata_", "spec", "plan", "inputs", "state", "events", "revision")
-_COLUMNS = [(name, inspect(Job).column_attrs[name].columns[0].key) for name in (*_NEW, "created_at")]
+_NEW = ["id", "tenant", "kind", "task", "name", "metadata_", "spec", "plan", "inputs", "state", "events", "revision"]
+_NEW += ["webhook_url", "event_family", "created_at"]
+_COLUMNS = [(name, inspect(Job).column_attrs[name].columns[0].key) for name in _NEW]
 # One comparison a state: SQLAlchemy would write an `in_` out anew each time.
 _IS_OPEN = or_(*(Job.state == state for state in State if state in OPEN))
 _OPEN_JOBS = select(func.count()).where(Job.tenant == bindparam("of_tenant"), _IS_OPEN)

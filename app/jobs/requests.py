@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.schemas import Name, OneLine
+from app.webhooks.schemas import JobWebhook
 from engine.errors import Fault
 from engine.faults import from_validation
 from engine.kinds import Compress, Detect, Evaluate
@@ -70,17 +71,7 @@ class Submitted(BaseModel):
         default_factory=dict, max_length=16, description="Up to 16 pairs of your own, to filter lists by."
     )
     auto_start: bool = Field(default=True, strict=True, description="false: checked and stored, and queued by `start`.")
-    webhook: None = Field(default=None, description="Not served yet: null, or left out.")
-
-    @field_validator("webhook", mode="before")
-    @classmethod
-    def _no_webhook(cls, webhook: object) -> None:
-        if webhook is not None:
-            raise PydanticCustomError(
-                "webhook_not_available",
-                "this server sends no webhooks yet",
-                {"remedy": "leave webhook out, and poll with GET /v1/jobs/{id}?wait_seconds=60"},
-            )
+    webhook: JobWebhook | None = Field(default=None, description="Whom to tell of the job's end.")
 
 
 class JobCreate(Submitted, Spec):

@@ -62,6 +62,12 @@ class SpecShown(BaseModel):
     metadata: dict[str, str]
 
 
+class WebhookOfJob(BaseModel):
+    """Who is told of the job's end; the secret is never shown."""
+
+    url: str
+
+
 class JobShown(SpecShown):
     """A job in answers."""
 
@@ -69,6 +75,7 @@ class JobShown(SpecShown):
     object: Literal["job"]
     state: State
     phase: str | None
+    webhook: WebhookOfJob | None
     attempt: int
     progress: Progress
     plan: list[PlanStep]
@@ -112,7 +119,7 @@ class PointShown(BaseModel):
 def job_json(job: Job, artifacts: Sequence[Artifact]) -> dict[str, Any]:
     """A job as it stands in answers."""
     own = f"/v1/jobs/{job.id}"
-    pages = {name: f"{own}/{name}" for name in ("metrics", "events", "logs", "artifacts")}
+    pages = {name: f"{own}/{name}" for name in ("metrics", "events", "logs", "artifacts", "deliveries")}
     moves = {
         name: f"{own}/{name}" for name in ("start", "cancel", "pause", "resume") if job.state in allowed_from(name)
     }
@@ -127,6 +134,7 @@ def job_json(job: Job, artifacts: Sequence[Artifact]) -> dict[str, Any]:
         **job.spec,
         "name": job.name,
         "metadata": job.metadata_,
+        "webhook": {"url": job.webhook_url} if job.webhook_url is not None else None,
         "plan": job.plan,
         "latest": job.latest,
         "created_at": timestamp(job.created_at),

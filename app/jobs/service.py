@@ -41,8 +41,8 @@ def refuse_beyond(max_open_jobs: int, open_jobs: int) -> None:
         )
 
 
-def made(identity: Identity, checked: Checked) -> Job:
-    """The job to be stored, queued unless it is not to start by itself."""
+def made(identity: Identity, checked: Checked, family: str | None = None) -> Job:
+    """The job to be stored, queued unless it is not to start by itself; `family`: that of its webhook events."""
     body, job = checked.body, Job()
     # Past the attributes that note each change for a session: no session will track this one.
     vars(job).update(
@@ -55,6 +55,8 @@ def made(identity: Identity, checked: Checked) -> Job:
         spec=dict(checked.spec),
         plan=checked.plan.describe(),
         inputs=dict(checked.inputs),
+        webhook_url=body.webhook.url if body.webhook is not None else None,
+        event_family=family,
         state=State.QUEUED if body.auto_start else State.CREATED,
         attempt=0,
         step=0,

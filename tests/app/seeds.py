@@ -19,6 +19,7 @@ from app.jobs.models import Job
 from app.jobs.states import State
 from app.privacy.models import PrivacyAccount
 from app.rounds.models import OPEN, FederationRound, Population
+from app.webhooks.models import DELIVERED, WebhookDelivery, WebhookEndpoint
 from engine.spec import Spec
 
 
@@ -26,6 +27,8 @@ from engine.spec import Spec
 class Seeds:
     """The ids of what the tenant has, one or more a kind."""
 
+    webhook: tuple[str, ...]
+    delivery: tuple[str, ...]
     dataset: tuple[str, ...]
     job: tuple[str, ...]
     artifact: tuple[str, ...]
@@ -47,8 +50,11 @@ def seed(service: FastAPI, folder: Path, tenant: str = "default") -> Seeds:
         )
     ]
     population = seed_population(service, tenant)
+    webhook, delivery = seed_webhook(service, jobs[State.SUCCEEDED], tenant)
     rounds = (seed_round(service, population, tenant),)
     return Seeds(
+        (webhook,),
+        (delivery,),
         (dataset,),
         tuple(jobs.values()),
         tuple(artifacts),
@@ -107,6 +113,39 @@ def seed_job(service: FastAPI, dataset: str, tenant: str = "default", state: Sta
     with service.state.database.session() as session:
         repository.add(session, job)
     return job.id
+
+
+def seed_webhook(service: FastAPI, job: str, tenant: str = "default") -> tuple[str, str]:
+    """A webhook of the tenant, and what was sent to it of the job."""
+    now = datetime.now(UTC)
+    endpoint = WebhookEndpoint(
+        id=new_id("wh"),
+        tenant=tenant,
+        url="https://example.org/",
+        secret="whsec_AAAAAAAAAAAAAAAAAAAAAAAA",
+        events=[],
+        created_at=now,
+    )
+    sent = {"attempt": 1, "at": "2026-01-01T00:00:00.000Z", "status_code": 204, "error": None, "seconds": 0.1}
+    delivery = WebhookDelivery(
+        id=new_id("msg"),
+        tenant=tenant,
+        endpoint_id=endpoint.id,
+        job_id=job,
+        type="job.succeeded",
+        body="{}",
+        state=DELIVERED,
+        attempt=1,
+        tries=1,
+        next_try=now,
+        log=[sent],
+        created_at=now,
+    )
+    with service.state.database.session() as session:
+        session.add(endpoint)
+        session.flush()
+        session.add(delivery)
+    return endpoint.id, delivery.id
 
 
 def seed_artifact(

@@ -33,6 +33,7 @@ from tests.app.seeds import (
     seed_key,
     seed_population,
     seed_round,
+    seed_webhook,
 )
 
 load_all_checks()
@@ -102,6 +103,8 @@ def things(service: FastAPI, tmp_path_factory: pytest.TempPathFactory) -> Callab
         "model_id": lambda _: model,
         "key_id": lambda _: seed_key(service),
         "choice": lambda _: "length_bucketing",
+        "webhook_id": lambda _: seed_webhook(service, done)[0],
+        "delivery_id": lambda _: seed_webhook(service, done)[1],
         "population_id": lambda _: population,
         "round_id": lambda _: seed_round(service, population),
         "client": lambda _: "client-1",

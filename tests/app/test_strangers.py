@@ -25,6 +25,7 @@ Clients = Callable[..., TestClient]
 # Which of the tenant's things each path parameter names.
 OWNED = {"dataset_id": "dataset", "job_id": "job", "artifact_id": "artifact", "model_id": "artifact", "key_id": "key"}
 OWNED |= {"population_id": "population", "round_id": "round", "experiment_id": "experiment"}
+OWNED |= {"webhook_id": "webhook", "delivery_id": "delivery"}
 # Parameters that name nothing of the service's.
 NAMES = {"client": "client-1"}
 # What a route with an owned thing in its path wants beside it.
@@ -51,6 +52,7 @@ BODIES: dict[str, tuple[int, Callable[[str], dict[str, Any]]]] = {
             }
         },
     ),
+    "/v1/webhooks": (422, lambda _: {"json": {"url": "http://127.0.0.1/"}}),
     "/v1/keys": (403, lambda _: {"json": {"name": "mine", "tenant": "default"}}),
 }
 UNDOCUMENTED = {"/openapi.json", "/docs", "/docs/oauth2-redirect"}

@@ -123,14 +123,14 @@ def test_every_fault_at_once(admin: TestClient, service: FastAPI, dataset: MakeD
         "ds_unknown",
         instructions=[20, 20],
         training={"epochs": 0, "batch_size": "many", "sed": 1},
-        webhook={"url": "https://example.org"},
+        webhook={"url": "ftp://example.org"},
         colour="red",
     )
     found = faults(admin.post("/v1/jobs", json=body))
     assert found["/training/epochs"] == "greater_than_equal"
     assert found["/training/sed"] == "unknown_field"
     assert found["/colour"] == "unknown_field"
-    assert found["/webhook"] == "webhook_not_available"
+    assert (found["/webhook/url"], found["/webhook/secret"]) == ("webhook_url", "missing")
     assert found["/dataset"] == "unknown_dataset"
     assert "/training/batch_size" in found
     assert any(pointer.startswith("/instructions") for pointer in found)
@@ -222,7 +222,7 @@ def test_moves_of_the_owner(admin: TestClient, service: FastAPI, dataset: MakeDa
     job = admin.post("/v1/jobs", json=spec(dataset(), auto_start=False)).json()
     own = f"/v1/jobs/{job['id']}"
     assert (job["state"], bell.rings) == ("created", 0)
-    assert set(job["links"]) == {"self", "metrics", "events", "logs", "artifacts", "start", "cancel"}
+    assert set(job["links"]) == {"self", "metrics", "events", "logs", "artifacts", "deliveries", "start", "cancel"}
     refused = admin.post(f"{own}/pause")
     assert refused.status_code == 409
     assert "running" in refused.json()["detail"]

@@ -116,7 +116,7 @@ def test_the_worker_puts_paths_in_the_place_of_ids(
         ({"instructions": [1]}, "/instructions/0", "wrong_kind"),
         ({"limits": {"max_epsilon": 1}}, "/limits/max_epsilon", "not_applicable"),
         ({"limits": {"min_metrics": 1}}, "/limits/min_metrics", "unknown_field"),
-        ({"webhook": {"url": "https://example.org"}}, "/webhook", "webhook_not_available"),
+        ({"webhook": {"url": "https://93.184.216.34"}}, "/webhook/secret", "missing"),
         ({"auto_start": 1}, "/auto_start", "bool_type"),
     ],
 )

@@ -1,0 +1,88 @@
+"""The routes by which a job is followed: its metrics, its events as a list and as a live stream, its deliveries."""
+
+from typing import Annotated, Any
+
+from fastapi import Header, Query
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from app.answers import answer, timestamp
+from app.dependencies import Read, Router, Viewer, database
+from app.jobs import repository, service
+from app.jobs.endpoints import JobId, watch
+from app.jobs.schemas import EventShown, PointShown, event_json
+from app.jobs.series import thinned
+from app.jobs.streaming import stream
+from app.paging import Page, paged
+from app.schemas import ListOf
+from app.webhooks import repository as webhooks
+from app.webhooks.models import WebhookDelivery
+from app.webhooks.schemas import DeliveryShown, delivery_json
+
+router = Router(prefix="/v1/jobs", tags=["jobs"])
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "A list, or a live stream."}
+}
+
+
+@router.get("/{job_id}/metrics", response_model=dict[str, list[PointShown]], summary="Read a job's metrics")
+def metrics(
+    request: Request,
+    identity: Viewer,
+    session: Read,
+    job_id: JobId,
+    wanted: Annotated[
+        str | None, Query(alias="names", max_length=1000, description="Names, with commas between; default all.")
+    ] = None,
+    since_step: Annotated[int, Query(ge=0, le=2**53, description="Only points from this step on.")] = 0,
+    max_points: Annotated[int | None, Query(ge=2, le=100_000, description="Most points a metric (LTTB).")] = None,
+) -> Response:
+    """One series a metric; a metric that the run cannot have is absent."""
+    service.find(session, identity.tenant, job_id)
+    series: dict[str, list[tuple[int, float, Any]]] = {}
+    chosen = [name.strip() for name in wanted.split(",") if name.strip()] if wanted is not None else None
+    for name, step, value, at in repository.points(session, job_id, chosen, since_step):
+        series.setdefault(name, []).append((step, value, at))
+    shown = {
+        name: [
+            {"step": step, "value": value, "at": timestamp(at)}
+            for step, value, at in (points if max_points is None else thinned(points, max_points))
+        ]
+        for name, points in series.items()
+    }
+    return answer(request, shown)
+
+
+@router.get("/{job_id}/events", response_model=ListOf[EventShown], responses=STREAM, summary="Read a job's events")
+def events(
+    request: Request,
+    identity: Viewer,
+    session: Read,
+    job_id: JobId,
+    limit: Annotated[int, Query(ge=1, le=200, description="Most events of the page.")] = 100,
+    after: Annotated[int, Query(ge=0, le=2**31 - 1, description="Only events past this id.")] = 0,
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", max_length=20, description="Where a stream goes on.")
+    ] = None,
+) -> Response:
+    """Oldest first. With `Accept: text/event-stream` a live stream, which ends with the job."""
+    service.find(session, identity.tenant, job_id)
+    if "text/event-stream" in request.headers.get("accept", ""):
+        last = int(last_event_id) if last_event_id and last_event_id.isascii() and last_event_id.isdigit() else after
+        return StreamingResponse(
+            stream(database(request), watch(request), identity.tenant, job_id, min(last, 2**31 - 1)),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+        )
+    rows = repository.events_after(session, job_id, after, limit + 1)
+    shown = [event_json(row) for row in rows[:limit]]
+    ids = {"first_id": shown[0]["id"] if shown else None, "last_id": shown[-1]["id"] if shown else None}
+    return answer(request, {"object": "list", "data": shown, "has_more": len(rows) > limit, **ids})
+
+
+@router.get("/{job_id}/deliveries", response_model=ListOf[DeliveryShown], summary="List what was told of a job's end")
+def deliveries(request: Request, identity: Viewer, session: Read, job_id: JobId, asked: Page) -> Response:
+    """To the webhook of the job and to those of the tenant, with every attempt and when the next one is due."""
+    service.find(session, identity.tenant, job_id)
+    query = webhooks.deliveries(identity.tenant, job=job_id)
+    return answer(request, paged(session.scalars(asked.cut(query, WebhookDelivery.id)).all(), asked, delivery_json))
