@@ -29,7 +29,7 @@ from engine.exporters import FORMATS
 from engine.guard import public_effects
 from engine.handover import Output, finished, hand_over
 from engine.inference import eager_answers
-from engine.ladder import climb
+from engine.ladder import climb, rungs
 from engine.limits import refuse_missed
 from engine.measure import READERS, Request
 from engine.models import Base
@@ -140,7 +140,7 @@ def _report(run: Run, receipt: Mapping[str, Any], evidence: Evidence) -> bytes:
     return report(
         receipt,
         run.state("curves"),
-        run.state("ladder").get("rungs", []),
+        rungs(run),
         {one.number: one.tier() for one in run.plan.instructions},
         classes,
         run.data.test.labels if classes else None,

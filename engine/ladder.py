@@ -36,9 +36,15 @@ def climb(run: Run, name: str, answers: Answers | None = None) -> Answers:
         answers = eager_answers(run.task, run.model, run.data.examples["test"])
     score = METRICS[run.spec.metric].value(run.task.figures(run.spec.metric, answers, run.data.test.labels))
     size = sum(one.numel() * one.element_size() for one in run.model.state_dict().values())
-    rungs: list[dict[str, Any]] = run.state("ladder").setdefault("rungs", [])
-    rungs.append(asdict(Rung(name, float(score), int(size), _latency(run))))
+    run.state("ladder").setdefault("rungs", []).append(
+        asdict(Rung(name, round(float(score), 6), int(size), round(_latency(run), 4)))
+    )
     return answers
+
+
+def rungs(run: Run) -> list[dict[str, Any]]:
+    """The rungs so far, from the trained model on."""
+    return list(run.state("ladder").get("rungs", ()))
 
 
 @torch.no_grad()

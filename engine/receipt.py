@@ -20,6 +20,7 @@ from engine.environment import environment
 from engine.evaluate import Measured, agreement, loss, measured, median, rounded
 from engine.events import now
 from engine.instruction import Instruction
+from engine.ladder import rungs
 from engine.limits import Figures, checks, robust_score
 from engine.models import Base
 from engine.ports import Answers
@@ -95,6 +96,7 @@ def build(run: Run, sources: Sequence[Source], base: Base, job: str | None, evid
             **({} if evidence.whole else {"base_bytes": evidence.reference_bytes}),
         },
         "latency": latency,
+        "ladder": rungs(run),
         "privacy": evidence.sections.get("privacy"),
         "robustness": evidence.sections.get("robustness"),
         "limits": {"passed": all(one["outcome"] == "passed" for one in found), "checks": found},

@@ -112,6 +112,8 @@ def test_a_rounded_text_job_is_delivered_whole(tmp_path: Path) -> None:
     assert size["package_bytes"] == sum(one["size_bytes"] for one in receipt["files"])
     assert size["ratio"] == pytest.approx(size["exported_bytes"] / size["reference_bytes"], abs=1e-6)
     assert receipt["latency"]["runs"] >= 8
+    assert [one["name"] for one in receipt["ladder"]] == ["trained"]
+    assert all(one["bytes"] > 0 and one["latency_ms"] > 0 and 0 <= one["score"] <= 1 for one in receipt["ladder"])
     assert receipt["limits"]["passed"]
     assert {one["name"] for one in receipt["limits"]["checks"]} == {"min_agreement", "max_size_ratio", "smaller_file"}
     assert receipt["plan"][1]["effects"]["quantized_layers"] > 10
