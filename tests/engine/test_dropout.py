@@ -182,3 +182,18 @@ def test_a_gpu_draws_for_itself() -> None:
     torch.manual_seed(3)
     with cheap_draws(ones.device):
         assert torch.equal(nn.functional.dropout(ones, 0.1), plain)
+
+
+def test_attention_learns_in_fp32_under_autocast_and_answers_in_its_format() -> None:
+    query, key, value = (torch.randn(2, 2, 5, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    mask = torch.zeros(2, 1, 5, 5, dtype=torch.bfloat16).masked_fill(torch.ones(5, 5).triu(1) > 0, -1e9)
+    attend = nn.functional.scaled_dot_product_attention
+    query.requires_grad_()
+    with cheap_draws(CPU), torch.autocast("cpu", torch.bfloat16):
+        found = attend(query, key, value, mask)
+        with torch.no_grad():
+            rounded = attend(query, key, value, mask)
+    assert (found.dtype, rounded.dtype) == (torch.bfloat16, torch.bfloat16)
+    exact = attend(query, key, value, mask.float())
+    assert torch.equal(found, exact.bfloat16()), "rounded once, at the end"
+    assert not torch.equal(rounded, exact.bfloat16())

@@ -11,6 +11,7 @@ from pydantic import Field
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from engine.adapters import fuse
 from engine.errors import Fault, InvalidData
 from engine.instruction import Instruction
 from engine.lazy import peft
@@ -97,6 +98,7 @@ class LowRankAdaptation(Instruction):
             # PEFT asks transformers for a name that is about to go.
             warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*", category=FutureWarning)
             adapted: nn.Module = peft().get_peft_model(model, config)
+        fuse(adapted)
         learning = sum(one.numel() for one in adapted.parameters() if one.requires_grad)
         total = sum(one.numel() for one in model.parameters())
         run.state(self.name).update(learning=learning, total=total)

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from engine.dropout import cheap_draws
 from engine.errors import EngineError
 from engine.halves import frozen_in
 from engine.instruction import Instruction
@@ -147,7 +148,7 @@ def _pass_seconds(run: Run, batch: Batch, context: AbstractContextManager[Any]) 
     """Seconds of one forward and backward pass; `.grad` is left alone."""
     weights: list[Tensor] = [weight for weight in run.model.parameters() if weight.requires_grad]
     started = time.perf_counter()
-    with context:
+    with cheap_draws(weights[0].device), context:
         loss = run.task.losses(run.task.forward(run.model, batch), batch).sum()
     torch.autograd.grad(loss, weights, allow_unused=True)[0]
     if weights[0].is_cuda:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from engine.errors import InvalidData
 from engine.instruction import Instruction, Window
+from engine.packed_attention import BY_DOCUMENT, attend, can_go_by_document
 from engine.ports import Batch, device_of
 from engine.run import Run
 from engine.token_loss import IGNORED
@@ -23,9 +24,10 @@ class SequencePacking(Instruction):
     """Puts several documents into one row, so that nearly every computed token is a real one.
 
     Sound: documents do not see each other: positions start again with each, the model runs without a cache, and the
-    first token of a document is no target of the one before it. Whether a model honours that is probed on real rows
-    before the first step, against each document alone; where it does not, an explicit mask takes its place. Rows are
-    filled best-fit, in windows, so that the order stays random between them. A step takes `training.batch_size` rows.
+    first token of a document is no target of the one before it. On a processor each document attends by itself, so no
+    score between two is ever computed. Whether a model honours all that is probed on real rows before the first step,
+    against each document alone; where it does not, an explicit mask takes its place. Rows are filled best-fit, in
+    windows, so that the order stays random between them. A step takes `training.batch_size` rows.
 
     Refuses: a model whose documents leak either way; private training (37), whose unit is one document and not one row.
 
@@ -74,6 +76,13 @@ class SequencePacking(Instruction):
             InvalidData: there is none for this model.
         """
         state = run.state(self.name)
+        if can_go_by_document(model):
+            attended = attend(model, BY_DOCUMENT)
+            leak = _leak(run, model, masked=False)
+            if leak <= _LEAK:
+                state.update(masked=False, leak=leak, attended=attended)
+                return model
+            attend(model, attended)
         for masked in (False, True):
             leak = _leak(run, model, masked=masked)
             if leak <= _LEAK:
@@ -83,6 +92,13 @@ class SequencePacking(Instruction):
             f"this model's attention mixes packed documents: a token's loss moves by {leak:.2g}",
             remedy="choose length_bucketing (11) instead of sequence_packing (12)",
         )
+
+    def trained(self, run: Run, model: nn.Module) -> nn.Module:
+        """Attend as before."""
+        before = run.state(self.name).get("attended")
+        if before is not None:
+            attend(model, before)
+        return model
 
     def grouping(self, run: Run, ids: Iterator[int], epoch: int) -> Iterator[Window]:
         """Windows of `batch_size` rows; each row is a chunk of its own."""
