@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 import engine
+from engine.answers import OUTPUT, answer_lines
 from engine.archive import entry, save_shapes, save_weights
 from engine.data import Source
 from engine.errors import WrongExport
@@ -126,7 +127,10 @@ def _told(
     }
     folders = {"model": package, "checkpoint": work / "checkpoint", **made}
     page = Output("report", "text/html; charset=utf-8", Path("report.html"))
-    hand_over(run.sink, work.parent / "outputs", receipt, folders, {page: _report(run, receipt, evidence)})
+    others = {page: _report(run, receipt, evidence)}
+    if run.spec.answers:
+        others[OUTPUT] = answer_lines(run, evidence.exported_answers, evidence.found)
+    hand_over(run.sink, work.parent / "outputs", receipt, folders, others)
     return receipt
 
 
@@ -201,6 +205,7 @@ def measure_request(run: Run, sources: Sequence[Source], package: Path, untouche
         with_texts=run.spec.include_inputs,
         format=format_of(run),
         threads=torch.get_num_threads(),
+        with_answers=run.spec.answers,
     )
 
 

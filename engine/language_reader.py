@@ -2,6 +2,7 @@
 untouched model. Knows nothing of how the folder was made."""
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from client.artifact import replay
-from engine.conversations import each_message
+from engine.conversations import each_message, messages_of
 from engine.errors import WrongExport
 from engine.inference import eager_answers
 from engine.ports import Answers, Payload, text_of
 from engine.tasks.causal_lm import CausalLM, own_keys
 
 MOST_NEW_TOKENS = 16
+MOST_CONTINUED_TOKENS, MOST_PROMPT_TOKENS, MOST_PROMPT_CHARACTERS = 24, 512, 300
 # Public, and the same for every model: whoever runs the file elsewhere sees at once whether it is the same model.
 PROMPTS = (
     "What is the capital of France?",
@@ -68,17 +70,43 @@ class LanguageReader:
             prompt_ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         else:
             prompt_ids = tokenizer(prompt)["input_ids"]
+        new = self._generated(prompt_ids, MOST_NEW_TOKENS)
+        return {"prompt": prompt, "answer": tokenizer.decode(new, skip_special_tokens=True), "token_ids": new}
+
+    def _generated(self, prompt_ids: Sequence[int], most: int) -> list[int]:
+        """At most so many tokens after the prompt, each the likeliest."""
         ids = torch.tensor([prompt_ids], dtype=torch.int64)
         with torch.inference_mode():
             made = self.model.generate(  # type: ignore[operator]
                 ids,
                 attention_mask=torch.ones_like(ids),
                 do_sample=False,
-                max_new_tokens=MOST_NEW_TOKENS,
+                max_new_tokens=most,
                 pad_token_id=self.task.pad,
             )
-        new = made[0, ids.shape[1] :].tolist()
-        return {"prompt": prompt, "answer": tokenizer.decode(new, skip_special_tokens=True), "token_ids": new}
+        new: list[int] = made[0, ids.shape[1] :].tolist()
+        return new
+
+    def continued(self, payloads: Sequence[Payload]) -> Sequence[Mapping[str, Any]]:
+        """`generated` from the first half of a text, or up to the last turn of a conversation's assistant, and how much
+        of the row that prompt was; nothing of a row whose prompt is empty or too long."""
+        return [self._continued(text_of(one)) for one in payloads]
+
+    def _continued(self, row: str) -> Mapping[str, Any]:
+        prompt, given = _turns(row) if self.task.chat else _half(row)
+        if not prompt:
+            return {}
+        tokenizer, prepared = self.task.tokenizer, text_of(self._prepared([prompt])[0])
+        if self.task.chat:
+            messages = messages_of(prepared)
+            ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        else:
+            ids = tokenizer(prepared)["input_ids"]
+        room = int(self.task.config.max_position_embeddings) - MOST_CONTINUED_TOKENS
+        if not 0 < len(ids) <= min(MOST_PROMPT_TOKENS, room):
+            return {}
+        new = self._generated(ids, MOST_CONTINUED_TOKENS)
+        return {"generated": tokenizer.decode(new, skip_special_tokens=True), **given}
 
     def contestants(
         self, untouched: nn.Module, payloads: Sequence[Payload]
@@ -101,6 +129,20 @@ class LanguageReader:
             return list(payloads)
         one = each_message(change) if self.task.chat else change
         return [one(payload) for payload in payloads]
+
+
+def _half(text: str) -> tuple[str, Mapping[str, Any]]:
+    """The first half of a text, at most 300 characters and whole words, and how many characters that is."""
+    end = min(len(text) // 2, MOST_PROMPT_CHARACTERS)
+    end = text.rfind(" ", 0, end + 1) if " " in text[: end + 1] else end
+    return text[:end], {"prompt_characters": end}
+
+
+def _turns(row: str) -> tuple[str, Mapping[str, Any]]:
+    """A conversation up to the last turn of its assistant, and how many messages that is."""
+    messages = messages_of(row)
+    end = max((i for i, one in enumerate(messages) if one["role"] == "assistant"), default=0)
+    return json.dumps(messages[:end]) if end else "", {"prompt_messages": end}
 
 
 def load_hugging_face(folder: Path) -> nn.Module:

@@ -31,6 +31,8 @@ from engine.pair_encoder import PairEncoder
 from engine.ports import Answers, Payload, content_of, size_of, text_of
 
 GOLDEN = 20
+CONTINUED = 40
+"""So many test rows, of every length, a language model goes on from where every row's answer is wanted."""
 _BATCH = 32
 _WARM = 3
 _OURS: Mapping[str, Any] = {"PairEncoder": PairEncoder}  # architectures that transformers lacks
@@ -55,6 +57,7 @@ class Request:
     with_texts: bool = False
     format: str = "onnx"
     threads: int = 1
+    with_answers: bool = False
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
@@ -139,6 +142,9 @@ class Reader(Protocol):
     def golden(self, payloads: Sequence[Payload]) -> Mapping[str, Any]:
         """`golden`, the answers by which a stranger knows the model again, and what they rest on."""
 
+    def continued(self, payloads: Sequence[Payload]) -> Sequence[Mapping[str, Any]]:
+        """How the file goes on from a part of each row; nothing of a file that does not speak."""
+
     def contestants(self, untouched: nn.Module, payloads: Sequence[Payload]) -> tuple[Act, Act]:
         """The untouched model and the file on one row each, by the row's number."""
 
@@ -160,6 +166,10 @@ class RowReader:
         return {
             "golden": [{"row": i, "answers": [float(x) for x in one]} for i, one in zip(rows, answers, strict=True)]
         }
+
+    def continued(self, payloads: Sequence[Payload]) -> Sequence[Mapping[str, Any]]:
+        """Nothing: its answers are whole."""
+        return [{}] * len(payloads)
 
     def contestants(self, untouched: nn.Module, payloads: Sequence[Payload]) -> tuple[Act, Act]:
         """Both on the same feeds."""
@@ -208,6 +218,11 @@ def _race(reader: Reader, payloads: Sequence[Payload], request: Request) -> Mapp
     )
 
 
+def _continued(reader: Reader, payloads: Sequence[Payload]) -> dict[int, Mapping[str, Any]]:
+    rows = spread(payloads, CONTINUED)
+    return dict(zip(rows, reader.continued([payloads[i] for i in rows]), strict=True))
+
+
 def measure(request: Request, out: Path) -> None:
     """Answer every row, time the race, and write both down."""
     torch.set_num_threads(request.threads)
@@ -219,6 +234,7 @@ def measure(request: Request, out: Path) -> None:
         **reader.golden(payloads),
         "sha256": [hashlib.sha256(content_of(one)).hexdigest() for one in payloads],
         "texts": [text_of(one) for one in payloads] if shown else None,
+        "continued": _continued(reader, payloads) if request.with_answers else {},
         "seconds": _race(reader, payloads, request),
     }
     (out / "measured.json").write_text(json.dumps(content))

@@ -106,6 +106,9 @@ class Task(Protocol):
     def said(self, answers: Sequence[float]) -> Mapping[str, Any]:
         """One row's answers, (k,), as the receipt shows them."""
 
+    def row_answers(self, answers: Answers, labels: Labels) -> Sequence[Mapping[str, Any]]:
+        """What the model says of each row, beside what is true where that has a name; never the row itself."""
+
     def exportable(self, model: nn.Module) -> nn.Module:
         """A module that takes the tensors of `samples` in order and gives logits, ready to be traced."""
 

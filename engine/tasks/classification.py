@@ -81,6 +81,13 @@ class Classification:
             "logits": [round(float(x), 4) + 0.0 for x in answers],
         }
 
+    def row_answers(self, answers: Answers, labels: Labels) -> Sequence[Mapping[str, Any]]:
+        """The true label and the winning one."""
+        return [
+            {"label": self.labels[truth], "predicted": self.labels[said]}
+            for truth, said in zip(labels.tolist(), winners(answers).tolist(), strict=True)
+        ]
+
 
 def winners(answers: Answers) -> Labels:
     """The winning class of each row, (n,)."""

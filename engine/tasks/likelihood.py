@@ -70,6 +70,13 @@ class Likelihood:
         nats, tokens, sizes = answers
         return {"nats": round(float(nats), 4), "target_tokens": int(tokens), "target_bytes": int(sizes)}
 
+    def row_answers(self, answers: Answers, labels: Labels) -> Sequence[Mapping[str, Any]]:
+        """The bits and the bytes of the targets."""
+        return [
+            {"bits": round(nats / float(np.log(2)), 4), "bytes": int(sizes)}
+            for nats, _, sizes in answers.astype(np.float64).tolist()
+        ]
+
 
 def _perplexity(rows: npt.NDArray[Any]) -> float:
     """Of (n, 2): nats and target tokens of each row."""

@@ -104,6 +104,13 @@ class Retrieval:
             "image_embeds": [round(float(x), 4) + 0.0 for x in image[0, :_SHOWN]],
         }
 
+    def row_answers(self, answers: Answers, labels: Labels) -> Sequence[Mapping[str, Any]]:
+        """The place, from 1, of the right text among all texts, and the row of the text that the picture finds."""
+        text, image = sides(answers)
+        places = ranks(image, text, told_apart(labels))
+        found = _found(answers)[0]
+        return [{"rank": rank + 1, "found": row} for rank, row in zip(places.tolist(), found.tolist(), strict=True)]
+
 
 def _ends(hits: npt.NDArray[np.bool_]) -> list[float]:
     return [rounded(end) for end in wilson(int(hits.sum()), len(hits))]
