@@ -184,6 +184,8 @@ def problem(request: Request, error: ServiceError, *, status: int | None = None,
     fallback = "server_error" if status >= 500 else "invalid_request_error"
     # A client that reads `errors` alone finds the fault there too, whatever the status.
     faults = error.faults or [Fault("", error.code, error.detail, error.remedy)]
+    # OpenAI's clients would send a request again that the state does not allow.
+    once = {"X-Should-Retry": "false"} if status == 409 else {}
     body = {
         "type": f"/problems/{error.code.replace('_', '-')}",
         "title": title or error.title,
@@ -196,12 +198,12 @@ def problem(request: Request, error: ServiceError, *, status: int | None = None,
         "error": {
             "message": error.detail,
             "type": kinds.get(status, fallback),
-            "param": faults[0].pointer or None,
+            "param": faults[0].pointer.strip("/").replace("/", ".") or None,
             "code": error.code,
         },
     }
     content = json.dumps(body, ensure_ascii=True, separators=(",", ":")).encode()
-    return Response(content, status, headers=error.headers, media_type=MEDIA_TYPE)
+    return Response(content, status, headers={**once, **error.headers}, media_type=MEDIA_TYPE)
 
 
 def of_validation(request: Request, error: RequestValidationError) -> ServiceError:

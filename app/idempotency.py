@@ -8,7 +8,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Header
 from sqlalchemy import JSON, String, Text, delete, select, update
@@ -37,6 +37,19 @@ class IdempotencyKey(Base):
     headers: Mapped[dict[str, str]] = mapped_column(JSON, default=dict)
     body: Mapped[str] = mapped_column(Text, default="")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class Claim(Protocol):
+    """What tells a repeat of a request from news, in the transaction that makes the object."""
+
+    def begin(self, session: Session, tenant: str) -> Response | None:
+        """Claim the request, or give the first answer again."""
+
+    def replay(self, session: Session, tenant: str) -> Response | None:
+        """The first answer, if there is one."""
+
+    def finish(self, session: Session, tenant: str, response: Response) -> Response:
+        """Store the answer beside the object that it tells of."""
 
 
 @dataclass(frozen=True)
@@ -75,19 +88,28 @@ class Once:
                 code="idempotency_key_reused",
                 faults=[Fault("", "idempotency_key_reused", detail, "use a new key for a new request")],
             )
-        return Response(first.body, first.status, headers={**first.headers, "Idempotent-Replayed": "true"})
+        return again(first)
 
     def finish(self, session: Session, tenant: str, response: Response, replay: bytes | None = None) -> Response:
         """Store the answer beside the object that it tells of; `replay` stands in for a body that must not be kept."""
         if self.key is not None:
-            body = bytes(response.body) if replay is None else replay
-            kept = {name: value for name, value in response.headers.items() if name in KEPT_HEADERS}
-            session.execute(
-                update(IdempotencyKey)
-                .where(IdempotencyKey.tenant == tenant, IdempotencyKey.key == self.key)
-                .values(status=response.status_code, headers=kept, body=body.decode())
-            )
+            keep_answer(session, tenant, self.key, response, bytes(response.body) if replay is None else replay)
         return response
+
+
+def keep_answer(session: Session, tenant: str, key: str, response: Response, body: bytes) -> None:
+    """Store an answer, with this body, under a key that is claimed."""
+    kept = {name: value for name, value in response.headers.items() if name in KEPT_HEADERS}
+    session.execute(
+        update(IdempotencyKey)
+        .where(IdempotencyKey.tenant == tenant, IdempotencyKey.key == key)
+        .values(status=response.status_code, headers=kept, body=body.decode())
+    )
+
+
+def again(first: IdempotencyKey) -> Response:
+    """The answer that was stored."""
+    return Response(first.body, first.status, headers={**first.headers, "Idempotent-Replayed": "true"})
 
 
 _KEY = re.compile(r"^[\x21-\x7e]+$")

@@ -20,6 +20,8 @@ import app.instructions.endpoints
 import app.jobs.endpoints
 import app.jobs.following
 import app.models.endpoints
+import app.openai.files.endpoints
+import app.openai.uploads.endpoints
 import app.privacy.endpoints
 import app.receipts.endpoints
 import app.webhooks.endpoints
@@ -35,6 +37,7 @@ from app.jobs.intake import Intake
 from app.jobs.repository import open_jobs_reading
 from app.jobs.straight import Straight
 from app.jobs.watching import Watch
+from app.openai.expiry import expiring
 from app.openapi import document
 from app.privacy.lineage import Content
 from app.queue import Bell
@@ -51,6 +54,8 @@ ROUTERS = (
     app.datasets.endpoints.router,
     app.instructions.endpoints.router,
     app.models.endpoints.router,
+    app.openai.files.endpoints.router,
+    app.openai.uploads.endpoints.router,
     app.receipts.endpoints.router,
     app.privacy.endpoints.router,
     app.federation.endpoints.router,
@@ -61,7 +66,7 @@ ROUTERS = (
     *app.dashboard.pages.ROUTERS,
 )
 # Their bodies are streamed to disk, each under a cap of its own.
-STREAMING = re.compile(r"/v1/datasets|/v1/rounds/[^/]+/updates/.+")
+STREAMING = re.compile(r"/v1/datasets|/v1/rounds/[^/]+/updates/.+|/v1/files|/v1/uploads/[^/]+/parts")
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -74,7 +79,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         incoming.sweep(settings.data_dir)
-        yield
+        async with expiring(database, state.storage, open_jobs_reading):
+            yield
         queue.close()
         database.close()
 

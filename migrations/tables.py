@@ -8,9 +8,23 @@ from app.database import Base
 from app.datasets import models as datasets
 from app.experiments import models as experiments
 from app.jobs import models as jobs
+from app.openai import models as openai
 from app.privacy import models as privacy
 from app.rounds import models as rounds
 from app.webhooks import models as webhooks
 
-MODULES = (artifacts, auth, dashboard, datasets, erasure, experiments, idempotency, jobs, privacy, rounds, webhooks)
+MODULES = (
+    artifacts,
+    auth,
+    dashboard,
+    datasets,
+    erasure,
+    experiments,
+    idempotency,
+    jobs,
+    openai,
+    privacy,
+    rounds,
+    webhooks,
+)
 METADATA = Base.metadata

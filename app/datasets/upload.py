@@ -1,6 +1,6 @@
 """Takes a multipart form from the wire: the file straight to disk, the fields to memory, each within its cap.
 
-Knows no field by name but `file`. Starlette's own parser spools whole files first, so a cap would come too late.
+Knows no field by name but that of the file. Starlette's own parser spools whole files first: a cap would come too late.
 """
 
 import hashlib
@@ -35,8 +35,8 @@ class Form:
     faults: list[Fault] = field(default_factory=list)
 
 
-async def receive(request: Request, to: Path, max_bytes: int) -> Form:
-    """Read the form; its file lands at `to`.
+async def receive(request: Request, to: Path, max_bytes: int, part: str = "file") -> Form:
+    """Read the form; its file, which is the part of the name `part`, lands at `to`.
 
     Raises:
         UnsupportedMedia: it is no multipart form.
@@ -48,9 +48,9 @@ async def receive(request: Request, to: Path, max_bytes: int) -> Form:
     kind["content-type"] = request.headers.get("content-type", "")
     boundary = _parameter(kind, "content-type", "boundary")
     if kind.get_content_type() != "multipart/form-data" or not boundary:
-        raise UnsupportedMedia("an upload is a form", remedy="send `multipart/form-data` with the part `file`")
+        raise UnsupportedMedia("an upload is a form", remedy=f"send `multipart/form-data` with the part `{part}`")
     with to.open("wb") as target:
-        parts = _Parts(target, max_bytes)
+        parts = _Parts(target, max_bytes, part)
         stream = request.stream()
         try:
             parser = MultipartParser(boundary.encode("latin-1", "replace"), parts.callbacks())  # type: ignore[arg-type]
@@ -92,8 +92,9 @@ def _parameter(message: Message, header: str, name: str, *, extended: bool = Fal
 class _Parts:
     """Hears the parser: collects the headers of a part, then its data, to disk or to memory."""
 
-    def __init__(self, target: IO[bytes], max_bytes: int) -> None:
+    def __init__(self, target: IO[bytes], max_bytes: int, part: str) -> None:
         self.form = Form()
+        self._part = part
         self.ended = False
         self.pending_bytes = 0
         self._target = target
@@ -149,15 +150,15 @@ class _Parts:
         message = Message()
         message["content-disposition"] = self._disposition
         self._name = _parameter(message, "content-disposition", "name")
-        if self._name in self.form.fields or (self._name == "file" and self.form.filename is not None):
+        if self._name in self.form.fields or (self._name == self._part and self.form.filename is not None):
             self._fault("repeated_field", f"the form has more than one part {self._name[:80]!r}", "send it once")
-        if self._name == "file" and self.form.filename is None:
+        if self._name == self._part and self.form.filename is None:
             # Only a hint at the format: nothing is ever stored under a caller's name.
             filename = _parameter(message, "content-disposition", "filename", extended=True)
             self.form.filename = (filename or "file").replace("\x00", "")[-200:]
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
-        if self._name == "file":
+        if self._name == self._part:
             self.form.size_bytes += end - start
             if self.form.size_bytes > self._max_bytes:
                 raise TooLarge(
@@ -171,11 +172,11 @@ class _Parts:
             if len(self._data) > MAX_FIELD_BYTES:
                 raise TooLarge(
                     f"the field {self._name[:80]!r} has more than {MAX_FIELD_BYTES} bytes",
-                    remedy="shorten it; rows belong into the part `file`",
+                    remedy=f"shorten it; rows belong into the part `{self._part}`",
                 )
 
     def _end(self) -> None:
-        if self._name == "file":
+        if self._name == self._part:
             return
         try:
             value = self._data.decode("utf-8")

@@ -18,7 +18,7 @@ from app.auth.audit import audit_all
 from app.database import Database
 from app.datasets import repository as datasets
 from app.errors import ServiceError
-from app.idempotency import Once
+from app.idempotency import Claim
 from app.identity import Identity
 from app.jobs import parents, private, repository, service
 from app.jobs.checked import Lookups
@@ -41,7 +41,7 @@ class Submit:
     """One job to be made."""
 
     identity: Identity
-    once: Once
+    once: Claim
     body: AnyCreate
     base: BaseLook
     answer: Callable[[Job], Response]

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from app.ids import new_id
 from app.jobs import repository
 from app.jobs.models import Job
 from app.jobs.states import State
+from app.openai.models import File, Upload
 from app.privacy.models import PrivacyAccount
 from app.rounds.models import OPEN, FederationRound, Population
 from app.webhooks.models import DELIVERED, WebhookDelivery, WebhookEndpoint
@@ -36,6 +37,8 @@ class Seeds:
     population: tuple[str, ...]
     round: tuple[str, ...]
     experiment: tuple[str, ...]
+    file: tuple[str, ...]
+    upload: tuple[str, ...]
 
 
 def seed(service: FastAPI, folder: Path, tenant: str = "default") -> Seeds:
@@ -62,6 +65,8 @@ def seed(service: FastAPI, folder: Path, tenant: str = "default") -> Seeds:
         (population,),
         rounds,
         (seed_experiment(service, dataset, tenant),),
+        (seed_file(service, folder, tenant),),
+        (seed_upload(service, tenant),),
     )
 
 
@@ -246,3 +251,46 @@ def seed_experiment(service: FastAPI, dataset: str, tenant: str = "default") -> 
             ExperimentJob(experiment_id=one.id, arm=arm, seed=seed, job_id=job) for arm, seed, job in places
         )
     return one.id
+
+
+def seed_file(service: FastAPI, folder: Path, tenant: str = "default") -> str:
+    """A file of OpenAI's surface."""
+    file = folder / new_id("note")
+    file.write_text(f"note of {tenant}")
+    stored = service.state.storage.save(file)
+    row = File(
+        id=new_id("file"),
+        tenant=tenant,
+        purpose="user_data",
+        filename="note.txt",
+        size_bytes=stored.size_bytes,
+        sha256=stored.sha256,
+        storage_key=stored.key,
+        task=None,
+        problems=[],
+        created_at=datetime.now(UTC),
+        expires_at=None,
+    )
+    with service.state.database.session() as session:
+        session.add(row)
+    return row.id
+
+
+def seed_upload(service: FastAPI, tenant: str = "default") -> str:
+    """An upload that waits for its parts."""
+    now = datetime.now(UTC)
+    row = Upload(
+        id=new_id("upload"),
+        tenant=tenant,
+        purpose="user_data",
+        filename="note.txt",
+        size_bytes=4,
+        keep_seconds=None,
+        status="pending",
+        file_id=None,
+        created_at=now,
+        expires_at=now + timedelta(hours=1),
+    )
+    with service.state.database.session() as session:
+        session.add(row)
+    return row.id

@@ -29,10 +29,12 @@ from tests.app.seeds import (
     seed_artifact,
     seed_dataset,
     seed_experiment,
+    seed_file,
     seed_job,
     seed_key,
     seed_population,
     seed_round,
+    seed_upload,
     seed_webhook,
 )
 
@@ -109,6 +111,8 @@ def things(service: FastAPI, tmp_path_factory: pytest.TempPathFactory) -> Callab
         "round_id": lambda _: seed_round(service, population),
         "client": lambda _: "client-1",
         "experiment_id": lambda _: seed_experiment(service, dataset),
+        "file_id": lambda _: seed_file(service, folder),
+        "upload_id": lambda _: seed_upload(service),
     }
     return lambda name, operation: kinds[name](operation)
 

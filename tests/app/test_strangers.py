@@ -25,12 +25,13 @@ Clients = Callable[..., TestClient]
 # Which of the tenant's things each path parameter names.
 OWNED = {"dataset_id": "dataset", "job_id": "job", "artifact_id": "artifact", "model_id": "artifact", "key_id": "key"}
 OWNED |= {"population_id": "population", "round_id": "round", "experiment_id": "experiment"}
-OWNED |= {"webhook_id": "webhook", "delivery_id": "delivery"}
+OWNED |= {"webhook_id": "webhook", "delivery_id": "delivery", "file_id": "file", "upload_id": "upload"}
 # Parameters that name nothing of the service's.
 NAMES = {"client": "client-1"}
 # What a route with an owned thing in its path wants beside it.
 SENT: dict[str, dict[str, Any]] = {
     "/v1/privacy/budgets/{dataset_id}": {"json": {"epsilon": 1.0, "delta": 1e-9}},
+    "/v1/uploads/{upload_id}/complete": {"json": {"part_ids": ["part_1"]}},
 }
 # Routes whose parameters name what everybody may see.
 PUBLIC = {"/v1/instructions/{choice}": "/v1/instructions/1"}
@@ -53,6 +54,11 @@ BODIES: dict[str, tuple[int, Callable[[str], dict[str, Any]]]] = {
         },
     ),
     "/v1/webhooks": (422, lambda _: {"json": {"url": "http://127.0.0.1/"}}),
+    "/v1/files": (422, lambda it: {"data": {"purpose": it}, "files": {"file": ("a", b"a")}}),
+    "/v1/uploads": (
+        422,
+        lambda it: {"json": {"bytes": 0, "filename": it, "mime_type": "text/plain", "purpose": "user_data"}},
+    ),
     "/v1/keys": (403, lambda _: {"json": {"name": "mine", "tenant": "default"}}),
 }
 UNDOCUMENTED = {"/openapi.json", "/docs", "/docs/oauth2-redirect"}
