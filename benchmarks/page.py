@@ -14,7 +14,7 @@ _METHOD = (
     " median (order statistics, no assumption on the distribution) lies on one side of the pass line, the row's time is"
     f" up, or {MOST_PAIRS} pairs are spent. The interval is looked at after every pair, so its confidence is nominal. A"
     " line is missed only where the whole interval lies beyond it. Computations are timed in processor seconds, whole"
-    " jobs and requests by the wall clock."
+    " jobs and requests by the wall clock. On both sides OpenMP's threads sleep at barriers, as a worker has them do."
 )
 _COLUMNS = ("what", "figure", "median", "95 % interval", "pairs", "pass", "goal", "verdict")
 _WORDS = {
