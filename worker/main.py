@@ -8,12 +8,14 @@ Reads the settings when it is imported, as Celery wants it. Knows nothing of how
 import logging
 import os
 import socket
-from functools import partial
+from contextlib import suppress
 
 from celery.signals import celeryd_init, setup_logging, worker_ready, worker_shutdown, worker_shutting_down
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import Database
-from app.jobs.lifecycle import deliver_due, erase_due, owner_name, sweep
+from app.jobs.lifecycle import deliver_due, erase_due, owner_name, present, sweep
+from app.jobs.lifecycle import leave as take_leave
 from app.queue import TASK, Bell, celery_app
 from app.settings import Settings
 from app.storage import storage_for
@@ -30,6 +32,12 @@ app = celery_app(settings.redis_url)
 database = Database(settings.database)
 bell = Bell(settings.redis_url)
 worker = Worker(settings, database, storage_for(settings), bell, owner=owner_name(socket.gethostname(), os.getpid()))
+
+
+def be_seen_and_rescue() -> None:
+    """Say that this worker lives, and find what others have lost."""
+    present(database, worker.owner)
+    rescue(database, settings.max_lapses, ring_if_idle)
 
 
 def ring_if_idle() -> None:
@@ -51,7 +59,7 @@ def tell() -> None:
 
 
 rounds = (
-    Rounds("rescue", partial(rescue, database, settings.max_lapses, ring_if_idle), settings.rescue_seconds),
+    Rounds("rescue", be_seen_and_rescue, settings.rescue_seconds),
     # In a thread of its own: no lost job waits for a slow store.
     Rounds("erasure", erase, settings.rescue_seconds),
     Rounds("webhooks", tell, TELL_SECONDS),
@@ -96,5 +104,7 @@ def close(**_: object) -> None:
     """Close what is open."""
     for one in rounds:
         one.stop()
+    with suppress(SQLAlchemyError):  # whoever is missed for an hour has done no harm
+        take_leave(database, worker.owner)
     bell.close()
     database.close()

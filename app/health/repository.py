@@ -1,12 +1,70 @@
-"""The queries behind the figures. Knows no HTTP."""
+"""The queries behind the figures. `tenant` None: of every tenant. Knows no HTTP."""
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
 
-from app.jobs.models import Job
+from sqlalchemy import ColumnElement, Row, Select, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from app.database import database_now
+from app.jobs.models import Job, JobEvent, JobTally, WorkerSeen
+from app.jobs.states import LEASED, State
+from app.privacy.models import PrivacyAccount, PrivacyEntry
 
 
-def jobs_by_state(session: Session, tenant: str) -> dict[str, int]:
-    """How many jobs of the tenant are in each state that has any."""
-    query = select(Job.state, func.count()).where(Job.tenant == tenant).group_by(Job.state)
-    return {str(state): number for state, number in session.execute(query)}
+def now(session: Session) -> datetime:
+    """The database's clock."""
+    moment: datetime = session.execute(select(database_now())).scalar_one()
+    return moment
+
+
+def jobs(session: Session, tenant: str | None) -> Sequence[Row[str, State, int]]:
+    """How many jobs of each kind are in each state that has any."""
+    query = select(Job.kind, Job.state, func.count()).group_by(Job.kind, Job.state).order_by(Job.kind, Job.state)
+    return session.execute(query.where(*_of(Job.tenant, tenant))).all()
+
+
+def queued_since(session: Session, tenant: str | None) -> datetime | None:
+    """Since when the job that waits longest has been queued: its last event."""
+    query = select(func.min(JobEvent.at)).join(Job, (JobEvent.job_id == Job.id) & (JobEvent.sequence == Job.events))
+    moment: datetime | None = session.scalar(query.where(Job.state == State.QUEUED, *_of(Job.tenant, tenant)))
+    return moment
+
+
+def running(session: Session, tenant: str | None) -> Sequence[Row[str, dict[str, float]]]:
+    """Kind and latest figures of each job that a worker holds."""
+    query = select(Job.kind, Job.latest).where(Job.state.in_(LEASED), *_of(Job.tenant, tenant))
+    return session.execute(query).all()
+
+
+def checkpoints(session: Session, tenant: str | None) -> Sequence[datetime]:
+    """When each job that a worker holds and that has a checkpoint wrote its last."""
+    query = select(func.max(JobEvent.at)).join(Job, JobEvent.job_id == Job.id).group_by(JobEvent.job_id)
+    query = query.where(Job.state.in_(LEASED), JobEvent.type == "checkpoint_written", *_of(Job.tenant, tenant))
+    return session.scalars(query).all()
+
+
+def tallies(session: Session, tenant: str | None) -> Sequence[Row[str, str, str, int, int, float]]:
+    """Measure, kind, state, bucket, number and seconds of what was counted."""
+    by = (JobTally.measure, JobTally.kind, JobTally.state, JobTally.bucket)
+    query = select(*by, func.sum(JobTally.number), func.sum(JobTally.seconds)).group_by(*by).order_by(*by)
+    return session.execute(query.where(*_of(JobTally.tenant, tenant))).all()
+
+
+def workers(session: Session) -> Sequence[datetime]:
+    """When each worker that has not taken leave was last heard of."""
+    return session.scalars(select(WorkerSeen.at)).all()
+
+
+def accounts(session: Session, tenant: str | None) -> Sequence[PrivacyAccount]:
+    """Every account that something was entered for."""
+    entered = select(PrivacyEntry.id).where(
+        PrivacyEntry.tenant == PrivacyAccount.tenant, PrivacyEntry.subject == PrivacyAccount.subject
+    )
+    query: Select[Any] = select(PrivacyAccount).where(entered.exists(), *_of(PrivacyAccount.tenant, tenant))
+    return session.scalars(query.order_by(PrivacyAccount.id)).all()
+
+
+def _of(column: InstrumentedAttribute[str], tenant: str | None) -> tuple[ColumnElement[bool], ...]:
+    return () if tenant is None else (column == tenant,)

@@ -1,5 +1,5 @@
-"""What else happens in the transaction that moves a job: its account is settled, files that it alone needed go, and who
-wants to hear of its end is told of it later, for certain.
+"""What else happens in the transaction that moves a job: its account is settled, files that it alone needed go, its
+end is counted, and who wants to hear of it is told later, for certain.
 """
 
 from datetime import datetime
@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.jobs import files
+from app.jobs import files, tallies
 from app.jobs.models import Job
 from app.jobs.states import TERMINAL, Move, Mover
 from app.privacy import settlement
@@ -21,6 +21,7 @@ def follow(session: Session, job: Job, move: Move) -> None:
     if move.target in TERMINAL:
         settlement.settle(session, job.id)
         files.drop(session, job.id)
+        tallies.ended(session, job)
         outbox.post(session, job.tenant, job.id, job.event_family, _facts(job))
 
 

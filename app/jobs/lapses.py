@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from app.database import Database, database_now
-from app.jobs import repository
+from app.jobs import repository, tallies
 from app.jobs.models import Job
 from app.jobs.states import GIVE_UP, LAPSE, LAPSE_CANCELLING, LAPSE_PAUSING, Move, State
 
@@ -32,7 +32,8 @@ def lapse(
     """Make the first of these moves that fits while `still` holds; the state it leads to, or None."""
     for kind, conditions, values in moves:
         told = {"reason": reason}
-        if repository.move(session, job_id, kind, conditions=(*still, *conditions), values=values, told=told):
+        if job := repository.move(session, job_id, kind, conditions=(*still, *conditions), values=values, told=told):
+            tallies.lapsed(session, job)
             return kind.target
     return None
 

@@ -19,11 +19,13 @@ from app.erasure import erase_due as erase_due  # told on to the worker
 from app.erasure import storing as storing
 from app.ids import new_id
 from app.incoming import sweep as sweep  # told on to the worker
-from app.jobs import files, repository
+from app.jobs import files, repository, tallies
 from app.jobs import snapshots as on_record
 from app.jobs.lapses import lapse, lapse_moves
 from app.jobs.lapses import rescue as rescue  # told on to the worker
 from app.jobs.models import Job
+from app.jobs.presence import leave as leave  # the same
+from app.jobs.presence import present as present
 from app.jobs.repository import Happening as Happening  # told on: the worker fills a batch with these three
 from app.jobs.repository import Point as Point
 from app.jobs.snapshots import Snapshot as Snapshot
@@ -114,6 +116,7 @@ def claim(database: Database, owner: str, lease_seconds: float, threads: int) ->
         job = repository.claim(session, owner, lease_seconds, threads)
         if job is None:
             return None
+        tallies.claimed(session, job)
         settlement.open_to(session, job.tenant, job.id, _read_plainly(job))
         return Run(
             job_id=job.id,

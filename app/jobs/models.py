@@ -148,6 +148,29 @@ class JobFile(Base):
     storage_key: Mapped[str] = mapped_column(String(80), index=True)
 
 
+class JobTally(Base):
+    """How often something happened to jobs, and how long it took in all: `app.jobs.tallies` says what is counted."""
+
+    __tablename__ = "job_tallies"
+
+    tenant: Mapped[str] = mapped_column(String(63), primary_key=True)
+    measure: Mapped[str] = mapped_column(String(16), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16), primary_key=True)
+    bucket: Mapped[int] = mapped_column(Integer, primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger)
+    seconds: Mapped[float] = mapped_column(Float)
+
+
+class WorkerSeen(Base):
+    """When a worker was last heard of."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class JobEvent(Base):
     """Something that happened to a job; `sequence` counts from 1 in each job and has no holes."""
 

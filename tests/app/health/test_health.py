@@ -1,6 +1,5 @@
 """Alive, ready, figures; the catalogue and the document that describes every route."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from sqlalchemy import text
 
 from app.health import endpoints
 from app.health.checks import Down, check_broker
-from app.health.figures import Figures
 from app.openapi import OPEN_PATHS, SHARED
 from app.storage import S3Storage
 from engine.catalogue import CATALOGUE
@@ -53,29 +51,6 @@ def test_ready_names_each_dependency(service: FastAPI, admin: TestClient, monkey
 def test_a_broker_that_is_not_there(url: str | None) -> None:
     with pytest.raises(Down):
         check_broker(url)
-
-
-def test_figures_need_a_key_and_count_by_route(service: FastAPI, admin: TestClient) -> None:
-    assert TestClient(service).get("/metrics").status_code == 401
-    admin.get("/v1/keys/key_one")
-    admin.get("/v1/keys/key_two")
-    shown = admin.get("/metrics").text
-
-    assert 'fiftytwo_http_requests_total{method="GET",route="/v1/keys/{key_id}",status="404"} 2' in shown
-    for line in shown.splitlines():
-        assert re.fullmatch(r'# (HELP|TYPE) .+|[a-z_]+(\{([a-z]+="[^"]*",?)+\})? [0-9.e+-]+', line), line
-
-
-def test_buckets_add_up() -> None:
-    figures = Figures()
-    for seconds in (0.001, 0.2, 100.0):
-        figures.count("GET", "/x", 200, seconds)
-    lines = list(figures.lines())
-
-    assert 'fiftytwo_http_request_seconds_bucket{route="/x",le="0.005"} 1' in lines
-    assert 'fiftytwo_http_request_seconds_bucket{route="/x",le="10.0"} 2' in lines
-    assert 'fiftytwo_http_request_seconds_bucket{route="/x",le="+Inf"} 3' in lines
-    assert 'fiftytwo_http_request_seconds_count{route="/x"} 3' in lines
 
 
 def test_the_catalogue_is_served_whole(admin: TestClient) -> None:

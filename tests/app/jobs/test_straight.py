@@ -40,7 +40,7 @@ def test_both_ways_make_the_same_job(admin: TestClient, dataset: Callable[..., s
     assert without_id(short.json()) == without_id(long.json())
     assert set(short.headers) == set(long.headers)
     assert short.headers["location"] == f"/v1/jobs/{short.json()['id']}"
-    counted = 'fiftytwo_http_requests_total{method="POST",route="/v1/jobs",status="202"} 2'
+    counted = 'fiftytwo_http_requests_total{method="POST",route="/v1/jobs",status="202"} 2.0'
     assert counted in admin.get("/metrics").text
 
 
