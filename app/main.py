@@ -12,6 +12,7 @@ from fastapi import FastAPI
 import app.artifacts.endpoints
 import app.auth.endpoints
 import app.dashboard.pages
+import app.dashboard.routing
 import app.datasets.endpoints
 import app.experiments.endpoints
 import app.federation.endpoints
@@ -104,6 +105,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # Not `include_router`: what it makes of a router holds each request twice against every route.
         service.router.routes.extend(router.routes)
     install(service)
+    app.dashboard.routing.install(service)
     service.add_middleware(
         Edge,
         figures=state.figures,

@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import importlib.util
 import mimetypes
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +53,10 @@ def _digest(*contents: bytes) -> str:
     return hashlib.sha256(b"\0".join(contents)).hexdigest()[:16]
 
 
+def _sheets(script: bytes) -> list[str]:
+    return [found.decode() for found in dict.fromkeys(re.findall(rb'getElementById\("([0-9a-f]{64})"\)', script))]
+
+
 def _load() -> dict[str, tuple[str, Asset]]:
     own = {path.name: _asset(path) for path in sorted(FOLDER.iterdir()) if path.is_file()}
     shared = _digest(*(asset.content for asset in own.values()))
@@ -62,6 +67,9 @@ def _load() -> dict[str, tuple[str, Asset]]:
 
 
 _ASSETS = _load()
+SHEETS = ("plotly.js-style-global", *_sheets(_ASSETS[LIBRARY][1].content))
+"""Ids of the style elements that the library makes unless they are there: the policy refuses them, so a page that draws
+has elements of these ids already, the first of them a sheet of ours that its rules go into."""
 
 
 def address(name: str) -> str:

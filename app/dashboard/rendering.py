@@ -20,7 +20,7 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
     auto_reload=False,
 )
-TEMPLATES.globals.update(static=assets.address, took=wording.took)
+TEMPLATES.globals.update(static=assets.address, sheets=assets.SHEETS, took=wording.took)
 TEMPLATES.filters.update(wording.FILTERS)
 
 

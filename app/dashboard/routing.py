@@ -5,16 +5,18 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import quote
 
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from app.dashboard import guard
 from app.dashboard.rendering import render
-from app.dashboard.visitors import NotSignedIn
+from app.dashboard.visitors import NotSignedIn, looker
 from app.dependencies import Router
-from app.errors import ENGINE_STATUSES, Invalid, ServiceError, of_any, of_validation, problem, request_id
+from app.errors import ENGINE_STATUSES, Invalid, NotFound, ServiceError, of_any, of_validation, problem, request_id
 from engine.errors import EngineError, Fault
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,22 @@ class PanelRouter(Router):
 
     def __init__(self) -> None:
         super().__init__(route_class=PanelRoute, include_in_schema=False)
+
+
+def install(service: FastAPI) -> None:
+    """Let a browser that asks for a page which is nowhere be told so on a page."""
+    answer = service.exception_handlers[HTTPException]
+
+    async def lost(request: Request, error: HTTPException) -> Response:
+        if error.status_code != 404 or request.url.path.startswith("/v1") or not _wants_page(request):
+            told: Response = answer(request, error)  # type: ignore[assignment]  # typed as perhaps a coroutine
+            return told
+        await looker(request)
+        page = refusal(request, NotFound(f"no page {request.url.path}", remedy="follow the navigation"))
+        guard.protect(page)
+        return page
+
+    service.add_exception_handler(HTTPException, lost)  # type: ignore[arg-type]  # it is only called with its own
 
 
 def refusal(request: Request, error: Exception) -> Response:

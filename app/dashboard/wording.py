@@ -10,16 +10,24 @@ THIN = "\u202f"
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number with this many significant digits, thousands apart: 12 345, 0.9825, 3.1e-07."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    """A number with up to so many significant digits, thousands apart: 12 345, 0.9825, 3.1e-7."""
+    if value is None or not math.isfinite(value):
         return NONE
-    if isinstance(value, int) or float(value).is_integer():
-        return f"{int(value):,}".replace(",", THIN) if abs(value) < 1e15 else f"{value:.{digits - 1}e}"
+    if float(value).is_integer() and abs(value) < 1e15:
+        return _apart(str(int(value)))
     if not 1e-4 <= abs(value) < 1e6:
-        return f"{value:.{max(0, digits - 2)}e}"
-    shown = f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
-    whole, _, rest = shown.partition(".")
-    return f"{int(whole):,}".replace(",", THIN) + (f".{rest}" if rest else "") if abs(value) >= 1e3 else shown
+        mantissa, _, exponent = f"{value:.{max(0, digits - 2)}e}".partition("e")
+        return f"{_bare(mantissa)}e{int(exponent)}"
+    return _apart(_bare(f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"))
+
+
+def _bare(decimals: str) -> str:
+    return decimals.rstrip("0").rstrip(".") if "." in decimals else decimals
+
+
+def _apart(decimals: str) -> str:
+    whole, point, rest = decimals.partition(".")
+    return f"{int(whole):,}".replace(",", THIN) + point + rest if len(whole.lstrip("-")) > 3 else decimals
 
 
 def size(value: float | None) -> str:
@@ -84,6 +92,30 @@ def moment(value: datetime | str | None) -> str:
     return NONE if when is None else f"{when.day} {when:%b %Y, %H:%M:%S} UTC"
 
 
+def latency(seconds: float | None) -> str:
+    """A latency, with enough digits where it is short: 107 µs, 8.13 ms, 1.2 s."""
+    if seconds is None:
+        return NONE
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.0f}{THIN}µs"
+    return f"{number(seconds * 1e3, 3)}{THIN}ms" if seconds < 1 else duration(seconds)
+
+
+def value(anything: Any) -> str:
+    """Any value of a job or a receipt: numbers as numbers, lists with commas, the rest as it is."""
+    if anything is None:
+        return NONE
+    if isinstance(anything, bool):
+        return "yes" if anything else "no"
+    if isinstance(anything, int | float):
+        return number(anything)
+    if isinstance(anything, list | tuple):
+        return ", ".join(value(one) for one in anything) or "none"
+    if isinstance(anything, Mapping):
+        return ", ".join(f"{words(str(name))} {value(one)}" for name, one in anything.items()) or "none"
+    return str(anything)
+
+
 def words(name: str) -> str:
     """A field's name as words: `length_bucketing` as "length bucketing"."""
     return name.replace("_", " ")
@@ -112,4 +144,6 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "ago": ago,
     "moment": moment,
     "words": words,
+    "latency": latency,
+    "value": value,
 }
