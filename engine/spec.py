@@ -53,16 +53,20 @@ class Training(BaseModel):
 
     model_config = _FROZEN
 
-    epochs: Whole = Field(default=3, ge=1, le=1000)
-    batch_size: Whole = Field(default=32, ge=1, le=65536)
-    learning_rate: Real | None = Field(default=None, gt=0, le=10)
-    weight_decay: Fraction = 0.01
-    max_length: Whole = Field(default=128, ge=1, le=131072)
-    seed: Whole = Field(default=7, ge=0, lt=2**53)
-    max_steps: Whole | None = Field(default=None, ge=1, le=2**31)
-    max_seconds: Real | None = Field(default=None, gt=0, le=30 * 86400)
+    epochs: Whole = Field(default=3, ge=1, le=1000, description="Passes over the training rows.")
+    batch_size: Whole = Field(default=32, ge=1, le=65536, description="Rows a batch.")
+    learning_rate: Real | None = Field(default=None, gt=0, le=10, description="None: by the base model and the plan.")
+    weight_decay: Fraction = Field(default=0.01, description="What AdamW takes off the weights.")
+    max_length: Whole = Field(default=128, ge=1, le=131072, description="Tokens of a text; pictures have none.")
+    seed: Whole = Field(default=7, ge=0, lt=2**53, description="Equal seeds give equal runs.")
+    max_steps: Whole | None = Field(default=None, ge=1, le=2**31, description="Ends the training early.")
+    max_seconds: Real | None = Field(
+        default=None, gt=0, le=30 * 86400, description="A run that takes longer fails as time_limit."
+    )
     optimizer: Literal["adamw"] = "adamw"
-    keep: Literal["last", "best"] = "last"
+    keep: Literal["last", "best"] = Field(
+        default="last", description="Whose weights ship: the last epoch's, or those that did best on valid."
+    )
 
     def rate(self, pretrained: bool, factor: float = 1.0) -> float:
         """The base learning rate; `factor` is what `rate_factor` says of the run."""
@@ -74,15 +78,19 @@ class Limits(BaseModel):
 
     model_config = _FROZEN
 
-    max_metric_loss: Fraction | None = None
-    min_metric: Fraction | None = None
-    min_agreement: Fraction | None = None
-    min_speedup: Positive | None = None
-    max_size_bytes: Whole | None = Field(default=None, gt=0, lt=2**53)
-    max_size_ratio: Positive | None = None
-    max_epsilon: Positive | None = None
-    min_robust_score: Fraction | None = None
-    confidence: Real | None = Field(default=None, gt=0.5, lt=1)
+    max_metric_loss: Fraction | None = Field(default=None, description="How far the score may fall by compression.")
+    min_metric: Fraction | None = Field(default=None, description="Least score of the exported file.")
+    min_agreement: Fraction | None = Field(
+        default=None, description="Least share of rows that the file answers as the trained model does."
+    )
+    min_speedup: Positive | None = Field(default=None, description="Over PyTorch in fp32, one row at a time.")
+    max_size_bytes: Whole | None = Field(default=None, gt=0, lt=2**53, description="Of the exported file.")
+    max_size_ratio: Positive | None = Field(default=None, description="Exported bytes over those of the fp32 weights.")
+    max_epsilon: Positive | None = Field(default=None, description="Privacy that the training may spend.")
+    min_robust_score: Fraction | None = Field(default=None, description="Least score under the plan's attacks.")
+    confidence: Real | None = Field(
+        default=None, gt=0.5, lt=1, description="The bad end of this interval decides; None: the point estimate."
+    )
 
 
 class Export(BaseModel):
@@ -126,8 +134,10 @@ class Spec(BaseModel):
     training: Training = Field(default=Training(), validate_default=True)
     limits: Limits = Limits()
     export: Export = Field(default=Export(), validate_default=True)
-    compare: Literal["trained", "untreated"] = "trained"
-    include_inputs: bool = Field(default=False, strict=True)
+    compare: Literal["trained", "untreated"] = Field(
+        default="trained", description="The score to hold against: the trained weights', or an untreated twin's."
+    )
+    include_inputs: bool = Field(default=False, strict=True, description="Let the receipt quote texts of test rows.")
     answers: bool = Field(
         default=False, strict=True, description="Also write `answers.jsonl`: what the file says of each test row."
     )
