@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from app.logs import configure
 from app.settings import Settings
 from client.errors import BadUsage, ExitCode
 
@@ -27,7 +28,7 @@ def load(module: str) -> Any:
 
 def main(words: Sequence[str]) -> int:
     """Run one operators' command and give its exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure("text")
     # Every single request and every plug-in that is set up are nobody's news.
     for chatty in ("httpx", "alembic.runtime.plugins"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -58,7 +59,8 @@ def api(words: argparse.Namespace) -> int:
         port=settings.port,
         loop="uvloop",
         http="app.protocol:BoundedHead",
-        access_log=False,
+        access_log=False,  # `log_requests` is ours: with the id of the request, and without the address' query
+        log_config=None,
         server_header=False,
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
     )
@@ -140,10 +142,12 @@ def _settings(words: argparse.Namespace) -> Settings:
     names = ("data_dir", "host", "port", "workers")
     given: Mapping[str, Any] = {name: value for name in names if (value := getattr(words, name, None)) is not None}
     try:
-        return Settings(**given)
+        settings = Settings(**given)
     except ValidationError as error:
         faults = [f"FIFTYTWO_{'_'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors()]
         raise BadUsage("; ".join(faults), remedy="mend these settings, or unset them for their defaults") from error
+    configure(settings.log_format)
+    return settings
 
 
 class _Parser(argparse.ArgumentParser):

@@ -24,6 +24,8 @@ BUSY_MILLISECONDS = 5_000
 _JSON: dict[str, Any] = {
     "json_serializer": lambda document: orjson.dumps(document).decode(),
     "json_deserializer": orjson.loads,
+    # An error's text ends up in logs, and the values of a statement are people's own.
+    "hide_parameters": True,
 }
 
 

@@ -4,6 +4,7 @@ Makes a HEAD of every GET. Knows no route but the ones that stream their body; t
 """
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Mapping, MutableMapping
@@ -13,10 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import logs
 from app.errors import Invalid, ServiceError, Stalled, TooLarge, Unparsable, answer_any, problem
 from app.health.figures import Figures
 from app.ids import new_id
 from engine.errors import Fault
+
+log = logging.getLogger("app.requests")
 
 # A client that is still sending when it is refused sees a broken pipe, not the answer: hear it out, within reason.
 DRAIN_FACTOR = 16
@@ -47,6 +51,7 @@ class Edge:
         stall_seconds: float,
         streaming: re.Pattern[str],
         straight: Mapping[str, ShortWay],
+        log_requests: bool = False,
     ) -> None:
         self.app = app
         self.figures = figures
@@ -54,6 +59,7 @@ class Edge:
         self.stall_seconds = stall_seconds
         self.streaming = streaming
         self.straight = straight
+        self.log_requests = log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -63,6 +69,8 @@ class Edge:
         started = time.perf_counter()
         method, request_id = scope["method"], new_id("req")
         scope.setdefault("state", {})["request_id"] = request_id
+        # Not reset: each request of a connection is served by a task of its own.
+        logs.request_id.set(request_id)
         status = 0
 
         async def send_named(message: Message) -> None:
@@ -93,7 +101,10 @@ class Edge:
                     raise
                 await answer_any(Request(scope), error)(scope, receive, answered)
         finally:
-            self.figures.count(method, _route(scope), status, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self.figures.count(method, _route(scope), status, seconds)
+            if self.log_requests:
+                _log(scope, method, status, seconds)
 
     async def _answered_straight(self, scope: Scope, content: bytes, send: Send) -> bool:
         route = self.straight.get(scope["path"])
@@ -133,6 +144,15 @@ class Edge:
             raise Invalid(detail, faults=[Fault("", "nul_character", detail, "leave it out")])
         content = bytes(body)
         return _once({"type": "http.request", "body": content, "more_body": False}, receive), content
+
+
+def _log(scope: Scope, method: str, status: int, seconds: float) -> None:
+    """A line for a request: its route and never its address, whose query is the caller's own."""
+    route = _route(scope)
+    fields = {"method": method, "route": route, "status": status, "seconds": round(seconds, 6)}
+    fields |= {"job": scope.get("path_params", {}).get("job_id")} if "{job_id}" in route else {}
+    request = scope["state"]["request_id"]
+    log.info("%s %s %d %.6f s %s", method, route, status, seconds, request, extra={"fields": fields})
 
 
 def _headers_only(send: Send) -> Send:

@@ -112,6 +112,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         max_bytes=settings.max_json_bytes,
         stall_seconds=settings.body_stall_seconds,
         streaming=STREAMING,
+        log_requests=settings.log_requests,
         straight={route.path: route for route in service.routes if isinstance(route, Straight)},
     )
     # FastAPI's documented way to a document of one's own.

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -51,6 +52,12 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")
     port: int = Field(default=8052, ge=0, le=65535, description="Port the API listens on.")
 
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="Form of the log lines on standard error; json is one object a line."
+    )
+    log_requests: bool = Field(
+        default=False, description="Whether the API logs a line a request: method, route, status, seconds, its id."
+    )
     engine_command: str = Field(
         default="", description="Command line that runs one job; without one, `python -m engine` of this interpreter."
     )

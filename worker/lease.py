@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -44,7 +45,7 @@ class Lease:
         self._heartbeat_seconds = heartbeat_seconds
         self._renewed = time.monotonic()
         self._left = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread = threading.Thread(target=copy_context().run, args=(self._keep,), name="lease", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -5,7 +5,6 @@
 Reads the settings when it is imported, as Celery wants it. Knows nothing of how a job is run.
 """
 
-import logging
 import os
 import socket
 from contextlib import suppress
@@ -16,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.database import Database
 from app.jobs.lifecycle import deliver_due, erase_due, owner_name, present, sweep
 from app.jobs.lifecycle import leave as take_leave
+from app.logs import configure
 from app.queue import TASK, Bell, celery_app
 from app.settings import Settings
 from app.storage import storage_for
@@ -74,8 +74,8 @@ def run_next() -> None:
 
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def log_plainly(**_: object) -> None:
-    """Log to stderr in one format; otherwise Celery puts its own handlers in place."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    """Log to stderr in one form; otherwise Celery puts its own handlers in place."""
+    configure(settings.log_format)
 
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]

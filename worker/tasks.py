@@ -15,6 +15,7 @@ from app.database import Database
 from app.jobs import lifecycle
 from app.jobs.lifecycle import Batch, Ending, Run
 from app.jobs.states import TERMINAL, State
+from app.logs import about_job
 from app.settings import Settings
 from app.storage import Storage
 from client.signature import ensure_key
@@ -88,6 +89,10 @@ class Worker:
 
     def execute(self, run: Run) -> State | None:
         """Run one claimed job to its end, or until it is handed back; its state then, or None if it was fenced off."""
+        with about_job(run.job_id):
+            return self._execute(run)
+
+    def _execute(self, run: Run) -> State | None:
         log.info("job %s, attempt %d", run.job_id, run.attempt)
         with (
             lifecycle.storing(self.database, self.storage, run.owner) as store,
