@@ -58,6 +58,12 @@ class Settings(BaseSettings):
     log_requests: bool = Field(
         default=False, description="Whether the API logs a line a request: method, route, status, seconds, its id."
     )
+    mlflow_uri: SecretStr | None = Field(
+        default=None,
+        description="Tracking server of MLflow that is told what runs record; needs the extra `mlflow`. Unset: none is.",
+    )
+    mlflow_experiment: str = Field(default="fiftytwo", min_length=1, description="Experiment of MLflow that has them.")
+
     engine_command: str = Field(
         default="", description="Command line that runs one job; without one, `python -m engine` of this interpreter."
     )

@@ -26,6 +26,7 @@ from worker.lease import Lease, LeaseLapsed
 from worker.recorder import Recorder
 from worker.snapshots import Snapshots, erase
 from worker.supervise import STOPPED, Engine, Exit, Wish, supervise
+from worker.tracking import Telling, tracker_of
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class Worker:
         self.stopping = threading.Event()
         """Set when the worker is asked to leave: the running job is handed back."""
         self.busy = threading.Event()
+        self._tracker = tracker_of(settings)
 
     def run_next(self) -> None:
         """Run queued jobs, the fairest first, until none is left or the worker has to leave."""
@@ -99,8 +101,9 @@ class Worker:
             Lease(self.database, run, self.settings.lease_seconds, self.settings.heartbeat_seconds) as lease,
         ):
             folder = RunFolder(self.settings.data_dir, self.storage, run, store)
+            telling, state = Telling(self._tracker, run), None
             try:
-                state = self._conclude(run, lease, folder, self._run_engine(run, lease, folder))
+                state = self._conclude(run, lease, folder, self._run_engine(run, lease, folder, telling))
             except LeaseLapsed:
                 log.warning("the database was away for longer than the lease of %s", run.job_id)
                 return None
@@ -108,6 +111,8 @@ class Worker:
                 # Whatever it was, the job must not hang until its lease lapses, and the worker has others to serve.
                 log.exception("job %s could not be run", run.job_id)
                 state = self._excuse(run, lease, error)
+            finally:
+                telling.end(state)
         if state in TERMINAL:
             folder.clear()
             if self._remote:
@@ -115,7 +120,7 @@ class Worker:
         log.info("job %s is %s", run.job_id, state or "no longer ours")
         return state
 
-    def _run_engine(self, run: Run, lease: Lease, folder: RunFolder) -> Exit:
+    def _run_engine(self, run: Run, lease: Lease, folder: RunFolder, telling: Telling) -> Exit:
         folder.prepare()
         settings = self.settings
         arguments = [str(folder.spec_path), "--out", str(folder.path), "--job", run.job_id]
@@ -125,6 +130,7 @@ class Worker:
         def write(batch: Batch) -> State | None:
             state = lifecycle.record(self.database, run, batch)
             lease.observe(state)
+            telling.take(batch.points if state is not None else ())
             if batch.snapshots:
                 snapshots.recorded()
             return state

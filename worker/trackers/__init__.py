@@ -1,0 +1,1 @@
+"""Trackers that what a run records can go out to, one file each; `worker.tracking` says what one is."""
