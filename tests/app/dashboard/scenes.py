@@ -208,10 +208,10 @@ def others(service_: FastAPI) -> None:
     put_job(service_, "digits, five seeds (2)", State.QUEUED, {"minutes_old": 1})
 
 
-def whole(service_: FastAPI, folder: Path) -> dict[str, str]:
+def whole(service_: FastAPI, folder: Path, steps: int = 1125) -> dict[str, str]:
     """All of it; the ids of the jobs that have pages worth a look."""
     others(service_)
-    first = succeeded(service_, folder)
+    first = succeeded(service_, folder, steps=steps)
     slower = {"learning_rate": 1e-3, "batch_size": 64}
-    second = succeeded(service_, folder, "digits, half the rate", pace=0.6, training=slower)
-    return {"first": first, "second": second, "running": running(service_)}
+    second = succeeded(service_, folder, "digits, half the rate", steps, pace=0.6, training=slower)
+    return {"first": first, "second": second, "running": running(service_, steps)}
