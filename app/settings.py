@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     )
     mlflow_uri: SecretStr | None = Field(
         default=None,
-        description="Tracking server of MLflow that is told what runs record; needs the extra `mlflow`. Unset: none is.",
+        description="Tracking server of MLflow that is told what runs record; needs the extra `mlflow`.",
     )
     mlflow_experiment: str = Field(default="fiftytwo", min_length=1, description="Experiment of MLflow that has them.")
 

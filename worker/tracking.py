@@ -124,7 +124,7 @@ class _End:
 
 
 def parameters(spec: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    """A spec as flat parameters, `training.learning_rate` and the like, and the instructions by name; nobody's texts."""
+    """A spec as flat parameters, `training.epochs` and the like, and the instructions by name; nobody's texts."""
     found: dict[str, str] = {}
     for name, value in spec.items():
         if name == "instructions":

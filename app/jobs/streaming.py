@@ -1,10 +1,15 @@
-"""A job's events as a live stream (server-sent events). Reads rows that the worker wrote; writes nothing."""
+"""A job's events as a live stream (server-sent events). Reads rows that the worker wrote; writes nothing.
 
-import json
+However many follow a job, each piece of news is read and encoded once for all who are at the same place.
+"""
+
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import orjson
 from starlette.concurrency import run_in_threadpool
 
 from app.database import Database
@@ -14,45 +19,63 @@ from app.jobs.states import TERMINAL
 from app.jobs.watching import Watch
 
 COMMENT_SECONDS = 15.0
+RETRY_MILLISECONDS = 2_000
 BATCH = 500
+HELLO = f"retry: {RETRY_MILLISECONDS}\n: the events of a job\n\n".encode()
+STILL_HERE = b": still here\n\n"
 
 
-async def stream(database: Database, watch: Watch, tenant: str, job_id: str, last: int) -> AsyncIterator[str]:
+@dataclass(frozen=True)
+class News:
+    """What is new to whoever has heard all up to some event: messages as they go over the wire.
+
+    `last`: the id of the last event among them; `more`: there are further ones already; `ended`: nothing will follow.
+    """
+
+    events: bytes
+    progress: bytes
+    last: int
+    more: bool
+    ended: bool
+
+
+async def stream(database: Database, watch: Watch, tenant: str, job_id: str, last: int) -> AsyncIterator[bytes]:
     """Every event past `last`, each under its id, and progress (without an id) as it is made; ends with the job."""
-    progress: dict[str, Any] = {}
+    progress = b""
     with watch.following(job_id) as follower:
-        yield ": the events of a job\n\n"
+        yield HELLO
         while True:
-            shown, made, ended = await run_in_threadpool(_news, database, tenant, job_id, last)
-            for event in shown:
-                last = int(event["id"])
-                yield _message(event["type"], event, event["id"])
-            if made != progress and made:
-                progress = made
-                yield _message("progress", made)
-            if len(shown) == BATCH:
+            read = partial(run_in_threadpool, news_of, database, tenant, job_id, last)
+            news = await follower.shared((tenant, last), read)
+            told = news.events if news.progress == progress else news.events + news.progress
+            last, progress = news.last, news.progress
+            if told:
+                yield told
+            if news.more:
                 continue
-            if ended:
+            if news.ended:
                 return
             spoken = time.monotonic()
             while not await follower.change(COMMENT_SECONDS - (time.monotonic() - spoken)):
-                yield ": still here\n\n"
+                yield STILL_HERE
                 spoken = time.monotonic()
 
 
-def _news(database: Database, tenant: str, job_id: str, last: int) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:
-    """Events past `last`, the progress, and whether nothing will follow."""
+def news_of(database: Database, tenant: str, job_id: str, last: int) -> News:
+    """Read the events past `last`, and how far the job is."""
     with database.reading() as session:
         job = repository.get(session, tenant, job_id)
         if job is None:
-            return [], {}, True
+            return News(b"", b"", last, False, True)
         events = [event_json(event) for event in repository.events_after(session, job_id, last, BATCH)]
-        progress = {**progress_json(job), "state": job.state.value, "phase": job.phase, "latest": job.latest}
-        # A resumed stream may lie past the last event already.
-        return events, progress, job.state in TERMINAL and last + len(events) >= job.events
+    shown = b"".join(_message(event["type"], event, event["id"]) for event in events)
+    progress = {**progress_json(job), "state": job.state.value, "phase": job.phase, "latest": job.latest}
+    told = int(events[-1]["id"]) if events else last
+    # A resumed stream may lie past the last event already.
+    ended = job.state in TERMINAL and told >= job.events
+    return News(shown, _message("progress", progress), told, len(events) == BATCH, ended)
 
 
-def _message(kind: str, data: dict[str, Any], event_id: str | None = None) -> str:
+def _message(kind: str, data: dict[str, Any], event_id: str | None = None) -> bytes:
     named = f"id: {event_id}\n" if event_id is not None else ""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return f"{named}event: {kind}\ndata: {text}\n\n"
+    return f"{named}event: {kind}\ndata: ".encode() + orjson.dumps(data) + b"\n\n"

@@ -1,12 +1,13 @@
 """Waits for jobs to change: one query for all who wait in this process, however many they are.
 
-Knows nothing of what changed; whoever waits reads that by itself, on a connection that it holds only to read.
+Knows nothing of what changed. Whoever waits reads that by itself, or has it read once for all who want the same.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
@@ -16,14 +17,36 @@ from app.jobs import repository
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.05
+"""Between two looks: most of the time from a commit to a reader."""
+
+T = TypeVar("T")
+
+
+class _Followed:
+    """A job that somebody follows, and what was read of it for all of them."""
+
+    def __init__(self) -> None:
+        self.followers: set[Follower] = set()
+        self.read: dict[Hashable, asyncio.Future[Any]] = {}
+        self.revision: int | None = None
+
+    def seen(self, revision: int) -> None:
+        """Take the number of writes so far, and tell those who do not know it."""
+        if self.revision != revision:
+            self.revision = revision
+            self.read.clear()
+        for follower in self.followers:
+            if follower.seen != revision:
+                follower.seen = revision
+                follower.told.set()
 
 
 class Follower:
     """One who waits for one job."""
 
-    def __init__(self, job_id: str) -> None:
-        self.job_id = job_id
+    def __init__(self, followed: _Followed) -> None:
+        self._followed = followed
         self.seen: int | None = None
         self.told = asyncio.Event()
 
@@ -40,40 +63,59 @@ class Follower:
         self.told.clear()
         return True
 
+    async def shared(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
+        """What `read` gives, read once for all who ask under this key until the job is seen to have been written again.
+
+        What is written meanwhile may be in it or not: whoever follows is told of it in any case.
+        """
+        followed = self._followed
+        found: asyncio.Future[T] | None = followed.read.get(key)
+        if found is None:
+            found = followed.read[key] = asyncio.ensure_future(read())
+            found.add_done_callback(lambda done: _forget(followed, key, done))
+        # Whoever asked first may leave before the answer comes; the others still want it.
+        return await asyncio.shield(found)
+
+
+def _forget(followed: _Followed, key: Hashable, done: asyncio.Future[Any]) -> None:
+    """Keep no failure, and nothing that was read before the first look, as nobody would be told that it is old."""
+    if followed.read.get(key) is done and (done.cancelled() or done.exception() or followed.revision is None):
+        del followed.read[key]
+
 
 class Watch:
     """Looks at the jobs that somebody follows, and only then. Lives in one event loop."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._followers: set[Follower] = set()
+        self._jobs: dict[str, _Followed] = {}
         self._looking: asyncio.Task[None] | None = None
 
     @contextmanager
     def following(self, job_id: str) -> Iterator[Follower]:
         """Follow a job for as long as the context lasts."""
-        follower = Follower(job_id)
-        self._followers.add(follower)
+        followed = self._jobs.setdefault(job_id, _Followed())
+        follower = Follower(followed)
+        followed.followers.add(follower)
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look(), name="job-watch")
         try:
             yield follower
         finally:
-            self._followers.discard(follower)
+            followed.followers.discard(follower)
+            if not followed.followers:
+                self._jobs.pop(job_id, None)
 
     async def _look(self) -> None:
-        while self._followers:
-            job_ids = {follower.job_id for follower in self._followers}
+        while self._jobs:
+            job_ids = set(self._jobs)
             try:
                 revisions = await run_in_threadpool(self._revisions, job_ids)
             except SQLAlchemyError as error:
                 log.warning("the database is away: %s", error)
             else:
-                for follower in self._followers:
-                    revision = revisions.get(follower.job_id, -1)
-                    if follower.job_id in job_ids and follower.seen != revision:
-                        follower.seen = revision
-                        follower.told.set()
+                for job_id in job_ids & set(self._jobs):
+                    self._jobs[job_id].seen(revisions.get(job_id, -1))
             await asyncio.sleep(LOOK_SECONDS)
 
     def _revisions(self, job_ids: set[str]) -> dict[str, int]:
