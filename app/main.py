@@ -22,6 +22,7 @@ import app.jobs.endpoints
 import app.jobs.following
 import app.models.endpoints
 import app.openai.files.endpoints
+import app.openai.fine_tuning.endpoints
 import app.openai.uploads.endpoints
 import app.privacy.endpoints
 import app.receipts.endpoints
@@ -55,13 +56,14 @@ ROUTERS = (
     app.datasets.endpoints.router,
     app.instructions.endpoints.router,
     app.models.endpoints.router,
+    app.openai.fine_tuning.endpoints.router,
     app.openai.files.endpoints.router,
     app.openai.uploads.endpoints.router,
     app.receipts.endpoints.router,
     app.privacy.endpoints.router,
     app.federation.endpoints.router,
-    app.webhooks.endpoints.router,
     app.experiments.endpoints.router,
+    app.webhooks.endpoints.router,
     app.auth.endpoints.router,
     app.health.endpoints.router,
     *app.dashboard.pages.ROUTERS,

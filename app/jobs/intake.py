@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.auth.audit import audit_all
-from app.database import Database
+from app.database import Base, Database
 from app.datasets import repository as datasets
 from app.errors import ServiceError
 from app.idempotency import Claim
@@ -49,6 +49,8 @@ class Submit:
     """What the job plans to spend of the privacy of its training rows; None: it is not private."""
     family: str | None = None
     """That of the job's webhook events, as `app.webhooks.outbox` has them."""
+    beside: Callable[[Job], Base] | None = None
+    """What is written down beside the job."""
 
 
 class Intake:
@@ -121,6 +123,7 @@ class Intake:
         open_jobs = functools.cache(functools.partial(repository.open_jobs, session))
         jobs: list[tuple[Identity, Job]] = []
         webhooks: list[tuple[Job, JobWebhook]] = []
+        beside: list[Base] = []
         outcomes: list[Response | Exception] = []
         private.hold(session, [submit.identity.tenant for submit in together if submit.spending is not None])
         for submit in together:
@@ -145,11 +148,13 @@ class Intake:
             job = service.made(identity, checked, submit.family)
             jobs.append((identity, job))
             webhooks += [(job, submit.body.webhook)] if submit.body.webhook is not None else []
+            beside += [submit.beside(job)] if submit.beside is not None else []
             if spending is not None:
                 privacy.reserve(session, identity.tenant, subject, job.id, spending)
             outcomes.append(submit.once.finish(session, identity.tenant, submit.answer(job)))
         if jobs:
             repository.add(session, *(job for _, job in jobs))
+            session.add_all(beside)
             for job, one in webhooks:
                 outbox.subscribe(session, job.tenant, job.id, one.url, one.secret.get_secret_value())
             audit_all(session, "job.create", ((identity, job.id) for identity, job in jobs))

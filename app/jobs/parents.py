@@ -9,10 +9,11 @@ from sqlalchemy.orm import Session
 from app.artifacts import repository as artifacts
 from app.artifacts.models import Artifact
 from app.jobs import repository
+from app.jobs.names import PREFIX, job_id_of, model_name
 from engine.errors import Fault
 
 NEEDED = ("model", "checkpoint")
-TRAINED = ("job_", "art_")
+TRAINED = ("job_", "art_", PREFIX)
 """How ids begin that name a trained model."""
 
 
@@ -46,8 +47,8 @@ FindModel: TypeAlias = Callable[[str, str], TrainedModel | Fault]
 def find(session: Session, tenant: str, model: str, *, hold: bool = False) -> TrainedModel | Fault:
     """The tenant's model; with `hold` its job is not erased before the transaction ends."""
     named = artifacts.find(session, tenant, model) if model.startswith("art_") else None
-    job = repository.get(session, tenant, named.job_id if named is not None else model, hold=hold)
-    if job is None:
+    job = repository.get(session, tenant, named.job_id if named is not None else job_id_of(model) or model, hold=hold)
+    if job is None or (model.startswith(PREFIX) and model != model_name(job)):
         return _fault("unknown_model", f"there is no trained model {model[:80]!r}", "GET /v1/models lists yours")
     if named is not None and named.kind not in NEEDED:
         remedy = f"name the job, or its artifact of kind {' or '.join(NEEDED)}"

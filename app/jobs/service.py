@@ -1,6 +1,7 @@
 """The rules of jobs as their owners meet them: submit, start, pause, resume, cancel, erase. Knows no request."""
 
 import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.artifacts import repository as artifacts
+from app.artifacts.models import Artifact
 from app.auth.audit import audit
 from app.erasure import unname
 from app.errors import Conflict, NotFound, RateLimited
@@ -121,13 +123,7 @@ def delete(session: Session, identity: Identity, job_id: str) -> list[str]:
     # Held, or a run that ends just now could put a snapshot on record that nobody saw go.
     job = find(session, identity.tenant, job_id, hold=True)
     kept = snapshots.of_job(session, job_id)
-    rows = artifacts.of_job(session, identity.tenant, job_id)
-    reading = sorted(
-        {reader for row in rows for reader in repository.open_jobs_reading(session, identity.tenant, row.id)}
-    )
-    if reading:
-        detail = f"{len(reading)} jobs that have not ended need its files: {', '.join(reading[:10])}"
-        raise Conflict(detail, code="job_in_use", remedy="cancel them, or wait for their end")
+    rows = _unread(session, identity.tenant, job_id)
     if not repository.erase(session, identity.tenant, job_id):
         ended = ", ".join(state for state in State if state in TERMINAL)
         raise Conflict(
@@ -142,6 +138,35 @@ def delete(session: Session, identity: Identity, job_id: str) -> list[str]:
     audit(session, identity, "job.delete", job_id, {"artifacts": len(rows)})
     unname(session, keys)
     return keys
+
+
+def erase_files(session: Session, identity: Identity, job_id: str) -> list[str]:
+    """Erase what a job has left, and keep it on record; `erase_run` follows the commit.
+
+    Returns:
+        The keys of its files, which are to be erased once this is committed.
+
+    Raises:
+        Conflict: a job that has not ended needs them.
+    """
+    find(session, identity.tenant, job_id, hold=True)
+    rows = _unread(session, identity.tenant, job_id)
+    keys = [row.storage_key for row in rows] + snapshots.drop(session, job_id, keep=0)
+    for row in rows:
+        session.delete(row)
+    audit(session, identity, "model.delete", job_id, {"artifacts": len(rows)})
+    unname(session, keys)
+    return keys
+
+
+def _unread(session: Session, tenant: str, job_id: str) -> Sequence[Artifact]:
+    """A job's files, which no job that has not ended needs; raises Conflict where one does."""
+    rows = artifacts.of_job(session, tenant, job_id)
+    reading = sorted({reader for row in rows for reader in repository.open_jobs_reading(session, tenant, row.id)})
+    if reading:
+        detail = f"{len(reading)} jobs that have not ended need its files: {', '.join(reading[:10])}"
+        raise Conflict(detail, code="job_in_use", remedy="cancel them, or wait for their end")
+    return rows
 
 
 def run_folder(settings: Settings, job_id: str) -> Path:

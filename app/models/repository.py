@@ -1,4 +1,4 @@
-"""The queries on trained models: an artifact of kind `model` beside the task of its job. Knows no HTTP."""
+"""The queries on trained models: an artifact of kind `model` beside the job that made it. Knows no HTTP."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,22 @@ from sqlalchemy.orm import Session
 
 from app.artifacts.models import Artifact
 from app.jobs.models import Job
+from app.jobs.names import job_id_of, model_name
 from app.paging import Asked
 
-_TRAINED = select(Artifact, Job.task).outerjoin(Job, Job.id == Artifact.job_id).where(Artifact.kind == "model")
+_TRAINED = select(Artifact, Job).outerjoin(Job, Job.id == Artifact.job_id).where(Artifact.kind == "model")
 
 
-def trained(session: Session, tenant: str, asked: Asked) -> Sequence[Row[Artifact, str | None]]:
-    """One page of the tenant's trained models and one more, each with its task."""
+def trained(session: Session, tenant: str, asked: Asked) -> Sequence[Row[Artifact, Job | None]]:
+    """One page of the tenant's trained models and one more, each with its job."""
     return session.execute(asked.cut(_TRAINED.where(Artifact.tenant == tenant), Artifact.id)).all()
 
 
-def find(session: Session, tenant: str, artifact_id: str) -> Row[Artifact, str | None] | None:
-    """The tenant's trained model with this id, with its task."""
-    return session.execute(_TRAINED.where(Artifact.id == artifact_id, Artifact.tenant == tenant)).one_or_none()
+def find(session: Session, tenant: str, model_id: str) -> Row[Artifact, Job | None] | None:
+    """The tenant's trained model, by the id of its artifact or by its name at OpenAI's door, with its job."""
+    job_id = job_id_of(model_id)
+    wanted = Artifact.id == model_id if job_id is None else Artifact.job_id == job_id
+    found = session.execute(_TRAINED.where(wanted, Artifact.tenant == tenant)).one_or_none()
+    if found is None or job_id is None:
+        return found
+    return found if found[1] is not None and model_name(found[1]) == model_id else None

@@ -93,6 +93,10 @@ def things(service: FastAPI, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
     population = seed_population(service)
 
+    def trained() -> str:
+        job = seed_job(service, dataset, state=State.SUCCEEDED)
+        return seed_artifact(service, folder, "default", job, "model", "model.zip", "application/zip")
+
     def job(operation: str) -> str:
         if operation.startswith("GET"):
             return done
@@ -102,7 +106,7 @@ def things(service: FastAPI, tmp_path_factory: pytest.TempPathFactory) -> Callab
         "dataset_id": lambda operation: dataset if operation.startswith("GET") else seed_dataset(service, folder),
         "job_id": job,
         "artifact_id": lambda _: model,
-        "model_id": lambda _: model,
+        "model_id": lambda operation: model if operation.startswith("GET") else trained(),
         "key_id": lambda _: seed_key(service),
         "choice": lambda _: "length_bucketing",
         "webhook_id": lambda _: seed_webhook(service, done)[0],

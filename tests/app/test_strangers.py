@@ -55,6 +55,7 @@ BODIES: dict[str, tuple[int, Callable[[str], dict[str, Any]]]] = {
     ),
     "/v1/webhooks": (422, lambda _: {"json": {"url": "http://127.0.0.1/"}}),
     "/v1/files": (422, lambda it: {"data": {"purpose": it}, "files": {"file": ("a", b"a")}}),
+    "/v1/fine_tuning/jobs": (422, lambda it: {"json": {"model": "minilm-l6", "training_file": it}}),
     "/v1/uploads": (
         422,
         lambda it: {"json": {"bytes": 0, "filename": it, "mime_type": "text/plain", "purpose": "user_data"}},

@@ -2,18 +2,25 @@
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy import update
 
 from app.auth.bootstrap import add_key, new_secret
 from app.database import Base
+from app.datasets.models import Dataset
 from app.identity import Role
 from app.ids import new_id
+from app.jobs.models import Job
+from app.jobs.states import OPEN, State
 from app.main import create_app
+from app.openai.models import File, FileDataset
+from tests.app.seeds import seed_dataset, seed_file
 from tests.service import settings_for, worker_for
 from worker.tasks import Worker
 
@@ -77,6 +84,26 @@ def tenant() -> str:
 def client(client_for: MakeClient, tenant: str) -> openai.OpenAI:
     """The client of a member of the tenant."""
     return client_for(tenant)
+
+
+@pytest.fixture
+def chat(service: FastAPI, tenant: str, tmp_path: Path) -> str:
+    """The id of a file of conversations whose data set is ready; the check that real ones go through takes a while."""
+    file_id, dataset = seed_file(service, tmp_path, tenant), seed_dataset(service, tmp_path, tenant)
+    with service.state.database.session() as session:
+        rows = {"task": "causal_lm", "columns": {"text": "messages"}, "labels": [], "label_counts": {}}
+        session.execute(update(Dataset).where(Dataset.id == dataset).values(rows))
+        session.execute(update(File).where(File.id == file_id).values(purpose="fine-tune", task="causal_lm"))
+        session.add(FileDataset(dataset_id=dataset, file_id=file_id, tenant=tenant, task="causal_lm"))
+    return file_id
+
+
+@pytest.fixture(autouse=True)
+def _nobody_else_waits(service: FastAPI) -> Iterator[None]:
+    """Leaves no job behind for the worker of another test."""
+    yield
+    with service.state.database.session() as session:
+        session.execute(update(Job).where(Job.state.in_(OPEN)).values(state=State.CANCELLED))
 
 
 @pytest.fixture

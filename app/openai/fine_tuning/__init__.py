@@ -1,0 +1,1 @@
+"""Training jobs as OpenAI's clients see them."""
