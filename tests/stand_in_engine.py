@@ -7,6 +7,8 @@ how to behave from the spec's member `stand_in`, or from the environment variabl
     private (an event of the ledger, of which one is drawn before each step, noted in draws.txt by a spy after it)
     crash {"at": step, "how": kill | exit | memory | hang | untold, "once": bool}, stubborn (SIGTERM is ignored)
     where untold is a draw that is made, and the process killed before it could tell
+    rows, learned (the share of rows that it answers rightly, by the names of the instructions; null: it fails): where a
+    spec asks for answers, that many rows are answered, the same row rightly by whichever of two has the larger share
 """
 
 import argparse
@@ -91,6 +93,23 @@ def draw(folder: Path, event: dict[str, Any], step: int | None) -> None:
         spy.write(".")
 
 
+def arm_of(spec: dict[str, Any]) -> str:
+    """The names of its instructions."""
+    return "+".join(one["name"] for one in spec.get("instructions", ()))
+
+
+def answers(spec: dict[str, Any], ways: dict[str, Any]) -> bytes:
+    """A line for each of so many rows; the seed moves which of them are right."""
+    arm, lines = arm_of(spec), []
+    for row in range(ways["rows"]):
+        drawn = hashlib.sha256(f"{row}:{spec['training']['seed'] if row % 4 == 0 else 0}".encode()).digest()
+        truth, right = row % 2, drawn[0] / 256 < ways["learned"].get(arm, 0.6)
+        said = truth if right else 1 - truth
+        told = {"id": f"{row:016x}", "sha256": "", "figures": [float(right), truth, said]}
+        lines.append(json.dumps({**told, "label": ("ham", "spam")[truth], "predicted": ("ham", "spam")[said]}) + "\n")
+    return "".join(lines).encode()
+
+
 def crash(how: str, folder: Path, ways: dict[str, Any]) -> None:
     """End in one of the ways that are no ordinary end."""
     print(f"crashing: {how}", file=sys.stderr, flush=True)
@@ -121,7 +140,8 @@ def main() -> int:
     given = parser.parse_args()
     folder: Path = given.out
     spec = json.loads(given.spec.read_text())
-    ways = {"steps": 12, "sleep": 0.02, "checkpoint_every": 3} | json.loads(os.environ.get("STAND_IN", "{}"))
+    ways: dict[str, Any] = {"steps": 12, "sleep": 0.02, "checkpoint_every": 3, "rows": 40, "learned": {}}
+    ways |= json.loads(os.environ.get("STAND_IN", "{}"))
     ways |= spec.get("stand_in", {})
     signal.signal(signal.SIGTERM, signal.SIG_IGN if ways.get("stubborn") else ask_to_stop)
     with (folder / "starts.txt").open("a") as starts:
@@ -149,13 +169,18 @@ def main() -> int:
         tell("step_done", step=step, total_steps=ways["steps"], values={"train_loss": 1 / step, "learning_rate": 1e-3})
         if step % ways["checkpoint_every"] == 0:
             snapshot(folder, step, chain)
+    if ways["learned"].get(arm_of(spec), 1) is None:
+        ways["fail"] = {"code": "diverged", "title": "It diverged", "detail": "", "remedy": "", "errors": []}
     if ways.get("fail"):
         tell("failed", error=ways["fail"])
         return 1
     tell("phase_started", phase="export")
     output(folder, "model", "model.zip", "application/zip", f"model:{chain}".encode())
     output(folder, "checkpoint", "checkpoint.zip", "application/zip", f"checkpoint:{chain}".encode())
-    output(folder, "receipt", "receipt.json", "application/json", json.dumps({"chain": chain}).encode())
+    figures = {"size": {"exported_bytes": 1000 - 500 * len(spec.get("instructions", ()))}, "latency": {"ratio": 0.5}}
+    output(folder, "receipt", "receipt.json", "application/json", json.dumps({"chain": chain, **figures}).encode())
+    if spec.get("answers"):
+        output(folder, "answers", "answers.jsonl", "application/x-ndjson", answers(spec, ways))
     if ways.get("limit_missed"):
         tell("failed", error={"code": "limit_missed", "title": "A limit", "detail": "", "remedy": "", "errors": []})
         return 1

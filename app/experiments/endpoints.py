@@ -10,12 +10,12 @@ from starlette.responses import Response
 
 from app.answers import answer, match
 from app.datasets import repository as datasets
-from app.dependencies import Member, Read, Router, Viewer, database, settings
+from app.dependencies import Member, Read, Router, Viewer, database, settings, storage
 from app.experiments import repository, service
 from app.experiments.arms import Arm, arms_of
 from app.experiments.presenting import experiment_json
 from app.experiments.schemas import ExperimentCreate, ExperimentShown, Submission
-from app.experiments.service import Seen
+from app.experiments.settling import settled
 from app.idempotency import Idempotent
 from app.identity import Identity
 from app.jobs import parents
@@ -65,20 +65,15 @@ def page(request: Request, identity: Viewer, session: Read, asked: Page) -> Resp
 @router.get("/{experiment_id}", response_model=ExperimentShown, summary="Look at an experiment")
 def find(request: Request, identity: Viewer, experiment_id: ExperimentId) -> Response:
     """One experiment: its arms side by side, each treatment against the baseline, and what people prefer."""
-    with database(request).reading() as session:
-        seen = service.look(session, identity.tenant, experiment_id)
-    return answer(request, _present(seen))
-
-
-def _present(seen: Seen) -> dict[str, object]:
-    return experiment_json(seen)
+    seen = settled(database(request), storage(request), identity.tenant, experiment_id)
+    return answer(request, experiment_json(seen))
 
 
 @router.post("/{experiment_id}/cancel", status_code=202, response_model=ExperimentShown, summary="Cancel an experiment")
 def cancel(request: Request, identity: Member, experiment_id: ExperimentId) -> Response:
     """Cancels all of its jobs that have not ended; 409 unless it is running."""
     with database(request).session() as session:
-        match(request, lambda: _present(service.look(session, identity.tenant, experiment_id)))
+        match(request, lambda: experiment_json(service.look(session, identity.tenant, experiment_id)))
         ended = service.cancel(session, identity, experiment_id)
         shown = experiment_json(service.look(session, identity.tenant, experiment_id))
     for job in ended:

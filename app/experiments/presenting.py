@@ -1,10 +1,13 @@
 """An experiment as it stands in answers. Knows no rule and asks nobody: it is handed what was found."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.answers import timestamp
 from app.experiments.service import Seen
+from app.experiments.statistics import pareto
+from engine.evaluate import METRICS
 
 _UNKNOWN = dict.fromkeys(("score", "size_bytes", "latency_ratio", "training_seconds", "epsilon"))
 
@@ -29,10 +32,35 @@ def experiment_json(seen: Seen, human: Mapping[str, Any] | None = None) -> dict[
         ],
         "comparisons": figures["comparisons"],
         "human": human,
-        "front": [],
+        "front": front(seen.names, figures["arms"], human, more_is_better=METRICS[one.metric].more_is_better),
         "created_at": timestamp(one.created_at),
         "links": {"self": own, **({"cancel": f"{own}/cancel"} if seen.state == "running" else {})},
     }
+
+
+def front(
+    names: Sequence[str],
+    arms: Sequence[Mapping[str, Any]],
+    human: Mapping[str, Any] | None,
+    *,
+    more_is_better: bool,
+) -> list[str]:
+    """The arms with a score that no other is at least as good as in all that was measured, and better in some.
+
+    Measured are score, size, latency, epsilon where an arm has one (none counts as without end), and what people say.
+    Points are compared, not their intervals.
+    """
+    known = [number for number, arm in enumerate(arms) if arm["score"] is not None]
+    private = any(arms[number]["epsilon"] is not None for number in known)
+    strengths = (human or {}).get("strengths") or {}
+    points = []
+    for number in known:
+        arm = arms[number]
+        point = [arm["score"]["mean"] * (1 if more_is_better else -1), -arm["size_bytes"], -arm["latency_ratio"]]
+        point += [-math.inf if arm["epsilon"] is None else -arm["epsilon"]] if private else []
+        point += [strengths[names[number]]["value"]] if names[number] in strengths else []
+        points.append(point)
+    return [names[known[number]] for number in pareto(points)]
 
 
 def _runs(seen: Seen, arm: int) -> dict[str, Any]:

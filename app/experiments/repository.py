@@ -1,13 +1,14 @@
 """Every query on experiments, their jobs, items, ballots and raters; each names the tenant or an experiment of it."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.experiments.models import Experiment, ExperimentJob
-from app.jobs.models import Job
+from app.jobs.models import Job, JobEvent
 from app.paging import Asked
 
 
@@ -47,3 +48,13 @@ def store_figures(session: Session, experiment_id: str, figures: Mapping[str, An
         .execution_options(synchronize_session=False)
     )
     return session.execute(statement).scalar_one_or_none() is not None
+
+
+def phases(session: Session, job_ids: Sequence[str]) -> Mapping[str, list[tuple[str, datetime]]]:
+    """When each phase of jobs began, and when they changed their state, by job and in order."""
+    kinds = ("phase_started", "state_changed")
+    query = select(JobEvent).where(JobEvent.job_id.in_(job_ids), JobEvent.type.in_(kinds))
+    found: dict[str, list[tuple[str, datetime]]] = {}
+    for event in session.scalars(query.order_by(JobEvent.job_id, JobEvent.sequence)):
+        found.setdefault(event.job_id, []).append((event.data.get("phase") or event.data["state"], event.at))
+    return found

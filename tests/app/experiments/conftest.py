@@ -1,5 +1,7 @@
 """One service for a module, a data set with test rows in it, and a worker around the stand-in engine."""
 
+import json
+import shlex
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -15,8 +17,8 @@ from app.database import Base
 from app.datasets.models import Dataset
 from app.ids import new_id
 from app.main import create_app
-from tests.service import settings_for, worker_for
-from worker.tasks import Worker
+from tests.app.experiments.asked import experiment
+from tests.service import STAND_IN, settings_for, worker_for
 
 ROWS = 40
 
@@ -93,6 +95,33 @@ def dataset(make_dataset: Callable[..., str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def worker(service: FastAPI) -> Worker:
-    """A worker on the service's database."""
-    return worker_for(service.state.settings, service.state.database)
+def run(service: FastAPI, admin: TestClient) -> Callable[[dict[str, Any], dict[str, float | None]], dict[str, Any]]:
+    """Runs an experiment whose arms learn so much, by the names of their instructions; gives what its POST told."""
+
+    def run_all(body: dict[str, Any], learned: dict[str, float | None]) -> dict[str, Any]:
+        ways = json.dumps({"steps": 2, "sleep": 0, "rows": ROWS, "learned": learned})
+        command = f"env {shlex.quote('STAND_IN=' + ways)} {STAND_IN}"
+        settings = service.state.settings.model_copy(update={"engine_command": command})
+        for waiting in admin.get("/v1/jobs?state=queued&limit=200").json()["data"]:
+            admin.post(f"/v1/jobs/{waiting['id']}/cancel")
+        answer = admin.post("/v1/experiments", json=body)
+        assert answer.status_code == 202, answer.text
+        told: dict[str, Any] = answer.json()
+        worker = worker_for(settings, service.state.database)
+        for arm in told["arms"]:
+            for _ in arm["jobs"]:
+                worker.run_next()
+        return told
+
+    return run_all
+
+
+@pytest.fixture(scope="module")
+def finished(run: Callable[..., dict[str, Any]], dataset: str) -> dict[str, Any]:
+    """An experiment of two treatments whose nine jobs have ended: one that helps, and one that changes nothing."""
+    treatments = [
+        {"name": "edge", "changes": {"instructions": [47]}},
+        {"name": "slow", "changes": {"instructions": ["warmup_schedule"]}},
+    ]
+    body = experiment(dataset, treatments=treatments, seeds=[1, 2, 3], human={"items": 10})
+    return run(body, {"": 0.3, "post_training_quantization": 0.9, "warmup_schedule": 0.3})

@@ -1,0 +1,106 @@
+"""What the jobs of an experiment have left: their answers and receipts, and how long they trained. Changes nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from sqlalchemy.orm import Session
+
+from app.artifacts import repository as artifacts
+from app.artifacts.models import Artifact
+from app.experiments import repository
+from app.experiments.service import Seen
+from app.jobs.states import State
+from app.storage import Storage
+
+NEEDED = ("answers", "receipt")
+
+
+@dataclass(frozen=True)
+class Left:
+    """What one job has left. `answers`: a line a test row; `training_seconds` None: it did not tell."""
+
+    answers: Sequence[Mapping[str, Any]]
+    receipt: Mapping[str, Any]
+    training_seconds: float | None
+
+    @property
+    def ids(self) -> list[str]:
+        """Of the rows."""
+        return [line["id"] for line in self.answers]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Jobs that answered the same rows, by arm and seed, each with its lines in one order."""
+
+    ids: Sequence[str]
+    by_arm: Sequence[Mapping[int, Left]]
+
+    def figures(self, arm: int, seed: int) -> npt.NDArray[np.float64]:
+        """(rows, columns) of one job."""
+        return np.array([line["figures"] for line in self.by_arm[arm][seed].answers], dtype=np.float64)
+
+
+def left_by(session: Session, storage: Storage, seen: Seen) -> list[dict[int, Left]]:
+    """By arm, by seed: what the jobs have left that succeeded, less those whose files have been erased."""
+    jobs = [job.id for _, job in seen.runs if job is not None and job.state is State.SUCCEEDED]
+    files = artifacts.of_jobs(session, seen.experiment.tenant, jobs)
+    phases = repository.phases(session, jobs)
+    found: list[dict[int, Left]] = [{} for _ in seen.names]
+    for place, _ in seen.runs:
+        kinds = {one.kind: one for one in files.get(place.job_id, ())}
+        if not kinds.keys() >= set(NEEDED):
+            continue
+        try:
+            answers, receipt = (_content(storage, kinds[kind]) for kind in NEEDED)
+        except FileNotFoundError:
+            continue
+        lines = _by_id([orjson.loads(line) for line in answers.splitlines()])
+        seconds = training_seconds(phases.get(place.job_id, ()))
+        found[place.arm][place.seed] = Left(lines, orjson.loads(receipt), seconds)
+    return found
+
+
+def _by_id(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same lines; what one finds among the rows of its file by their number is found by its id."""
+    return [line | {"found": lines[line["found"]]["id"]} if "found" in line else line for line in lines]
+
+
+def _content(storage: Storage, artifact: Artifact) -> bytes:
+    return b"".join(storage.open(artifact.storage_key, 0, artifact.size_bytes))
+
+
+def training_seconds(phases: Sequence[tuple[str, datetime]]) -> float | None:
+    """How long a job trained, all attempts together, from its phases and moves in order; None: it never did."""
+    total, since = None, None
+    for name, at in phases:
+        if since is not None:
+            total = (total or 0.0) + (at - since).total_seconds()
+        since = at if name == "train" else None
+    return total
+
+
+def paired(left: Sequence[Mapping[int, Left]]) -> Paired:
+    """The same jobs on the rows that all of them answered, in one order.
+
+    The rows are the same by the rules of the split; an instruction that leaves rows out may leave some out of one arm.
+    """
+    every = [one for by_seed in left for one in by_seed.values()]
+    if not every:
+        return Paired([], left)
+    ids = every[0].ids
+    if all(one.ids == ids for one in every):
+        return Paired(ids, left)
+    common = set(ids).intersection(*(one.ids for one in every))
+    kept = [one for one in dict.fromkeys(ids) if one in common]
+    return Paired(kept, [{seed: _taken(one, kept) for seed, one in by_seed.items()} for by_seed in left])
+
+
+def _taken(one: Left, ids: Sequence[str]) -> Left:
+    lines = {line["id"]: line for line in reversed(one.answers)}
+    return Left([lines[name] for name in ids], one.receipt, one.training_seconds)

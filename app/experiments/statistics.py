@@ -1,0 +1,225 @@
+"""How sure a difference between two arms is: intervals, a permutation test, Holm's correction, a verdict, seeds that
+would decide. Numpy alone; knows neither experiments nor files.
+
+Every arm answers the same items (test rows) once for each seed, so its results are a table, seeds by items, and two
+arms' tables are paired cell by cell. Items and seeds both are samples: of the rows that a model will meet, and of the
+models that a training could have given. Decision 19 says why it is done so.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[np.float64]
+Whole: TypeAlias = npt.NDArray[np.int64]
+OfSums: TypeAlias = Callable[[Array], Array]
+"""From sums over items, (..., m), to scores, (...)."""
+Verdict = Literal["better", "worse", "no_difference", "undecided"]
+
+RESAMPLES, PERMUTATIONS, LEVEL = 2_000, 4_999, 0.05
+MOST_SEEDS = 1_000
+"""So many seeds are looked at for an answer; what takes more counts as never."""
+_EXACT_ITEMS = 12
+_CELLS = 1 << 22
+_Z = NormalDist().inv_cdf(1 - LEVEL / 2)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A figure by seed, (seeds,), and what it would have been on resampled items, (resamples, seeds).
+
+    `unseen`: the standard deviation that is granted to what no resample can show, such as a first wrong answer.
+    """
+
+    by_seed: Array
+    drawn: Array
+    unseen: float = 0.0
+
+    @property
+    def value(self) -> float:
+        """The mean over the seeds."""
+        return float(self.by_seed.mean())
+
+    def less(self, other: "Sampled", unseen: float) -> "Sampled":
+        """The paired difference: resample by resample and seed by seed."""
+        return Sampled(self.by_seed - other.by_seed, self.drawn - other.drawn, unseen)
+
+
+@dataclass(frozen=True)
+class Components:
+    """Variances of a mean over seeds: of the items, of seeds on top of it a seed, of the two together a seed.
+
+    With s seeds the mean has the variance `items + (seeds + mixed) / s`.
+    """
+
+    items: float
+    seeds: float
+    mixed: float
+
+
+def sample(
+    parts: Array, weights: Whole, of: OfSums, key: int, unseen: float = 0.0, resamples: int = RESAMPLES
+) -> Sampled:
+    """A score of one arm with its resamples; equal keys and weights draw the same items.
+
+    Args:
+        parts: (seeds, items, m), what is summed over the items.
+        weights: (items,), how many items are like each of these in all arms (`alike`); ones where each stands alone.
+        of: from sums to scores.
+        key: of the draws.
+        unseen: as of `Sampled`.
+        resamples: how many.
+    """
+    seeds, items, width = parts.shape
+    columns = np.moveaxis(parts, 1, 0).reshape(items, seeds * width)
+    generator, total, found = np.random.default_rng([key, items]), int(weights.sum()), []
+    chunk = max(1, _CELLS // total)
+    for start in range(0, resamples, chunk):
+        counts = _counts(generator, min(chunk, resamples - start), weights, total)
+        found.append(of((counts @ columns).reshape(len(counts), seeds, width)))
+    return Sampled(of((weights @ columns).reshape(seeds, width)), np.concatenate(found), unseen)
+
+
+def alike(figures: Array) -> tuple[Whole, Whole]:
+    """Items whose figures, (items, k), are equal, put together: the number of one of each kind, and how many they are.
+
+    To draw from kinds by their number is to draw from the items, and far less work where rows are right or wrong.
+    """
+    _, first, counts = np.unique(figures, axis=0, return_index=True, return_counts=True)
+    return first.astype(np.int64), counts.astype(np.int64)
+
+
+def _counts(generator: np.random.Generator, rows: int, weights: Whole, total: int) -> Whole:
+    """(rows, items): how often each is in a sample of all with replacement."""
+    items = len(weights)
+    if total > 4 * items:
+        return generator.multinomial(total, weights / total, rows)
+    drawn = np.repeat(np.arange(items), weights)[generator.integers(0, total, (rows, total))]
+    cells = (drawn + np.arange(rows)[:, None] * items).ravel()
+    return np.bincount(cells, minlength=rows * items).reshape(rows, items).astype(np.int64)
+
+
+def components(one: Sampled) -> Components:
+    """The variances, by moments: what seeds differ by beyond what their items explain is the seeds' own.
+
+    Needs two seeds at least.
+    """
+    seeds = one.drawn.shape[1]
+    mean = one.drawn.mean(axis=1)
+    mixed = float((one.drawn - mean[:, None]).var(axis=0).sum() / (seeds - 1))
+    items = max(0.0, float(mean.var()) - mixed / seeds) + one.unseen**2
+    return Components(items, max(0.0, float(one.by_seed.var(ddof=1)) - mixed), mixed)
+
+
+def interval(one: Sampled, key: int) -> tuple[float, float]:
+    """The 95 % interval of the mean: resampled items, and beside them a Student's t for what seeds add.
+
+    Three seeds say little of how seeds differ, which a bootstrap of them would not admit: hence the t, with as many
+    degrees of freedom as there are seeds less one. A single seed says nothing of it, and the items stand alone.
+    """
+    seeds, generator = one.drawn.shape[1], np.random.default_rng([key, 1])
+    n = len(one.drawn)
+    added: Array | float = 0.0
+    if seeds > 1:
+        added = generator.standard_t(seeds - 1, n) * np.sqrt(components(one).seeds / seeds)
+    unseen = generator.standard_normal(n) * one.unseen
+    low, high = np.quantile(one.drawn.mean(axis=1) + added + unseen, [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high)
+
+
+def permutation_p(treatment: Array, baseline: Array, of: OfSums, key: int) -> float:
+    """How often a difference as large comes about where it makes no difference which arm gave an item's answers.
+
+    What is permuted: an item's answers of both arms are exchanged, those of all seeds together, each item by itself.
+    The statistic is the absolute difference of the scores, averaged over the seeds; for a mean over items that is the
+    test by signs of the items' differences averaged over the seeds. Seeds are taken as they are. Where at most twelve
+    items differ every exchange is counted; else 4,999 are drawn, and the one at hand is counted in.
+
+    Args:
+        treatment: (seeds, items, m) as of `sample`; baseline: the same.
+    """
+    change = baseline - treatment
+    differs = (change != 0).any(axis=(0, 2))
+    items = int(differs.sum())
+    if not items:
+        return 1.0
+    seeds, _, width = change.shape
+    columns = np.moveaxis(change[:, differs], 1, 0).reshape(items, seeds * width)
+    first, second = treatment.sum(axis=1), baseline.sum(axis=1)
+
+    def statistic(flips: Whole, columns: Array) -> Array:
+        moved = (flips @ columns).reshape(len(flips), seeds, width)
+        found: Array = np.abs((of(first + moved) - of(second - moved)).mean(axis=1))
+        return found
+
+    observed = float(np.abs((of(first) - of(second)).mean())) * (1 - 1e-9) - 1e-12
+    if items <= _EXACT_ITEMS:
+        every = (np.arange(2**items)[:, None] >> np.arange(items)) & 1
+        return float((statistic(every, columns) >= observed).mean())
+    kinds, counts = alike(columns)
+    generator, reached, chunk = np.random.default_rng([key, 2]), 0, max(1, _CELLS // len(kinds))
+    for start in range(0, PERMUTATIONS, chunk):
+        flips = generator.binomial(counts, 0.5, (min(chunk, PERMUTATIONS - start), len(kinds)))
+        reached += int((statistic(flips, columns[kinds]) >= observed).sum())
+    return (1 + reached) / (1 + PERMUTATIONS)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted so that none of several true null hypotheses is rejected but at the level (Holm 1979)."""
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for place, number in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[number]))
+        adjusted[number] = highest
+    return adjusted
+
+
+def verdict(ends: tuple[float, float], p_adjusted: float, margin: float, *, more_is_better: bool) -> Verdict:
+    """What can be said of a difference: none that matters where its interval lies within the margin, else which way
+    where the interval leaves out zero and the adjusted p-value is at most .05."""
+    low, high = ends
+    if -margin < low and high < margin:
+        return "no_difference"
+    if p_adjusted > LEVEL or low <= 0 <= high:
+        return "undecided"
+    return "better" if (low > 0) is more_is_better else "worse"
+
+
+def seeds_needed(one: Sampled, margin: float, comparisons: int) -> int | None:
+    """How many further seeds would decide if the difference and the variances stay what they are; None: none would.
+
+    Further seeds shrink what seeds add to the variance, and leave what the items add.
+    """
+    parts, now, value = components(one), one.drawn.shape[1], abs(one.value)
+    seeds = np.arange(now + 1, MOST_SEEDS + 1)
+    of_items = parts.items + parts.mixed / seeds
+    half = np.sqrt(_Z**2 * of_items + t_quantile(seeds - 1) ** 2 * parts.seeds / seeds)
+    strict = NormalDist().inv_cdf(1 - LEVEL / (2 * comparisons))
+    decided = (value > half) & (value > strict * np.sqrt(of_items))
+    decided |= value + half < margin
+    return int(seeds[decided.argmax()]) - now if decided.any() else None
+
+
+def t_quantile(degrees: npt.NDArray[np.int64]) -> Array:
+    """The .975 quantile of Student's t, (n,); by Cornish and Fisher's expansion from 3 degrees on, exact below."""
+    df, z = np.maximum(3, degrees).astype(np.float64), _Z
+    terms = [
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    ]
+    above = z + sum(term / df**power for power, term in enumerate(terms, 1))
+    found: Array = np.select([degrees == 1, degrees == 2], [12.706205, 4.302653], above)
+    return found
+
+
+def pareto(points: Sequence[Sequence[float]]) -> list[int]:
+    """The numbers of the points that no other is at least as good as in all, and better in some; more is better."""
+    table = [np.asarray(one, np.float64) for one in points]
+    return [
+        i for i, one in enumerate(table) if not any((other >= one).all() and (other > one).any() for other in table)
+    ]
