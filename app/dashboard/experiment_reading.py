@@ -2,6 +2,7 @@
 front. Positions are percent of a width or pixels of a height; knows no HTML.
 """
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,12 +65,15 @@ class Point:
     top: float
     bottom: float
     label_y: float
-    label_left: bool
+    anchor: str
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Score against a cost; `steps` are the corners of the line that no arm is beyond, (percent, percent)."""
+    """Score against a cost; labels stand over the intervals.
+
+    `steps` are the corners of the line that no arm is beyond, (percent, percent).
+    """
 
     title: str
     reads: str
@@ -98,7 +102,7 @@ def _run(seed: int, job_id: str, job: Job | None) -> Run:
 def whole(arms: Sequence[tuple[str, list[Run]]]) -> dict[str, Any]:
     """How far all runs are together."""
     every = [run for _, of_arm in arms for run in of_arm]
-    ended = sum(run.state is None or run.fraction == 1.0 and run.state in TERMINAL for run in every)
+    ended = sum(run.state is None or run.state in TERMINAL for run in every)
     return {"ended": ended, "of": len(every), "fraction": sum(run.fraction for run in every) / max(1, len(every))}
 
 
@@ -141,8 +145,18 @@ def charts(experiment: Mapping[str, Any]) -> list[Chart]:
     return found
 
 
+def indented(part: Mapping[str, Any]) -> str:
+    """A part of the request as JSON: the baseline, or what a treatment changes."""
+    return json.dumps(part.get("changes", part), indent=2, ensure_ascii=False)
+
+
 def _chart(
-    arms: Sequence[tuple[int, Mapping[str, Any]]], field: str, title: str, reads: str, better: int, front: frozenset[str]
+    arms: Sequence[tuple[int, Mapping[str, Any]]],
+    field: str,
+    title: str,
+    reads: str,
+    better: int,
+    front: frozenset[str],
 ) -> Chart:
     x_ticks, across = _axis(0.0, max(one[field] for _, one in arms) * 1.08)
     lows = [one["score"]["ci95"][0] for _, one in arms]
@@ -153,21 +167,22 @@ def _chart(
         return round(HEIGHT * (1 - up.at(value) / 100), 1)
 
     points: list[Point] = []
-    for index, one in sorted(arms, key=lambda arm: y(arm[1]["score"]["mean"])):
+    for index, one in sorted(arms, key=lambda arm: -y(arm[1]["score"]["ci95"][1])):
         score, x = one["score"], across.at(one[field])
-        wanted = y(score["mean"]) - 8
-        for other in points:
-            if abs(other.x - x) < _NEAR and abs(other.label_y - wanted) < _LABEL:
-                wanted = other.label_y + _LABEL
+        label_y = y(score["ci95"][1]) - 8
+        for other in sorted(points, key=lambda point: -point.label_y):
+            if abs(other.x - x) < _NEAR and abs(other.label_y - label_y) < _LABEL:
+                label_y = other.label_y - _LABEL
         short = one["name"] if len(one["name"]) <= _LONGEST_LABEL else one["name"][: _LONGEST_LABEL - 1] + "…"
+        anchor = "start" if x < 14 else "end" if x > 86 else "middle"
         ends = (y(score["ci95"][1]), y(score["ci95"][0]))
         points.append(
-            Point(index, one["name"], short, one["name"] in front, x, y(score["mean"]), *ends, wanted, x > 62)
+            Point(index, one["name"], short, one["name"] in front, x, y(score["mean"]), *ends, label_y, anchor)
         )
-    shown = [
-        Tick(round(HEIGHT * (1 - tick.at / 100), 1), tick.value) for tick in y_ticks
-    ]
-    return Chart(title, reads, sorted(points, key=lambda one: one.index), x_ticks, shown, _steps(arms, field, better, across, up))
+    shown = [Tick(round(HEIGHT * (1 - tick.at / 100), 1), tick.value) for tick in y_ticks]
+    return Chart(
+        title, reads, sorted(points, key=lambda one: one.index), x_ticks, shown, _steps(arms, field, better, across, up)
+    )
 
 
 def _steps(

@@ -1,5 +1,13 @@
 """The panel's pages, a file each. `ROUTERS` is what `app.main` wires."""
 
-from app.dashboard.pages import compare, job, jobs, sign_in, static
+from app.dashboard.pages import compare, experiment_new, experiments, job, jobs, sign_in, static
 
-ROUTERS = (static.router, sign_in.router, jobs.router, job.router, compare.router)
+ROUTERS = (
+    static.router,
+    sign_in.router,
+    jobs.router,
+    job.router,
+    compare.router,
+    experiment_new.router,
+    experiments.router,
+)

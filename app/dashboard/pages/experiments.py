@@ -1,0 +1,100 @@
+"""Experiments: their list, and the page of one. Figures are those that `/v1/experiments/{id}` answers with."""
+
+from typing import Annotated, Any
+
+import orjson
+from fastapi import Path, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.dashboard import experiment_reading as reading
+from app.dashboard.rendering import render, to
+from app.dashboard.routing import PanelRouter
+from app.dashboard.sessions import Visitor
+from app.dashboard.visitors import Reader, Writer
+from app.dependencies import RANKS, Read, database
+from app.errors import NotFound
+from app.experiments import endpoints as experiments_api
+from app.experiments import repository, service
+from app.paging import Asked
+
+router = PanelRouter()
+ExperimentId = Annotated[str, Path(max_length=64)]
+ROWS = 50
+PARTS = {"runs": "experiment_runs.html", "arms": "experiment_arms.html"}
+"""What a script of the page may ask for anew, and the template of each."""
+
+
+@router.get("/experiments")
+def page(
+    request: Request,
+    visitor: Reader,
+    session: Read,
+    after: Annotated[str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_]+$")] = None,
+) -> Response:
+    """One page of the tenant's experiments."""
+    rows = list(repository.page(session, visitor.identity.tenant, Asked(ROWS, after, "desc")))
+    seen = service.look_at_all(session, rows[:ROWS])
+    return render(
+        request,
+        "experiments.html",
+        experiments=[(seen[row.id], reading.whole(reading.runs(seen[row.id]))) for row in rows[:ROWS]],
+        next=f"/experiments?after={rows[ROWS - 1].id}" if len(rows) > ROWS else None,
+        first="/experiments" if after else None,
+        may_write=_may_write(visitor),
+    )
+
+
+@router.get("/experiments/{experiment_id}")
+def one(request: Request, visitor: Reader, experiment_id: ExperimentId) -> Response:
+    """All that is known of an experiment."""
+    return render(request, "experiment.html", **shown(request, visitor, experiment_id))
+
+
+@router.get("/experiments/{experiment_id}/parts/{part}")
+def again(request: Request, visitor: Reader, experiment_id: ExperimentId, part: str) -> Response:
+    """A part of the page, as it stands now."""
+    if part not in PARTS:
+        raise NotFound(f"no part {part[:40]}", remedy=f"parts are {', '.join(PARTS)}")
+    values = shown(request, visitor, experiment_id)
+    answer = render(request, PARTS[part], **values)
+    answer.headers["X-Experiment-State"] = values["experiment"]["state"]
+    return answer
+
+
+@router.post("/experiments/{experiment_id}/cancel")
+def cancel(request: Request, visitor: Writer, experiment_id: ExperimentId) -> Response:
+    """Cancel all of its jobs that have not ended."""
+    experiments_api.cancel(request, visitor.identity, experiment_id)
+    return to(f"/experiments/{experiment_id}")
+
+
+def shown(request: Request, visitor: Visitor, experiment_id: str) -> dict[str, Any]:
+    """What the templates of an experiment read."""
+    answer = experiments_api.find(request, visitor.identity, experiment_id)
+    experiment: dict[str, Any] = orjson.loads(answer.body)
+    with database(request).reading() as session:
+        seen = service.look(session, visitor.identity.tenant, experiment_id)
+    arms, human = reading.runs(seen), experiment["human"]
+    strengths = human["strengths"] if human else {}
+    return {
+        "experiment": experiment,
+        "runs": arms,
+        "whole": reading.whole(arms),
+        "asked": seen.experiment.human_items,
+        "raters": None,
+        "strengths": strengths,
+        "agreement": reading.agreement(human["alpha"]) if human else "",
+        "score_scale": reading.scale_of((arm["score"] for arm in experiment["arms"]), key="mean"),
+        "strength_scale": reading.scale_of(strengths.values(), key="value", zero=True),
+        "difference_scale": reading.scale_of(experiment["comparisons"], key="difference", zero=True),
+        "measured": any(arm["score"] for arm in experiment["arms"]),
+        "charts": reading.charts(experiment),
+        "height": reading.HEIGHT,
+        "texts": [reading.indented(one) for one in (experiment["baseline"], *experiment["treatments"])],
+        "may_write": _may_write(visitor),
+    }
+
+
+def _may_write(visitor: Visitor) -> bool:
+    return RANKS[visitor.identity.role] >= RANKS["member"]
