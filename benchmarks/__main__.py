@@ -21,6 +21,7 @@ from benchmarks import (
     download,
     inference,
     language,
+    metrics_page,
     one_file,
     pickup,
     private,
@@ -37,7 +38,7 @@ from benchmarks.records import Machine, Occasion, Record, read, write
 from benchmarks.texts import ROOT
 
 _MODULES = (
-    *(training, private, language, whole_jobs, submit, pickup, inference, one_file, download, detection),
+    *(training, private, language, whole_jobs, submit, pickup, metrics_page, inference, one_file, download, detection),
     aggregation,
 )
 BENCHMARKS: dict[str, Benchmark] = {one.name: one for module in _MODULES for one in module.BENCHMARKS}

@@ -1,6 +1,6 @@
 // One chart of a metric for some runs, drawn by the chart library that the server's own package carries.
 
-import { number } from "./format.js";
+import { number, tellDrawn } from "./format.js";
 
 const POINTS = 1000;
 const DASHES = ["solid", "10px,3px", "3px,2px", "9px,3px,2px,3px", "16px,4px", "6px,2px", "2px,2px", "12px,3px,3px,3px"];
@@ -61,7 +61,7 @@ const series = await Promise.all(asked.jobs.map(points));
 
 async function draw() {
   await window.Plotly.react(box, traces(series), layout(), { responsive: true, displayModeBar: false });
-  document.documentElement.dataset.drawn = String(Math.round(performance.now()));
+  tellDrawn();
 }
 
 await draw();

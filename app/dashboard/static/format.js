@@ -39,3 +39,10 @@ export function duration(seconds) {
 export const percent = (share, digits = 1) => `${(share * 100).toFixed(digits)}${THIN}%`;
 
 export const READS = { number, size, duration, percent };
+
+// Note on the page when its curves first stood on the screen, for whoever measures it.
+export function tellDrawn() {
+  requestAnimationFrame(() =>
+    setTimeout(() => (document.documentElement.dataset.drawn ??= String(Math.round(performance.now())))),
+  );
+}

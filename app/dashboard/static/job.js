@@ -1,6 +1,6 @@
 // A job's page: its curves, and while it runs everything that changes, by server-sent events.
 
-import { duration, number } from "./format.js";
+import { duration, number, tellDrawn } from "./format.js";
 import { Multiples } from "./multiples.js";
 
 const POINTS = 400;
@@ -22,7 +22,7 @@ async function points(since) {
 
 async function whole() {
   multiples.replace(await points(0));
-  document.documentElement.dataset.drawn = String(Math.round(performance.now()));
+  tellDrawn();
 }
 
 let due = null;

@@ -17,9 +17,9 @@ from app.auth.bootstrap import bootstrap
 from app.database import Base
 from app.main import create_app
 from app.settings import Settings
-from tests.app.dashboard.live import chromium, listening
+from benchmarks.chromium import ARGUMENTS, MISSING, chromium
+from tests.app.dashboard.live import listening
 
-NO_BROWSER = "no Chromium on this machine: `apt-get install chromium` (Debian), then run the test again"
 WIDTHS = (360, 1280)
 THEMES = ("light", "dark")
 _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -40,14 +40,13 @@ def opened(folder: Path) -> Iterator[Browsing]:
     """A service in this folder and a browser that is signed in to it with the first key; skips where there is none."""
     path = chromium()
     if path is None:
-        pytest.skip(NO_BROWSER)
+        pytest.skip(MISSING)
     service = create_app(Settings(data_dir=folder, requests_per_second=10_000))
     Base.metadata.create_all(service.state.database.engine)
     key = bootstrap(service.state.database, service.state.settings)
     assert key is not None
     with listening(service) as address, sync_playwright() as playwright:
-        # Inside a container there is no sandbox to be had; the pages are all our own.
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        browser = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
         page = browser.new_context(base_url=address, viewport={"width": 1280, "height": 800}).new_page()
         browsing = Browsing(page, service, key)
         page.on("pageerror", lambda error: browsing.complaints.append(str(error)))

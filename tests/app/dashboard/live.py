@@ -1,6 +1,5 @@
-"""A service that listens on a port of this machine, and Debian's Chromium, for tests in a real browser."""
+"""A service that listens on a port of this machine, for tests in a real browser."""
 
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -8,13 +7,6 @@ from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
-
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-
-
-def chromium() -> str | None:
-    """Where the browser is; None where there is none."""
-    return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 @contextmanager

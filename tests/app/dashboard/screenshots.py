@@ -14,8 +14,9 @@ from app.auth.bootstrap import bootstrap
 from app.database import Base
 from app.main import create_app
 from app.settings import Settings
+from benchmarks.chromium import ARGUMENTS, chromium
 from tests.app.dashboard import scenes
-from tests.app.dashboard.live import chromium, listening
+from tests.app.dashboard.live import listening
 
 PAGES = ("/sign-in", "/jobs", "/jobs/{first}", "/jobs/{running}", "/compare?job={first}&job={second}", "/jobs/none")
 WIDTHS = (360, 1280)
@@ -30,7 +31,7 @@ def main(folder: Path, paths: tuple[str, ...]) -> None:
         key = bootstrap(service.state.database, service.state.settings)
         jobs = scenes.whole(service, Path(data))
         with listening(service) as address, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+            browser = playwright.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
             for theme in ("light", "dark"):
                 context = browser.new_context(color_scheme=theme, base_url=address)
                 page = context.new_page()
