@@ -23,6 +23,8 @@ from engine.run import Run
 from tests.engine.parents import image_parent, receipt_of, run_job, text_parent
 from tests.engine.tiny import tiny_text_rows, write_rows
 
+pytestmark = pytest.mark.usefixtures("measured_here")
+
 Json = dict[str, Any]
 DYNAMIC = {"number": 47, "scheme": "dynamic_int8"}
 PRUNE = {"number": 45, "ratio": 0.25, "importance": "l2", "recovery_steps": 0}

@@ -120,29 +120,6 @@ def test_a_rounded_text_job_is_delivered_whole(tmp_path: Path) -> None:
     assert not (tmp_path / "work").exists()
 
 
-def test_a_missed_limit_is_raised_after_the_files_are_whole(tmp_path: Path) -> None:
-    run = learned(tmp_path)
-    with pytest.raises(LimitMissed) as caught:
-        delivered(run, tmp_path, limits={"max_size_bytes": 10, "min_metric": 0.0})
-    (fault,) = caught.value.faults
-    assert fault.pointer == "/limits/max_size_bytes"
-    assert isinstance(run.sink, Listed)
-    assert len([event for event in run.sink.events if isinstance(event, FileWritten)]) == 4
-    receipt = json.loads((tmp_path / "outputs" / "receipt.json").read_bytes())
-    assert not receipt["limits"]["passed"]
-
-
-def test_a_plan_that_compresses_without_a_smaller_file_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "_save_untouched", lambda fresh, folder, **_: _saved_as(fresh, folder, 1000))
-    with pytest.raises(LimitMissed, match=r"the untouched model 1,000"):
-        delivered(trained(tiny_run(tmp_path, [49]), tmp_path), tmp_path)
-
-
-def _saved_as(fresh: Any, folder: Path, size: int) -> int:
-    fresh.save_pretrained(folder)
-    return size
-
-
 def test_pictures_are_delivered_and_compared_with_a_twin(tmp_path: Path) -> None:
     run = trained(tiny_image_run(tmp_path, [49], tiny_image_rows(100)), tmp_path)
     twin = np.eye(2, dtype=np.float32)[run.data.test.labels]
@@ -155,6 +132,32 @@ def test_pictures_are_delivered_and_compared_with_a_twin(tmp_path: Path) -> None
     assert len(flipped) == round((1 - receipt["quality"]["agreement"]) * len(run.data.test))
 
 
+@pytest.mark.usefixtures("measured_here")
+def test_a_missed_limit_is_raised_after_the_files_are_whole(tmp_path: Path) -> None:
+    run = trained(tiny_run(tmp_path), tmp_path)
+    with pytest.raises(LimitMissed) as caught:
+        delivered(run, tmp_path, limits={"max_size_bytes": 10, "min_metric": 0.0})
+    (fault,) = caught.value.faults
+    assert fault.pointer == "/limits/max_size_bytes"
+    assert isinstance(run.sink, Listed)
+    assert len([event for event in run.sink.events if isinstance(event, FileWritten)]) == 4
+    receipt = json.loads((tmp_path / "outputs" / "receipt.json").read_bytes())
+    assert not receipt["limits"]["passed"]
+
+
+@pytest.mark.usefixtures("measured_here")
+def test_a_plan_that_compresses_without_a_smaller_file_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "_save_untouched", lambda fresh, folder, **_: _saved_as(fresh, folder, 1000))
+    with pytest.raises(LimitMissed, match=r"the untouched model 1,000"):
+        delivered(trained(tiny_run(tmp_path, [49]), tmp_path), tmp_path)
+
+
+def _saved_as(fresh: Any, folder: Path, size: int) -> int:
+    fresh.save_pretrained(folder)
+    return size
+
+
+@pytest.mark.usefixtures("measured_here")
 def test_a_delivered_folder_is_signed_and_verifies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key = ensure_key(tmp_path / "receipt_key.pem")
     monkeypatch.setenv("FIFTYTWO_RECEIPT_KEY_FILE", str(key))
@@ -171,6 +174,7 @@ def test_a_delivered_folder_is_signed_and_verifies(tmp_path: Path, monkeypatch: 
     assert page.count("<polyline") >= 3
 
 
+@pytest.mark.usefixtures("measured_here")
 def test_delivering_twice_gives_equal_checkpoints(tmp_path: Path) -> None:
     run = trained(tiny_run(tmp_path), tmp_path)
     contents = []
@@ -201,6 +205,7 @@ def test_a_file_that_answers_one_class_is_refused_and_one_that_errs_at_ties_is_n
         check_exported(CONTRADICTED, expected, expected * np.float32("nan"), exact=False)
 
 
+@pytest.mark.usefixtures("measured_here")
 def test_the_expected_answers_are_of_the_model_that_is_exported(tmp_path: Path) -> None:
     run = learned(tmp_path, [{"name": "post_training_quantization", "calibration_rows": 32}])
     before = eager_answers(run.task, run.model, run.data.examples["test"])

@@ -20,6 +20,8 @@ from tests.engine.parents import files_of, language_parent, receipt_of, run_job,
 from tests.engine.tiny import tiny_text_rows, write_rows
 from tests.engine.tiny_lm import llama_config, tiny_chat_rows, tiny_decoder, tiny_lm_rows
 
+pytestmark = pytest.mark.usefixtures("measured_here")
+
 Json = dict[str, Any]
 UNUSED = tuple(("z", letter) for letter in "bcdfghjklmnpqrst")
 Q8 = {"format": "gguf", "number": "q8_0"}

@@ -16,6 +16,8 @@ from engine.ports import text_of
 from tests.engine.parents import files_of, pair_parent, receipt_of, run_job, unpacked
 from tests.engine.tiny import VOCABULARY, tiny_bert, tiny_pair_rows, write_rows
 
+pytestmark = pytest.mark.usefixtures("measured_here")
+
 Json = dict[str, Any]
 WAYS = ("image_to_text", "text_to_image")
 

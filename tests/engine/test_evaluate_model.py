@@ -15,6 +15,8 @@ from engine.rows import Rows
 from tests.engine.parents import receipt_of, run_job, text_parent
 from tests.engine.tiny import LABELS, tiny_image_rows, tiny_text_rows, write_rows
 
+pytestmark = pytest.mark.usefixtures("measured_here")
+
 Json = dict[str, Any]
 
 

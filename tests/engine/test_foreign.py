@@ -19,6 +19,8 @@ from engine.foreign import Foreign, look
 from tests.engine.parents import receipt_of, run_job, unpacked
 from tests.engine.tiny import LABELS, tiny_bert, tiny_text_rows, write_rows
 
+pytestmark = pytest.mark.usefixtures("measured_here")
+
 Json = dict[str, Any]
 
 

@@ -16,6 +16,8 @@ from tests.engine.runs import trained
 from tests.engine.test_deliver import delivered
 from tests.engine.tiny import tiny_bert
 
+pytestmark = pytest.mark.usefixtures("measured_here")
+
 
 def model_of(folder: Path) -> Any:
     """A random BERT whose layers do something."""

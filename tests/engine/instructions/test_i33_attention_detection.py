@@ -26,6 +26,8 @@ from tests.engine.runs import tiny_run, trained
 from tests.engine.test_deliver import delivered
 from tests.engine.tiny import tiny_text_rows, tiny_texts
 
+pytestmark = pytest.mark.usefixtures("measured_here")
+
 RATE = 0.2
 
 

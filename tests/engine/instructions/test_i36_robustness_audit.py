@@ -20,6 +20,8 @@ from tests.engine.runs import tiny_run, trained
 from tests.engine.test_deliver import delivered
 from tests.engine.tiny import tiny_text_rows
 
+pytestmark = pytest.mark.usefixtures("measured_here")
+
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Package]:

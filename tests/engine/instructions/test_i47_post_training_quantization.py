@@ -1,11 +1,14 @@
 """47: each scheme's file against the model before it, and what its figures must show."""
 
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 from torch import nn
 
@@ -18,14 +21,24 @@ from engine.run import Run
 from engine.spec import Spec
 from tests.engine.runs import tiny_run, trained
 from tests.engine.tiny import tiny_text_rows
+from tests.engine.tiny_run import begun
 
 SCHEMES = ["static_int8", "dynamic_int8", "embedding_int4", "weight_int4"]
+
+
+@cache
+def learned() -> dict[str, torch.Tensor]:
+    """The weights after the training, which no scheme has a part in."""
+    with TemporaryDirectory() as folder:
+        run = trained(tiny_run(Path(folder), (), tiny_text_rows(200), epochs=8), Path(folder))
+        return dict(run.model.state_dict())
 
 
 def compressed(folder: Path, **parameters: Any) -> Run:
     """A trained run after the fold."""
     choice = {"name": "post_training_quantization", "calibration_rows": 32, **parameters}
-    run = trained(tiny_run(folder, [choice], tiny_text_rows(200), epochs=8), folder)
+    run = begun(tiny_run(folder, [choice], tiny_text_rows(200), epochs=8))
+    run.model.load_state_dict(learned())
     run.model = run.plan.instructions[0].compress(run, run.model)
     run.model.eval()
     return run
