@@ -26,7 +26,7 @@ from app.settings import Settings
 from app.storage import Storage
 from engine.errors import Fault
 
-RANKS: dict[Role, int] = {"viewer": 0, "member": 1, "admin": 2}
+RANKS: dict[Role, int] = {"rater": -1, "viewer": 0, "member": 1, "admin": 2}
 
 
 class Queue(Protocol):
@@ -140,14 +140,18 @@ def _query_names(dependant: Dependant) -> tuple[str, ...]:
 
 
 class _AtLeast:
-    """A caller of this role or above it; 403 for the others. One dependency and no chain: each costs every request."""
+    """A caller of this role or above it, or of one of `others`; 403 for the rest.
 
-    def __init__(self, role: Role) -> None:
+    One dependency and no chain: each costs every request.
+    """
+
+    def __init__(self, role: Role, *others: Role) -> None:
         self.role = role
+        self.others = others
 
     async def __call__(self, request: Request) -> Identity:
         identity = await identify(request)
-        if RANKS[identity.role] < RANKS[self.role]:
+        if RANKS[identity.role] < RANKS[self.role] and identity.role not in self.others:
             raise Forbidden(f"a key of role {identity.role} may not do this", remedy=f"use a key of role {self.role}")
         return identity
 
@@ -156,6 +160,10 @@ member = _AtLeast("member")
 Viewer = Annotated[Identity, Depends(_AtLeast("viewer"))]
 Member = Annotated[Identity, Depends(member)]
 Admin = Annotated[Identity, Depends(_AtLeast("admin"))]
+Anyone = Annotated[Identity, Depends(_AtLeast("rater"))]
+"""Any key, a rater's too: for the route that gives raters their ballots."""
+Judge = Annotated[Identity, Depends(_AtLeast("member", "rater"))]
+"""Who may cast ballots."""
 
 
 def settings(request: Request) -> Settings:

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-Role = Literal["viewer", "member", "admin"]
+KeyRole = Literal["viewer", "member", "admin"]
+"""The roles that a key of a tenant may have, each with all that the one before may."""
+Role = Literal["rater", KeyRole]
+"""A rater fetches and casts the ballots of one experiment, and may do nothing else."""
 
 
 @dataclass(frozen=True)

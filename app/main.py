@@ -14,6 +14,7 @@ import app.auth.endpoints
 import app.dashboard.pages
 import app.dashboard.routing
 import app.datasets.endpoints
+import app.experiments.ballot_endpoints
 import app.experiments.endpoints
 import app.federation.endpoints
 import app.health.endpoints
@@ -63,6 +64,7 @@ ROUTERS = (
     app.privacy.endpoints.router,
     app.federation.endpoints.router,
     app.experiments.endpoints.router,
+    app.experiments.ballot_endpoints.router,
     app.webhooks.endpoints.router,
     app.auth.endpoints.router,
     app.health.endpoints.router,

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from app.answers import timestamp
 from app.auth.models import AuditEntry, Key
-from app.identity import Role
+from app.identity import KeyRole, Role
 from app.schemas import Name
 
 Tenant = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -20,7 +20,7 @@ class KeyCreate(BaseModel):
     )
 
     name: Name
-    role: Role = "member"
+    role: KeyRole = "member"
     tenant: Tenant | None = None
 
 

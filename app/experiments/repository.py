@@ -4,10 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app.experiments.models import Experiment, ExperimentJob
+from app.experiments.judgement import Vote
+from app.experiments.models import Experiment, ExperimentBallot, ExperimentItem, ExperimentJob, ExperimentRater
 from app.jobs.models import Job, JobEvent
 from app.paging import Asked
 
@@ -58,3 +60,70 @@ def phases(session: Session, job_ids: Sequence[str]) -> Mapping[str, list[tuple[
     for event in session.scalars(query.order_by(JobEvent.job_id, JobEvent.sequence)):
         found.setdefault(event.job_id, []).append((event.data.get("phase") or event.data["state"], event.at))
     return found
+
+
+def item(session: Session, experiment_id: str, number: int) -> ExperimentItem | None:
+    """One item of an experiment."""
+    return session.get(ExperimentItem, (experiment_id, number))
+
+
+def answers(session: Session, experiment_id: str) -> Sequence[tuple[int, list[dict[str, Any] | None]]]:
+    """The number of each item, and what the arms say of it."""
+    query = select(ExperimentItem.number, ExperimentItem.answers)
+    rows = session.execute(query.where(ExperimentItem.experiment_id == experiment_id).order_by(ExperimentItem.number))
+    return [(row.number, row.answers) for row in rows]
+
+
+def count_items(session: Session, experiment_ids: Sequence[str]) -> dict[str, int]:
+    """How many items each experiment has."""
+    query = select(ExperimentItem.experiment_id, func.count()).where(ExperimentItem.experiment_id.in_(experiment_ids))
+    return {row[0]: row[1] for row in session.execute(query.group_by(ExperimentItem.experiment_id))}
+
+
+def cast_by(session: Session, experiment_id: str, rater: str) -> set[tuple[int, int, int]]:
+    """Item and arms of what a rater has judged."""
+    query = select(ExperimentBallot).where(
+        ExperimentBallot.experiment_id == experiment_id, ExperimentBallot.rater == rater
+    )
+    return {(one.item, one.first_arm, one.second_arm) for one in session.scalars(query)}
+
+
+def votes(session: Session, experiment_ids: Sequence[str]) -> dict[str, list[tuple[str, Vote]]]:
+    """Rater and vote of each ballot, by experiment, in a fixed order."""
+    query = select(ExperimentBallot).where(ExperimentBallot.experiment_id.in_(experiment_ids))
+    keys = (ExperimentBallot.rater, ExperimentBallot.item, ExperimentBallot.first_arm, ExperimentBallot.second_arm)
+    found: dict[str, list[tuple[str, Vote]]] = {}
+    for one in session.scalars(query.order_by(ExperimentBallot.experiment_id, *keys)):
+        vote = Vote(one.item, one.first_arm, one.second_arm, one.preferred)
+        found.setdefault(one.experiment_id, []).append((one.rater, vote))
+    return found
+
+
+def add_ballot(session: Session, ballot: ExperimentBallot) -> bool:
+    """Store a ballot; False: that rater has judged that item and those arms before."""
+    insert: Any = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    values = {column.name: getattr(ballot, column.name) for column in ExperimentBallot.__table__.columns}
+    statement = insert(ExperimentBallot).values(values).on_conflict_do_nothing().returning(ExperimentBallot.rater)
+    return session.execute(statement).first() is not None
+
+
+def rater_by_key(session: Session, key_id: str) -> ExperimentRater | None:
+    """Whom a key stands for."""
+    return session.scalars(select(ExperimentRater).where(ExperimentRater.key_id == key_id)).one_or_none()
+
+
+def rater_by_name(session: Session, experiment_id: str, name: str) -> ExperimentRater | None:
+    """The rater of this name."""
+    return session.get(ExperimentRater, (experiment_id, name))
+
+
+def raters(session: Session, experiment_id: str, asked: Asked) -> Sequence[ExperimentRater]:
+    """The raters of one page and one more."""
+    query = select(ExperimentRater).where(ExperimentRater.experiment_id == experiment_id)
+    return session.scalars(asked.cut(query, ExperimentRater.key_id)).all()
+
+
+def counts_by_rater(session: Session, experiment_id: str) -> dict[str, int]:
+    """How many ballots each rater has cast."""
+    query = select(ExperimentBallot.rater, func.count()).where(ExperimentBallot.experiment_id == experiment_id)
+    return {row[0]: row[1] for row in session.execute(query.group_by(ExperimentBallot.rater))}

@@ -19,6 +19,7 @@ from engine.faults import from_validation
 from engine.spec import Real, Whole
 
 Seed = Annotated[Whole, Field(ge=0, lt=2**53)]
+RaterName = OneLine[Annotated[str, StringConstraints(min_length=1, max_length=64)]]
 ArmName = OneLine[Annotated[str, StringConstraints(min_length=1, max_length=64)]]
 MOST_TREATMENTS, MOST_SEEDS, MOST_ITEMS = 8, 20, 200
 MARGIN = 0.01

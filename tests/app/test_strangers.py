@@ -31,6 +31,8 @@ NAMES = {"client": "client-1"}
 # What a route with an owned thing in its path wants beside it.
 SENT: dict[str, dict[str, Any]] = {
     "/v1/privacy/budgets/{dataset_id}": {"json": {"epsilon": 1.0, "delta": 1e-9}},
+    "/v1/experiments/{experiment_id}/ballots": {"json": {"ballot": "bal_A", "choice": "left"}},
+    "/v1/experiments/{experiment_id}/raters": {"json": {"name": "Ann"}},
     "/v1/uploads/{upload_id}/complete": {"json": {"part_ids": ["part_1"]}},
 }
 # Routes whose parameters name what everybody may see.
