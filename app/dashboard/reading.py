@@ -33,6 +33,10 @@ _ONLY_WITH = {
     "loss_scale": "Only with loss scaling in float16: 28.",
     "clipped_fraction": "Only with clipping: 22.",
 }
+_SECTIONS = ("quality", "size", "latency", "privacy", "robustness", "limits", "environment", "signature")
+_SHOWN_ELSEWHERE = frozenset(
+    {"metric", "reference", "exported", "loss", "recall", "agreement", "base", "calibration", "classes", "generation"}
+)
 _AT_AN_END = frozenset({"valid_loss", "valid_score"})
 
 
@@ -140,6 +144,29 @@ def ladder(receipt: Mapping[str, Any]) -> list[Rung]:
     widest = max((one[2] for one in rungs), default=0) or 1
     slowest = max((one[3] for one in rungs), default=0) or 1
     return [Rung(*one[:4], one[2] / widest, one[3] / slowest, one[4]) for one in rungs]
+
+
+def complete(receipt: Mapping[str, Any]) -> dict[str, Any]:
+    """The receipt with None for each section and figure that its kind of job does not have."""
+    whole = dict.fromkeys(_SECTIONS) | {"plan": [], "warnings": []} | dict(receipt)
+    if whole["quality"]:
+        whole["quality"] = dict.fromkeys(("loss", "agreement", "flipped", "recall")) | dict(whole["quality"])
+    return whole
+
+
+def further(quality: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What else a receipt's quality tells: name, figure of the file, figure of the reference or None."""
+    found = list[tuple[str, Any, Any]]()
+    for name, one in quality.items():
+        if name in _SHOWN_ELSEWHERE:
+            continue
+        if isinstance(one, int | float):
+            found.append((name, one, None))
+        elif isinstance(one, Mapping) and {"reference", "exported"} <= one.keys():
+            found.append((name, one["exported"], one["reference"]))
+        elif isinstance(one, Mapping):
+            found += [(f"{name}, {part}", figure, reference) for part, figure, reference in further(one)]
+    return found
 
 
 def is_live(job: Mapping[str, Any]) -> bool:

@@ -46,6 +46,7 @@ def page(request: Request, visitor: Reader, session: Read, job_id: JobId) -> Res
         pyramid=reading.pyramid(job["plan"], receipt),
         receipt=receipt,
         ladder=reading.ladder(receipt) if receipt else [],
+        further=reading.further(receipt["quality"]) if receipt and receipt["quality"] else [],
         log=log.decode("utf-8", "replace"),
     )
 
@@ -58,8 +59,7 @@ def receipt_of(request: Request, session: Session, visitor: Visitor, job: dict[s
         found = jobs_api.receipt(request, visitor.identity, session, job["id"])
     except NotFound:
         return None
-    receipt: dict[str, Any] = orjson.loads(found.body)
-    return receipt
+    return reading.complete(orjson.loads(found.body))
 
 
 @router.get("/jobs/{job_id}/metrics")

@@ -1,5 +1,6 @@
 """The list of jobs, a job's page and the comparison, as HTML. Knows no browser."""
 
+import json
 import re
 from pathlib import Path
 
@@ -55,6 +56,42 @@ def test_a_finished_job_shows_its_proof(sign_in: SignIn, jobs: dict[str, str]) -
     assert re.search(r"Structured pruning<span class=\"instruction-effect\">parameters removed <b>0.4989</b>", page)
     ladder = re.findall(r'<th scope="row">([\w ]+)</th>\s*<td class="number" data-label="accuracy">', page)
     assert ladder == ["trained", "structured pruning", "quantization aware training", "the file"]
+
+
+AGGREGATE = {
+    "receipt_version": 1,
+    "job": "job_1",
+    "created_at": "2026-11-26T12:00:00.000Z",
+    "inputs": {"population": "pop_1", "round": "rnd_1", "expected_clients": 20},
+    "privacy": {"mechanism": "dp_gradient_aggregation", "epsilon": 1.25, "delta": 1e-5, "audited_lower_bound": None},
+    "warnings": [],
+    "files": [],
+    "signature": None,
+}
+ROBUST = {"clean": 0.97, "robust": 0.61, "attacks": [{"name": "word_swaps", "robust": 0.61}]}
+
+
+@pytest.mark.parametrize(
+    ("receipt", "told", "not_told"),
+    [
+        (AGGREGATE, ["1.25", "dp_gradient_aggregation", "by its public numbers"], ["Compression ladder", "Limits</h3>"]),
+        (scenes.receipt_of("job_1", ladder=[], robustness=ROBUST), ["word swaps", "0.61"], ["Compression ladder"]),
+        (scenes.receipt_of("job_1", size=None, latency=None, limits=None), ["0.9722"], ["453", "Limits</h3>"]),
+    ],
+)
+def test_a_receipt_of_any_kind_has_its_page(
+    service: FastAPI,
+    sign_in: SignIn,
+    tmp_path: Path,
+    receipt: dict[str, object],
+    told: list[str],
+    not_told: list[str],
+) -> None:
+    job = scenes.put_job(service, "another", State.SUCCEEDED, {"result": {"summary": {"flagged": 3}}})
+    scenes.put_file(service, tmp_path, job, "receipt", "receipt.json", json.dumps(receipt).encode())
+    page = sign_in("viewer").get(f"/jobs/{job}").text
+    assert [one for one in [*told, "<dt>flagged</dt><dd>3</dd>"] if one not in page] == []
+    assert [one for one in not_told if one in page] == []
 
 
 def test_a_metric_that_the_run_cannot_have_says_why(sign_in: SignIn, jobs: dict[str, str]) -> None:
