@@ -184,8 +184,7 @@ def problem(request: Request, error: ServiceError, *, status: int | None = None,
     fallback = "server_error" if status >= 500 else "invalid_request_error"
     # A client that reads `errors` alone finds the fault there too, whatever the status.
     faults = error.faults or [Fault("", error.code, error.detail, error.remedy)]
-    # OpenAI's clients would send a request again that the state does not allow.
-    once = {"X-Should-Retry": "false"} if status == 409 else {}
+    once = {"X-Should-Retry": "false"} if status == 409 else {}  # OpenAI's clients would send it again
     body = {
         "type": f"/problems/{error.code.replace('_', '-')}",
         "title": title or error.title,
@@ -202,8 +201,7 @@ def problem(request: Request, error: ServiceError, *, status: int | None = None,
             "code": error.code,
         },
     }
-    content = json.dumps(body, ensure_ascii=True, separators=(",", ":")).encode()
-    return Response(content, status, headers={**once, **error.headers}, media_type=MEDIA_TYPE)
+    return Response(json.dumps(body), status, headers={**once, **error.headers}, media_type=MEDIA_TYPE)
 
 
 def of_validation(request: Request, error: RequestValidationError) -> ServiceError:

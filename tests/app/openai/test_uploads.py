@@ -34,7 +34,7 @@ def parts_left(service: FastAPI) -> list[str]:
         return list(session.scalars(select(UploadPart.storage_key)))
 
 
-def test_a_path_goes_up_in_parts_by_the_clients_own_helper(
+def test_a_path_goes_up_in_parts_as_the_client_cuts_it(
     client: openai.OpenAI, service: FastAPI, tmp_path: Path
 ) -> None:
     source = tmp_path / "chat.jsonl"
