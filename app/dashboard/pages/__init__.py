@@ -1,11 +1,12 @@
 """The panel's pages, a file each. `ROUTERS` is what `app.main` wires."""
 
-from app.dashboard.pages import compare, experiment_new, experiments, job, jobs, sign_in, static
+from app.dashboard.pages import compare, experiment_new, experiments, job, job_builder, jobs, sign_in, static
 
 ROUTERS = (
     static.router,
     sign_in.router,
     jobs.router,
+    job_builder.router,
     job.router,
     compare.router,
     experiment_new.router,

@@ -1,0 +1,55 @@
+"""What the fields of a form may name: the tenant's data sets and trained models, and the base models. Knows no form."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from app.dashboard import repository
+from app.datasets import repository as datasets
+from app.paging import Asked
+from engine import models
+
+MOST = 200
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One of the things that a field may name."""
+
+    id: str
+    title: str
+    task: str | None
+    rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Offers:
+    """All of them, the newest first; `bases` begin with the defaults of their tasks."""
+
+    datasets: tuple[Offer, ...]
+    trained: tuple[Offer, ...]
+    bases: tuple[Offer, ...]
+    folders: tuple[Offer, ...]
+    """Trained classifiers of the models directory, which a compression may begin with."""
+
+    @functools.cached_property
+    def tasks(self) -> Mapping[str, str]:
+        """The task of each data set by its id."""
+        return {one.id: one.task for one in self.datasets if one.task is not None}
+
+
+def of(session: Session, tenant: str, models_dir: Path | None) -> Offers:
+    """What this tenant may name."""
+    newest = Asked(MOST, None, "desc")
+    rows = datasets.page(session, tenant, newest, None)[:MOST]
+    trained = repository.trained(session, tenant, newest)[:MOST]
+    bases = models.describe(models_dir)
+    return Offers(
+        tuple(Offer(one.id, one.name or one.id, one.task, one.rows) for one in rows if one.status == "ready"),
+        tuple(Offer(file.job_id, job.name or job.id, job.task) for file, job in trained),
+        tuple(Offer(one["id"], one["id"], one["task"]) for one in bases if models.built_in(one["id"])),
+        tuple(Offer(one["id"], one["id"], one["task"]) for one in bases if not models.built_in(one["id"])),
+    )

@@ -1,0 +1,399 @@
+"""The builder: its form makes the body that the API takes, commands ask for the same, faults find their place."""
+
+import html
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy import select
+
+from app.dashboard import article, builder, equivalents
+from app.dashboard.forms import Field, Given, fields_of, number, text_of, values_of
+from app.jobs.models import Job
+from app.jobs.states import State
+from client import cli
+from client.spec import spec_of
+from engine.catalogue import CATALOGUE, named
+from engine.errors import Fault
+from engine.spec import Spec
+from tests.app.dashboard.conftest import SignIn
+from tests.app.seeds import seed_artifact, seed_dataset, seed_job
+
+PLAIN = {"kind": "train", "instructions": ["text_normalization", "length_bucketing"]}
+Scene = tuple[TestClient, str, FastAPI]
+
+
+@pytest.fixture
+def scene(service: FastAPI, sign_in: SignIn, tmp_path: Path) -> Scene:
+    """A member's browser and a data set."""
+    return sign_in(), seed_dataset(service, tmp_path), service
+
+
+def jobs_of(service: FastAPI) -> list[Job]:
+    with service.state.database.reading() as session:
+        return list(session.scalars(select(Job)))
+
+
+def part(page: str, name: str) -> str:
+    """The text of one of the panel's commands."""
+    found = re.search(rf'<pre id="{name}"[^>]*>(.*?)</pre>', page, re.S)
+    assert found is not None
+    return html.unescape(found[1])
+
+
+# The form's fields.
+
+
+def test_the_form_has_every_parameter_of_every_instruction() -> None:
+    form = builder.form_of("train")
+    assert set(form.choices) == set(CATALOGUE)
+    for kind in CATALOGUE.values():
+        keys = {field.key for field in form.choices[kind.number].fields}
+        assert keys == set(kind.model_fields) - {"name"}
+
+
+def test_an_untouched_form_asks_for_no_more_than_was_chosen() -> None:
+    """Each control as it is shown at first gives the default back, which the body leaves out."""
+    for kind in builder.KINDS:
+        form = builder.form_of(kind)
+        fields = [*form.others, *(one for section in form.sections.values() for one in section)]
+        fields += [one for choice in form.choices.values() for one in choice.fields]
+        shown = Given(pair for one in fields for pair in _as_posted(one))
+        assert values_of(fields, shown) == {}
+
+
+def _as_posted(field: Field) -> list[tuple[str, str]]:
+    empty = Given()
+    if field.kind == "several":
+        return [(field.name, one) for one in field.ticked(empty)]
+    return [(field.name, field.shown(empty))]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("0.5", 0.5),
+        ("1e-4", 1e-4),
+        ("12 000", 12_000),
+        ("three", "three"),
+        ("nan", "nan"),
+        ("1e999", "1e999"),
+    ],
+)
+def test_what_is_no_number_stays_text_for_the_api_to_refuse(text: str, value: Any) -> None:
+    assert number(text) == value
+    assert type(number(text)) is type(value)
+
+
+def test_every_kind_of_field_gives_its_json_value_back() -> None:
+    schema = {
+        "properties": {
+            "few": {"type": "array", "items": {"type": "string"}, "default": ["a"]},
+            "some": {"anyOf": [{"type": "array", "items": {"enum": ["x", "y"]}}, {"type": "null"}], "default": None},
+            "on": {"type": "boolean", "default": True},
+            "width": {"type": "integer", "enum": [1, 8], "default": 8},
+            "of": {"anyOf": [{"const": "label"}, {"type": "null"}], "default": "label"},
+            "rate": {
+                "type": "number",
+                "minimum": 0,
+                "exclusiveMaximum": 1,
+                "default": 0.5,
+                "description": "how `fast`",
+            },
+            "only": {"const": "one", "default": "one"},
+        }
+    }
+    fields = fields_of(schema, "9.")
+    assert [one.kind for one in fields] == ["list", "several", "switch", "choice", "choice", "real"]
+    assert fields[-1].hint == "How fast. From 0, below 1, default 0.5."
+    posted = [
+        ("9.few", " b \n\nc"),
+        ("9.some", "y"),
+        ("9.on", "false"),
+        ("9.width", "1"),
+        ("9.of", ""),
+        ("9.rate", ".1"),
+    ]
+    values = values_of(fields, Given(posted))
+    assert values == {"few": ["b", "c"], "some": ["y"], "on": False, "width": 1, "of": None, "rate": 0.1}
+    assert values_of(fields, Given([("9.few", ""), ("9.on", "false"), ("9.on", "true")])) == {"few": []}
+    assert [text_of(one) for one in (None, True, 2.0, 1e-5, ["a", 1])] == ["", "true", "2", "1e-05", "a\n1"]
+
+
+def test_the_52_have_the_numbers_and_bands_of_the_catalogue() -> None:
+    assert [one.number for one in article.ALL] == list(range(1, 53))
+    known = {one.number: (one.name, one.band, one.tier) for one in article.ALL}
+    for kind in CATALOGUE.values():
+        assert known[kind.number] == (kind.model_fields["name"].default, kind.band, kind.tier())
+
+
+# The page.
+
+
+def test_the_builder_is_for_members_of_its_own_tenant(service: FastAPI, sign_in: SignIn, tmp_path: Path) -> None:
+    mine, theirs = seed_dataset(service, tmp_path), seed_dataset(service, tmp_path, "other")
+    page = sign_in().get("/jobs/new").text
+    assert f'value="{mine}"' in page
+    assert theirs not in page
+    assert "New job" in sign_in().get("/jobs").text
+    reader = sign_in("viewer")
+    assert reader.get("/jobs/new").status_code == 403
+    assert reader.post("/jobs/new", data={"dataset": mine}).status_code == 403
+    assert reader.post("/jobs/new/check", data={"dataset": mine}).status_code == 403
+    assert 'href="/jobs/new"' not in reader.get("/jobs").text
+    refused = sign_in().post("/jobs/new/check", data={"dataset": theirs, "task": "text_classification"}).json()
+    assert refused["faults"]["dataset"][0]["code"] == "unknown_dataset"
+
+
+def test_no_other_page_may_submit(scene: Scene) -> None:
+    browser, dataset, service = scene
+    for path in ("/jobs/new", "/jobs/new/check"):
+        assert (
+            browser.post(path, data={"dataset": dataset}, headers={"Origin": "https://evil.example"}).status_code == 403
+        )
+    assert jobs_of(service) == []
+
+
+def test_an_untouched_form_is_no_fault_and_says_where_to_begin(scene: Scene) -> None:
+    browser, _, _ = scene
+    page = browser.get("/jobs/new").text
+    assert "Choose a data set to begin" in page
+    assert 'aria-invalid="true"' not in page
+    assert "Choose a trained model to begin" in browser.get("/jobs/new?kind=compress").text
+    assert browser.get("/jobs/new?kind=aggregate").status_code == 422
+    assert browser.post("/jobs/new/check", data={"kind": "aggregate"}).status_code == 422
+
+
+def test_a_conflict_stands_beside_its_field_and_goes_when_it_is_mended(scene: Scene) -> None:
+    browser, dataset, _ = scene
+    form = {"dataset": dataset, "instructions": ["dynamic_range"], "training.epochs": "0"}
+    found = browser.post("/jobs/new/check", data=form).json()
+    assert found["task"] == "text_classification"
+    assert [one["code"] for one in found["faults"]["instructions.51"]] == ["missing_need"]
+    assert found["faults"]["instructions.51"][0]["remedy"].startswith("add fake_quantized")
+    assert [one["code"] for one in found["faults"]["training.epochs"]] == ["greater_than_equal"]
+    assert "2 things to mend" in found["panel"]
+    assert 'data-toggle="f-instructions-49">Add 49<' in found["panel"]
+    assert 'data-toggle="f-instructions-51">Leave 51 out<' in found["panel"]
+    form |= {"instructions": ["dynamic_range", "quantization_aware_training"], "training.epochs": "2"}
+    mended = browser.post("/jobs/new/check", data=form).json()
+    assert mended["faults"] == {}
+    assert "Ready to submit" in mended["panel"]
+    steps = re.findall(r'<b class="tone-deployment">(\d+)</b>', mended["panel"])
+    assert steps == ["49", "51"]
+
+
+def test_without_a_script_the_page_says_the_same(scene: Scene) -> None:
+    browser, dataset, service = scene
+    form = {"dataset": dataset, "instructions": "structured_pruning", "45.ratio": "2"}
+    for sent, status in ((form | {"check": "1"}, 200), (form, 422)):
+        page = browser.post("/jobs/new", data=sent)
+        assert page.status_code == status
+        field = re.search(r'data-field="45\.ratio".*?</div>\s*</div>', page.text, re.S)
+        assert field is not None
+        assert 'value="2"' in field[0]
+        assert 'aria-invalid="true"' in field[0]
+        assert "Remedy:" in field[0]
+    assert jobs_of(service) == []
+
+
+def test_a_job_is_made_once_however_often_the_button_is_hit(scene: Scene) -> None:
+    browser, dataset, service = scene
+    token = re.search(r'name="token" value="(\w+)"', browser.get("/jobs/new").text)
+    assert token is not None
+    form = {
+        "token": token[1],
+        "dataset": dataset,
+        "instructions": ["structured_pruning", "text_normalization"],
+        "45.ratio": "0.4",
+        "1.casefold": ["false", "true"],
+        "training.epochs": "2",
+        "limits.max_size_ratio": "0.9",
+        "name": "built by hand",
+        "metadata": "team = mail\nticket=7",
+        "auto_start": "true",
+    }
+    first, again = browser.post("/jobs/new", data=form), browser.post("/jobs/new", data=form)
+    assert (first.status_code, again.headers["location"]) == (303, first.headers["location"])
+    other = browser.post("/jobs/new", data=form | {"training.epochs": "3"})
+    assert other.headers["location"] != first.headers["location"]
+    made = {job.id: job for job in jobs_of(service)}
+    assert len(made) == 2
+    job = made[first.headers["location"].rpartition("/")[2]]
+    assert (job.name, job.metadata_, job.state) == ("built by hand", {"team": "mail", "ticket": "7"}, State.QUEUED)
+    assert [step["number"] for step in job.plan] == [1, 45]
+    chosen = {one["name"]: one for one in job.spec["instructions"]}
+    assert chosen["structured_pruning"]["ratio"] == 0.4
+    assert chosen["text_normalization"]["casefold"] is True
+    assert (job.spec["training"]["epochs"], job.spec["limits"]["max_size_ratio"]) == (2, 0.9)
+
+
+def test_a_job_fills_the_form_that_makes_it_again(scene: Scene, sign_in: SignIn) -> None:
+    browser, dataset, service = scene
+    form = {
+        "dataset": dataset,
+        "instructions": ["structured_pruning", "quantization_aware_training", "text_normalization"],
+        "45.ratio": "0.4",
+        "49.keep": "classifier\nembeddings",
+        "1.repair": "false",
+        "training.max_seconds": "900",
+        "limits.min_metric": "0.9",
+        "metadata": "team = mail",
+        "answers": "true",
+    }
+    job = browser.post("/jobs/new", data=form).headers["location"].rpartition("/")[2]
+    page = browser.get(f"/jobs/new?from={job}").text
+    assert "Filled from" in page
+    body = json.loads(part(page, "json"))
+    assert body["instructions"][-1] == {"name": "quantization_aware_training", "keep": ["classifier", "embeddings"]}
+    again = Spec.model_validate({name: value for name, value in body.items() if name in Spec.model_fields})
+    assert again.resolved(pretrained=True) == jobs_of(service)[0].spec
+    assert body["metadata"] == {"team": "mail"}
+    assert f'/jobs/new?from={job}"' in browser.get(f"/jobs/{job}").text
+    assert browser.get("/jobs/new?from=job_unknown").status_code == 404
+    assert sign_in(tenant="other").get(f"/jobs/new?from={job}").status_code == 404
+
+
+def test_a_number_that_an_instruction_owns_is_not_written_twice() -> None:
+    spec = Spec.model_validate(
+        {
+            "task": "causal_lm",
+            "dataset": {"train": "ds_1", "test": "ds_2"},
+            "instructions": [{"name": "sequence_packing", "length": 64}],
+        }
+    )
+    job = spec.resolved(pretrained=True)
+    assert job["training"]["max_length"] == 64
+    filled = dict(builder.filled_by(job))
+    assert "training.max_length" not in filled
+    assert (filled["12.length"], filled["dataset"], filled["dataset.test"]) == ("64", "ds_1", "ds_2")
+
+
+@pytest.mark.parametrize("kind", ["compress", "evaluate", "detect"])
+def test_the_other_kinds_begin_with_a_trained_model(scene: Scene, tmp_path: Path, kind: str) -> None:
+    browser, dataset, service = scene
+    trained = seed_job(service, dataset, state=State.SUCCEEDED)
+    for one in ("model", "checkpoint", "detector"):
+        seed_artifact(service, tmp_path, "default", trained, one, f"{one}.zip", "application/zip")
+    assert f'value="{trained}"' in browser.get(f"/jobs/new?kind={kind}").text
+    extras: dict[str, dict[str, Any]] = {
+        "compress": {"instructions": "post_training_quantization", "dataset": dataset},
+        "evaluate": {"limits.min_metric": "0.9"},
+        "detect": {"inputs.texts": "one\ntwo", "signals": ["softmax"]},
+    }
+    extra = extras[kind]
+    found = browser.post("/jobs/new/check", data={"kind": kind, "model": trained, **extra}).json()
+    assert found["faults"] == {}
+    wrong = browser.post("/jobs/new/check", data={"kind": kind, "model": "job_none", **extra}).json()
+    assert wrong["faults"]["model"][0]["code"] == "unknown_model"
+
+
+# Faults and their places.
+
+
+@pytest.mark.parametrize(
+    ("pointer", "control"),
+    [
+        ("/instructions/1/ratio", "45.ratio"),
+        ("/instructions/1/unheard", "instructions.45"),
+        ("/instructions/1", "instructions.45"),
+        ("/instructions/0/keep/2", "instructions.1"),
+        ("/instructions/7", ""),
+        ("/training/epochs", "training.epochs"),
+        ("/dataset/train", "dataset"),
+        ("/dataset/test", "dataset.test"),
+        ("/metadata/a~1b", "metadata"),
+        ("/inputs", ""),
+        ("", ""),
+    ],
+)
+def test_a_pointer_leads_to_its_control(pointer: str, control: str) -> None:
+    given = Given([("instructions", "structured_pruning"), ("instructions", "text_normalization")])
+    form = builder.form_of("train")
+    assert list(builder.beside(form, given, [Fault(pointer, "code", "detail", "remedy")])) == [control or ""]
+
+
+# The same from a shell.
+
+Body = dict[str, Any]
+BODIES: list[Body] = [
+    {"kind": "train", "task": "causal_lm", "dataset": "ds_01"},
+    {"kind": "train", "task": "causal_lm", "dataset": {"train": "ds_01", "test": "ds_02"}, "name": '--it\'s "mine"'},
+    {
+        "kind": "train",
+        "task": "text_classification",
+        "dataset": "ds_01",
+        "model": "minilm-l6",
+        "instructions": ["text_normalization", {"name": "structured_pruning", "ratio": 0.4}],
+        "training": {"epochs": 2, "keep": "best"},
+        "limits": {"max_metric_loss": 0.01},
+        "answers": True,
+        "metadata": {"a.b": "true", "c": "it's $HOME"},
+    },
+    {
+        "kind": "compress",
+        "model": "job_01",
+        "instructions": ["post_training_quantization"],
+        "export": {"format": "onnx"},
+    },
+    {"kind": "detect", "model": "job_01", "inputs": {"texts": ["it's", "null"]}, "control": "fdr"},
+]
+
+
+def words_of(command: str) -> list[str]:
+    return shlex.split(command.replace("\\\n", " "))
+
+
+def _plainly(body: Body) -> Body:
+    chosen = [{"name": one} if isinstance(one, str) else one for one in body.get("instructions", ())]
+    return body | {"instructions": chosen}
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_the_commands_ask_for_the_very_same_job(body: Body, parsed: Callable[[list[str]], Body]) -> None:
+    words = words_of(equivalents.curl("http://here:8052", body))
+    assert words[:4] == ["curl", "-X", "POST", "http://here:8052/v1/jobs"]
+    assert json.loads(words[words.index("-d") + 1]) == body
+    assert "Authorization: Bearer $FIFTYTWO_KEY" in words
+    command = words_of(equivalents.submit("http://here:8052", body))
+    assert command[:4] == ["fiftytwo", "submit", "--server", "http://here:8052"]
+    assert parsed(command[1:]) == _plainly(body)
+
+
+@pytest.fixture
+def parsed() -> Callable[[list[str]], Body]:
+    """What `fiftytwo submit` makes of its words, instructions by name."""
+
+    def parse(words: list[str]) -> Body:
+        spec = dict(spec_of(cli.parser().parse_args(words)))
+        names = {one: named(one) for one in spec.get("instructions", ()) if isinstance(one, int)}
+        chosen = [
+            kind.model_fields["name"].default if isinstance(one, int) and (kind := names[one]) is not None else one
+            for one in spec.get("instructions", ())
+        ]
+        return _plainly(spec | {"instructions": chosen})
+
+    return parse
+
+
+def test_the_commands_stand_in_the_page_and_never_hold_a_key(scene: Scene) -> None:
+    browser, dataset, _ = scene
+    page = browser.get(f"/jobs/new?dataset={dataset}&instructions=11", headers={"X-Forwarded-Proto": "https"})
+    assert page.status_code == 303, "the cookie of plain HTTP is none under TLS"
+    page = browser.get(f"/jobs/new?dataset={dataset}&instructions=11")
+    assert "http://testserver/v1/jobs" in part(page.text, "curl")
+    assert json.loads(part(page.text, "json")) == {
+        "kind": "train",
+        "task": "text_classification",
+        "dataset": dataset,
+        "instructions": ["length_bucketing"],
+    }
+    assert "--instructions 11" in part(page.text, "command")
+    assert "ftw_" not in re.sub(r'placeholder="[^"]*"', "", page.text)
