@@ -15,10 +15,12 @@ class Section:
     title: str
     path: str
     role: Role = "viewer"
+    further: tuple[str, ...] = ()
+    """Paths of pages that belong to it and lie elsewhere."""
 
 
 SECTIONS = (
-    Section("Jobs", "/jobs"),
+    Section("Jobs", "/jobs", further=("/compare",)),
     Section("Data sets", "/datasets"),
     Section("Models", "/models"),
     Section("Instructions", "/instructions"),
@@ -33,7 +35,7 @@ def sections(request: Request, role: Role) -> list[tuple[Section, bool]]:
     there = {getattr(route, "path", "") for route in request.app.routes}
     path = request.url.path
     return [
-        (one, path == one.path or path.startswith(f"{one.path}/"))
+        (one, path in (one.path, *one.further) or path.startswith(f"{one.path}/"))
         for one in SECTIONS
         if one.path in there and RANKS[role] >= RANKS[one.role]
     ]

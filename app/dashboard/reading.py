@@ -158,7 +158,7 @@ def further(quality: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """What else a receipt's quality tells: name, figure of the file, figure of the reference or None."""
     found = list[tuple[str, Any, Any]]()
     for name, one in quality.items():
-        if name in _SHOWN_ELSEWHERE:
+        if name in _SHOWN_ELSEWHERE or name == quality.get("metric"):
             continue
         if isinstance(one, int | float):
             found.append((name, one, None))

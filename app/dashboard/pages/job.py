@@ -73,7 +73,15 @@ def metrics(
     max_points: Annotated[int, Query(ge=2, le=2_000)] = 400,
 ) -> Response:
     """The points of the charts, thinned here."""
-    return following.metrics(request, visitor.identity, session, job_id, wanted, since_step, max_points)
+    return following.metrics(
+        request=request,
+        identity=visitor.identity,
+        session=session,
+        job_id=job_id,
+        wanted=wanted,
+        since_step=since_step,
+        max_points=max_points,
+    )
 
 
 @router.get("/jobs/{job_id}/events")
@@ -86,7 +94,15 @@ def events(
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=20)] = None,
 ) -> Response:
     """The live stream."""
-    return following.events(request, visitor.identity, session, job_id, 100, after, last_event_id)
+    return following.events(
+        request=request,
+        identity=visitor.identity,
+        session=session,
+        job_id=job_id,
+        limit=100,
+        after=after,
+        last_event_id=last_event_id,
+    )
 
 
 @router.get("/jobs/{job_id}/logs")

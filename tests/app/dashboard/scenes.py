@@ -191,8 +191,8 @@ def running(service_: FastAPI, steps: int = 1125) -> str:
     return job
 
 
-def others(service_: FastAPI) -> None:
-    """Jobs in further states."""
+def others(service_: FastAPI) -> str:
+    """Jobs in further states; the id of the one that has failed."""
     error = {
         "code": "limit_missed",
         "title": "A limit is missed",
@@ -202,16 +202,19 @@ def others(service_: FastAPI) -> None:
     }
     told = {"step": 900, "total_steps": 900, "latest": {"valid_score": 0.9611}, "attempt": 1}
     spent = {"started_at": NOW - timedelta(hours=5), "finished_at": NOW - timedelta(hours=4, minutes=41)}
-    put_job(service_, "digits, pruned by half", State.FAILED, {"minutes_old": 310, "error": error, **told, **spent})
+    failed = put_job(
+        service_, "digits, pruned by half", State.FAILED, {"minutes_old": 310, "error": error, **told, **spent}
+    )
     put_job(service_, "digits, first try", State.CANCELLED, {"minutes_old": 2_900, "attempt": 1})
     put_job(service_, "digits overnight", State.PAUSED, {"minutes_old": 800, **told, "step": 410, "phase": "train"})
     put_job(service_, "digits, five seeds (2)", State.QUEUED, {"minutes_old": 1})
+    return failed
 
 
 def whole(service_: FastAPI, folder: Path, steps: int = 1125) -> dict[str, str]:
     """All of it; the ids of the jobs that have pages worth a look."""
-    others(service_)
+    failed = others(service_)
     first = succeeded(service_, folder, steps=steps)
     slower = {"learning_rate": 1e-3, "batch_size": 64}
     second = succeeded(service_, folder, "digits, half the rate", steps, pace=0.6, training=slower)
-    return {"first": first, "second": second, "running": running(service_, steps)}
+    return {"failed": failed, "first": first, "second": second, "running": running(service_, steps)}

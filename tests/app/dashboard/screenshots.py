@@ -18,8 +18,8 @@ from benchmarks.chromium import ARGUMENTS, chromium
 from tests.app.dashboard import scenes
 from tests.app.dashboard.live import listening
 
-PAGES = ("/sign-in", "/jobs", "/jobs/{first}", "/jobs/{running}", "/compare?job={first}&job={second}", "/jobs/none")
-WIDTHS = (360, 1280)
+PAGES = ("/sign-in", "/jobs", "/jobs/{first}", "/jobs/{running}", "/jobs/{failed}", "/compare?job={first}&job={second}")
+WIDTHS = (360, 1280, 1920)
 
 
 def main(folder: Path, paths: tuple[str, ...]) -> None:

@@ -74,7 +74,11 @@ ROBUST = {"clean": 0.97, "robust": 0.61, "attacks": [{"name": "word_swaps", "rob
 @pytest.mark.parametrize(
     ("receipt", "told", "not_told"),
     [
-        (AGGREGATE, ["1.25", "dp_gradient_aggregation", "by its public numbers"], ["Compression ladder", "Limits</h3>"]),
+        (
+            AGGREGATE,
+            ["1.25", "dp_gradient_aggregation", "by its public numbers"],
+            ["Compression ladder", "Limits</h3>"],
+        ),
         (scenes.receipt_of("job_1", ladder=[], robustness=ROBUST), ["word swaps", "0.61"], ["Compression ladder"]),
         (scenes.receipt_of("job_1", size=None, latency=None, limits=None), ["0.9722"], ["453", "Limits</h3>"]),
     ],
@@ -176,6 +180,7 @@ def test_runs_are_compared_by_what_differs(
         ("training: learning rate", "0.002", "0.001")
     ]
     assert '<option value="train_loss" selected>' in page
+    assert '<a href="/jobs" aria-current="true">Jobs</a>' in page
     alone = browser.get(f"/compare?job={jobs['first']}").text
     assert "Validation score of digits for the scanner" in alone
     assert browser.get("/compare").status_code == 422
