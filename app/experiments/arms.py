@@ -27,6 +27,7 @@ _OURS: Mapping[str, str] = {
     "kind": "leave it out: the arms are trainings",
     "answers": "leave it out: every arm writes them",
     "auto_start": "leave it out: all arms are queued at once",
+    "webhook": "leave it out: POST /v1/webhooks registers one that hears of all jobs",
 }
 """Fields of a job that an experiment decides, with the remedy."""
 _FIXED: Mapping[str, str] = {
@@ -90,6 +91,7 @@ def arms_of(
         else:
             faults += _other_rows(f"{pointer}/changes/instructions", first, one)
             arms.append(one)
+    faults += _shown_to_people(wanted, arms)
     if faults:
         raise _refused(faults)
     return arms
@@ -172,6 +174,18 @@ def _other_rows(pointer: str, baseline: Arm | Sequence[Fault], arm: Arm) -> list
         return []
     detail = "the rows would be dealt out otherwise than for the baseline: one arm would train on what judges the other"
     return [Fault(pointer, "other_rows", detail, "choose what splits the rows in the baseline, with these parameters")]
+
+
+def _shown_to_people(wanted: ExperimentCreate | Unfit, arms: Sequence[Arm]) -> list[Fault]:
+    """People read test rows, which no receipt of a private job may quote either."""
+    asked = wanted.human if isinstance(wanted, ExperimentCreate) else wanted.body.get("human")
+    hidden = [arm.name for arm in arms if private.is_private(arm.body)]
+    if asked is None or not hidden:
+        return []
+    detail = (
+        f"people would read test rows of a data set that {hidden[0]} trains on privately, and no guarantee covers these"
+    )
+    return [Fault("/human", "rows_shown", detail, "leave human out, or let people judge arms that are not private")]
 
 
 def _splitting(arm: Arm) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@ would decide. Numpy alone; knows neither experiments nor files.
 
 Every arm answers the same items (test rows) once for each seed, so its results are a table, seeds by items, and two
 arms' tables are paired cell by cell. Items and seeds both are samples: of the rows that a model will meet, and of the
-models that a training could have given. Decision 19 says why it is done so.
+models that a training could have given. Decision 21 says why it is done so.
 """
 
 from collections.abc import Callable, Sequence

@@ -104,10 +104,11 @@ def test_a_second_cast_is_refused_and_changes_nothing(
     assert rater.post(f"{own}/ballots", json=body).status_code == 201
     before = admin.get(own).json()["human"]
     # Another process, or this one after a restart, knows it as well.
-    other = TestClient(create_app(service.state.settings), headers=dict(rater.headers))
-    for client in (rater, other, admin):
-        again = client.post(f"{own}/ballots", json={**body, "choice": "left"})
-        assert (again.status_code, again.json()["code"]) == (409, "cast_before")
+    another = create_app(service.state.settings)
+    with TestClient(another, headers=dict(rater.headers)) as other:
+        for client in (rater, other, admin):
+            again = client.post(f"{own}/ballots", json={**body, "choice": "left"})
+            assert (again.status_code, again.json()["code"]) == (409, "cast_before")
     assert admin.get(own).json()["human"] == before
     with service.state.database.reading() as session:
         rows = session.query(ExperimentBallot).filter_by(rater="Cleo").all()

@@ -64,6 +64,7 @@ def test_every_fault_of_every_arm_is_told_at_once_and_nothing_is_stored(admin: T
             "dataset": "ds_none",
             "training": {"epochs": 0, "seed": 5},
             "auto_start": False,
+            "webhook": {"url": "https://example.org", "secret": "whsec_c2VjcmV0"},
         },
         treatments=[
             {"name": "edge", "changes": {"instructions": [47, 47], "training": {"seed": 6, "batch_size": 0}}},
@@ -78,6 +79,7 @@ def test_every_fault_of_every_arm_is_told_at_once_and_nothing_is_stored(admin: T
         ("/baseline/training/epochs", "greater_than_equal"),
         ("/baseline/training/seed", "decided_twice"),
         ("/baseline/auto_start", "decided_by_experiment"),
+        ("/baseline/webhook", "decided_by_experiment"),
         ("/treatments/0/changes/training/seed", "decided_twice"),
         ("/treatments/0/changes/training/batch_size", "greater_than_equal"),
         ("/treatments/1/name", "second_arm"),
@@ -130,6 +132,19 @@ def test_a_fault_that_the_baseline_and_the_changes_make_together_points_at_the_c
     body["treatments"] = [{"name": "open", "changes": {"instructions": []}}]
     found = faults(admin.post("/v1/experiments", json=body))
     assert {one for one in found if one[0].startswith("/treatments")} == {("/treatments/0/changes", "not_applicable")}
+
+
+def test_people_are_shown_no_row_of_a_private_data_set(admin: TestClient, make_dataset: Callable[..., str]) -> None:
+    dataset = make_dataset(rows=100_000, nominal_rows=100_000, lineage="private")
+    private = [{"name": "dp_sgd", "noise_multiplier": 2.0}]
+    body = experiment(dataset, human={"items": 4})
+    body["treatments"] = [{"name": "private", "changes": {"instructions": private}}]
+    assert faults(admin.post("/v1/experiments", json=body)) == {("/human", "rows_shown")}
+    told = admin.post("/v1/experiments", json=body | {"human": None})
+    assert told.status_code == 202, told.text
+    # Each seed is a release of its own, and reserved as one.
+    entries = admin.get("/v1/privacy/ledger").json()["data"]
+    assert {one["job"] for one in entries} == set(told.json()["arms"][1]["jobs"])
 
 
 def test_too_many_jobs_are_refused_whole(admin: TestClient, service: FastAPI, dataset: str) -> None:
