@@ -37,6 +37,8 @@ def test_the_whole_path_in_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = {"training": {**SPEC["training"], "epochs": 2}, "limits": {"min_metric": 0.2, "max_size_ratio": 0.5}}
+    images, digits = module.pictures()
+    monkeypatch.setattr(module, "pictures", lambda: (images[:600], digits[:600]))
     monkeypatch.setattr(module, "SPEC", SPEC | small)
     keep = tmp_path / "kept"
     assert main(["demo", "--keep", str(keep), "--json"]) == 0
