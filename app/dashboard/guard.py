@@ -68,18 +68,30 @@ def over_tls(request: Request) -> bool:
     return request.url.scheme == "https" or request.headers.get("x-forwarded-proto", "").strip().lower() == "https"
 
 
+def origin(request: Request) -> str:
+    """Where the browser has this server, for an address that somebody else is to open."""
+    return f"{'https' if over_tls(request) else 'http'}://{request.headers.get('host', request.url.netloc)}"
+
+
 def cookie_name(request: Request) -> str:
     """The session cookie's name; under TLS with the prefix that ties it to this host and to TLS."""
     return "__Host-fiftytwo" if over_tls(request) else "fiftytwo"
 
 
-def give_cookie(request: Request, response: Response, token: str, hours: float) -> None:
-    """Set the session's cookie."""
+def rater_cookie(request: Request) -> str:
+    """The name of a rater's cookie, which goes to the page of the one experiment alone."""
+    return "__Secure-fiftytwo-rater" if over_tls(request) else "fiftytwo-rater"
+
+
+def give_cookie(
+    request: Request, response: Response, token: str, hours: float, name: str | None = None, path: str = "/"
+) -> None:
+    """Set the session's cookie; with a name and a path of its own it is a rater's."""
     response.set_cookie(
-        cookie_name(request),
+        name or cookie_name(request),
         token,
         max_age=int(hours * 3600),
-        path="/",
+        path=path,
         secure=over_tls(request),
         httponly=True,
         samesite="strict",

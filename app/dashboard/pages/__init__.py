@@ -1,6 +1,6 @@
 """The panel's pages, a file each. `ROUTERS` is what `app.main` wires."""
 
-from app.dashboard.pages import compare, experiment_new, experiments, job, job_builder, jobs, sign_in, static
+from app.dashboard.pages import compare, experiment_new, experiments, job, job_builder, jobs, rate, sign_in, static
 
 ROUTERS = (
     static.router,
@@ -11,4 +11,5 @@ ROUTERS = (
     compare.router,
     experiment_new.router,
     experiments.router,
+    rate.router,
 )

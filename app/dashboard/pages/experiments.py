@@ -1,28 +1,38 @@
 """Experiments: their list, and the page of one. Figures are those that `/v1/experiments/{id}` answers with."""
 
+from datetime import timedelta
 from typing import Annotated, Any
 
 import orjson
-from fastapi import Path, Query
+from fastapi import Form, Path, Query
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app.dashboard import experiment_reading as reading
+from app.dashboard import guard
 from app.dashboard.rendering import render, to
 from app.dashboard.routing import PanelRouter
 from app.dashboard.sessions import Visitor
 from app.dashboard.visitors import Reader, Writer
 from app.dependencies import RANKS, Read, database
-from app.errors import NotFound
+from app.errors import Conflict, NotFound
+from app.experiments import ballot_endpoints as ballots_api
 from app.experiments import endpoints as experiments_api
 from app.experiments import repository, service
+from app.experiments.ballot_endpoints import RaterCreate
+from app.idempotency import Once
 from app.paging import Asked
+from engine.errors import Fault
+from engine.faults import from_validation
 
 router = PanelRouter()
 ExperimentId = Annotated[str, Path(max_length=64)]
-ROWS = 50
+ROWS, MOST_RATERS = 50, 200
 PARTS = {"runs": "experiment_runs.html", "arms": "experiment_arms.html"}
 """What a script of the page may ask for anew, and the template of each."""
+_ANEW = Once(None, "", timedelta())
 
 
 @router.get("/experiments")
@@ -69,12 +79,38 @@ def cancel(request: Request, visitor: Writer, experiment_id: ExperimentId) -> Re
     return to(f"/experiments/{experiment_id}")
 
 
+@router.post("/experiments/{experiment_id}/raters")
+def invite(
+    request: Request, visitor: Writer, experiment_id: ExperimentId, name: Annotated[str, Form(max_length=200)] = ""
+) -> Response:
+    """Make a rater's link. It stands in this answer and nowhere else: its key is in the fragment, which is not sent."""
+    refused: Fault | None = None
+    made, status = None, 201
+    try:
+        wanted = RaterCreate.model_validate({"name": name.strip()})
+        with database(request).session() as session:
+            answer = ballots_api.add_rater(request, visitor.identity, session, _ANEW, experiment_id, wanted)
+        link = f"{guard.origin(request)}/rate/{experiment_id}#{orjson.loads(answer.body)['secret']}"
+        made = {"name": wanted.name, "link": link}
+    except ValidationError as error:
+        status, refused = 422, from_validation(error, RaterCreate)[0]
+    except Conflict as error:
+        status, refused = error.status, Fault("", error.code, error.detail, error.remedy)
+    values = shown(request, visitor, experiment_id) | {
+        "made": made,
+        "refused": refused,
+        "typed": name if refused else "",
+    }
+    return render(request, "experiment.html", status=status, **values)
+
+
 def shown(request: Request, visitor: Visitor, experiment_id: str) -> dict[str, Any]:
     """What the templates of an experiment read."""
     answer = experiments_api.find(request, visitor.identity, experiment_id)
     experiment: dict[str, Any] = orjson.loads(answer.body)
     with database(request).reading() as session:
         seen = service.look(session, visitor.identity.tenant, experiment_id)
+        raters = _raters(request, visitor, session, experiment_id) if experiment["human"] else None
     arms, human = reading.runs(seen), experiment["human"]
     strengths = human["strengths"] if human else {}
     return {
@@ -82,7 +118,10 @@ def shown(request: Request, visitor: Visitor, experiment_id: str) -> dict[str, A
         "runs": arms,
         "whole": reading.whole(arms),
         "asked": seen.experiment.human_items,
-        "raters": None,
+        "raters": raters,
+        "made": None,
+        "typed": "",
+        "refused": None,
         "strengths": strengths,
         "agreement": reading.agreement(human["alpha"]) if human else "",
         "score_scale": reading.scale_of((arm["score"] for arm in experiment["arms"]), key="mean"),
@@ -94,6 +133,12 @@ def shown(request: Request, visitor: Visitor, experiment_id: str) -> dict[str, A
         "texts": [reading.indented(one) for one in (experiment["baseline"], *experiment["treatments"])],
         "may_write": _may_write(visitor),
     }
+
+
+def _raters(request: Request, visitor: Visitor, session: Session, experiment_id: str) -> list[dict[str, Any]]:
+    answer = ballots_api.page(request, visitor.identity, session, experiment_id, Asked(MOST_RATERS, None, "asc"))
+    found: list[dict[str, Any]] = orjson.loads(answer.body)["data"]
+    return found
 
 
 def _may_write(visitor: Visitor) -> bool:

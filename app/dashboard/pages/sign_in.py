@@ -37,8 +37,10 @@ def sign_in(
         raise RateLimited("there were too many tries to sign in", remedy="wait a second")
     keys: Keys = request.app.state.keys
     identity = keys.look_up(keys.digest(key.strip())) if key.strip() else None
-    if identity is None:
+    if identity is None or identity.role == "rater":
         refused = "This key is not known here, or was revoked." if key.strip() else "Enter a key."
+        if identity is not None:
+            refused = "This is a rater's key: open the link that it came with."
         return render(request, "sign_in.html", status=401, onward=guard.own_path(onward), refused=refused)
     hours = settings(request).session_hours
     with database(request).session() as session:

@@ -108,7 +108,7 @@ function line(fault) {
   const item = document.createElement("li");
   if (fault.pointer) item.append(element("code", "", fault.pointer.slice(1)), " ");
   item.append(element("span", "field-fault", fault.detail));
-  if (fault.remedy) item.append(" ", element("span", "soft", fault.remedy));
+  if (fault.remedy) item.append(" ", element("span", "field-remedy", fault.remedy));
   return item;
 }
 

@@ -11,6 +11,7 @@ from app.jobs.states import State
 from tests.app.dashboard.scenes import NOW, put_job
 
 SECRET = "5a" * 32
+LABELS = ("spam", "ham")
 ARMS = ("baseline", "pruned", "pruned, 8 bits")
 FIGURES: dict[str, Any] = {
     "arms": [
@@ -149,22 +150,25 @@ def judged(service: FastAPI, dataset: str | None = None, items: int = 20) -> str
     return experiment
 
 
-def put_items(service: FastAPI, experiment: str, dataset: str, items: int) -> None:
-    """Texts on which the arms disagree."""
+def put_items(service: FastAPI, experiment: str, dataset: str, items: int, **columns: Any) -> None:
+    """Rows on which the arms disagree; texts with a label, unless the columns say otherwise."""
     with service.state.database.session() as session:
         session.add_all(
             ExperimentItem(
-                experiment_id=experiment,
-                number=number,
-                dataset_id=dataset,
-                shown={"kind": "text", "text": TEXTS[number % len(TEXTS)], "cut": False},
-                answers=[{"kind": "label", "label": ("spam", "ham")[(number + arm) % 2]} for arm in range(len(ARMS))],
+                **{
+                    "experiment_id": experiment,
+                    "number": number,
+                    "dataset_id": dataset,
+                    "shown": {"kind": "text", "text": TEXTS[number % len(TEXTS)], "cut": False},
+                    "answers": [{"kind": "label", "label": LABELS[(number + arm) % 2]} for arm in range(len(ARMS))],
+                }
+                | columns
             )
             for number in range(items)
         )
 
 
-def whole(service: FastAPI) -> dict[str, str]:
+def whole(service: FastAPI, dataset: str | None = None, items: int = 20) -> dict[str, str]:
     """All of it; the ids by what they are."""
     run, wait, done = (State.RUNNING, 0.62), (State.QUEUED, 0.0), (State.SUCCEEDED, 1.0)
     put_experiment(service, "first try", [[(State.CANCELLED, 0.2)] * 3] * 2, cancelled_at=NOW)
@@ -172,4 +176,4 @@ def whole(service: FastAPI) -> dict[str, str]:
     running = put_experiment(
         service, "bits or pruning?", [[done, run, wait], [done, (State.RUNNING, 0.31), wait], [run, wait, wait]]
     )
-    return {"judged": judged(service), "running": running, "failed": failed}
+    return {"judged": judged(service, dataset, items), "running": running, "failed": failed}

@@ -178,6 +178,7 @@ def test_an_experiment_shows_verdicts_dimensions_and_front(sign_in: SignIn, seen
     assert "0.9821 0.97 to 0.991" in text
     assert "16.0 MB 0.121 of PyTorch’s 8 min 52 s not private" in text
     assert page.text.count('class="front-point') == 6
+    assert page.text.count("<b>on it</b>") == 3
     for state in ("cancel", "raters"):
         assert f'action="/experiments/{seen["judged"]}/{state}"' not in page.text
     assert " style=" not in page.text
