@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 stop = False
+DIVERGED = {"code": "diverged", "title": "It diverged", "detail": "", "remedy": "", "errors": []}
 
 
 def tell(event: str, **members: Any) -> None:
@@ -110,6 +111,19 @@ def answers(spec: dict[str, Any], ways: dict[str, Any]) -> bytes:
     return "".join(lines).encode()
 
 
+def deliver(folder: Path, chain: str, spec: dict[str, Any], ways: dict[str, Any]) -> None:
+    """Write every output and tell of each."""
+    tell("phase_started", phase="export")
+    output(folder, "model", "model.zip", "application/zip", f"model:{chain}".encode())
+    output(folder, "checkpoint", "checkpoint.zip", "application/zip", f"checkpoint:{chain}".encode())
+    receipt: dict[str, Any] = {"chain": chain}
+    if spec.get("answers"):
+        smaller = len(spec["instructions"])
+        receipt |= {"size": {"exported_bytes": 1000 - 500 * smaller}, "latency": {"ratio": 0.5}}
+        output(folder, "answers", "answers.jsonl", "application/x-ndjson", answers(spec, ways))
+    output(folder, "receipt", "receipt.json", "application/json", json.dumps(receipt).encode())
+
+
 def crash(how: str, folder: Path, ways: dict[str, Any]) -> None:
     """End in one of the ways that are no ordinary end."""
     print(f"crashing: {how}", file=sys.stderr, flush=True)
@@ -169,18 +183,11 @@ def main() -> int:
         tell("step_done", step=step, total_steps=ways["steps"], values={"train_loss": 1 / step, "learning_rate": 1e-3})
         if step % ways["checkpoint_every"] == 0:
             snapshot(folder, step, chain)
-    if ways["learned"].get(arm_of(spec), 1) is None:
-        ways["fail"] = {"code": "diverged", "title": "It diverged", "detail": "", "remedy": "", "errors": []}
-    if ways.get("fail"):
-        tell("failed", error=ways["fail"])
+    fails = ways.get("fail") or (DIVERGED if ways["learned"].get(arm_of(spec), 1) is None else None)
+    if fails:
+        tell("failed", error=fails)
         return 1
-    tell("phase_started", phase="export")
-    output(folder, "model", "model.zip", "application/zip", f"model:{chain}".encode())
-    output(folder, "checkpoint", "checkpoint.zip", "application/zip", f"checkpoint:{chain}".encode())
-    figures = {"size": {"exported_bytes": 1000 - 500 * len(spec.get("instructions", ()))}, "latency": {"ratio": 0.5}}
-    output(folder, "receipt", "receipt.json", "application/json", json.dumps({"chain": chain, **figures}).encode())
-    if spec.get("answers"):
-        output(folder, "answers", "answers.jsonl", "application/x-ndjson", answers(spec, ways))
+    deliver(folder, chain, spec, ways)
     if ways.get("limit_missed"):
         tell("failed", error={"code": "limit_missed", "title": "A limit", "detail": "", "remedy": "", "errors": []})
         return 1
