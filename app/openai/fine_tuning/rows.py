@@ -36,6 +36,9 @@ def datasets_of(
             found[pointer] = one
         else:
             faults += [replace(fault, pointer=pointer) for fault in one]
+    if len(found) > len(set(found.values())):
+        detail = "validation_file holds the rows of training_file, and a score on these says nothing"
+        faults.append(Fault("/validation_file", "same_rows", detail, "leave it out, or send other rows"))
     return found, faults
 
 

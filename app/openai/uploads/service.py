@@ -65,22 +65,22 @@ def create(session: Session, settings: Settings, identity: Identity, body: Uploa
 
 
 def find(session: Session, tenant: str, upload_id: str, *, hold: bool = False) -> Upload:
-    """The tenant's upload as it stands, expired where its time has gone by; else NotFound."""
+    """The tenant's upload, or NotFound."""
     upload = repository.find(session, tenant, upload_id, hold=hold)
     if upload is None:
         raise NotFound(f"no upload {upload_id}", remedy="POST /v1/uploads makes one")
     return upload
 
 
-def pending(session: Session, tenant: str, upload_id: str, *, hold: bool = False) -> Upload:
-    """The tenant's upload while it takes parts.
+def pending(session: Session, tenant: str, upload_id: str, *, hold: bool = False, late: bool = False) -> Upload:
+    """The tenant's upload while it takes parts; with `late` also past its time, until that is written down.
 
     Raises:
         Conflict: it is complete, cancelled or expired.
     """
     upload = find(session, tenant, upload_id, hold=hold)
     status = upload.status
-    if status == PENDING and upload.expires_at <= datetime.now(UTC):
+    if status == PENDING and not late and upload.expires_at <= datetime.now(UTC):
         status = EXPIRED
     if status != PENDING:
         raise Conflict(f"the upload is {status}", code="wrong_state", remedy="POST /v1/uploads begins another")
@@ -160,7 +160,8 @@ def _part_faults(upload: Upload, parts: dict[str, UploadPart], wanted: Sequence[
 
 def complete(session: Session, identity: Identity, upload_id: str, file_id: str) -> tuple[Upload, list[str]]:
     """Write down which file an upload became; the keys of its parts are to be erased once this is committed."""
-    upload = pending(session, identity.tenant, upload_id, hold=True)
+    # To check the file may have taken past the upload's time, which was not over when it began.
+    upload = pending(session, identity.tenant, upload_id, hold=True, late=True)
     upload.status, upload.file_id = COMPLETED, file_id
     audit(session, identity, "upload.complete", upload.id, {"file": file_id})
     return upload, _drop(session, upload)

@@ -86,16 +86,21 @@ def client(client_for: MakeClient, tenant: str) -> openai.OpenAI:
     return client_for(tenant)
 
 
-@pytest.fixture
-def chat(service: FastAPI, tenant: str, tmp_path: Path) -> str:
-    """The id of a file of conversations whose data set is ready; the check that real ones go through takes a while."""
-    file_id, dataset = seed_file(service, tmp_path, tenant), seed_dataset(service, tmp_path, tenant)
+def seed_chat(service: FastAPI, folder: Path, tenant: str) -> str:
+    """A file of conversations whose data set is ready; the check that real ones go through takes a while."""
+    file_id, dataset = seed_file(service, folder, tenant), seed_dataset(service, folder, tenant)
     with service.state.database.session() as session:
         rows = {"task": "causal_lm", "columns": {"text": "messages"}, "labels": [], "label_counts": {}}
         session.execute(update(Dataset).where(Dataset.id == dataset).values(rows))
         session.execute(update(File).where(File.id == file_id).values(purpose="fine-tune", task="causal_lm"))
         session.add(FileDataset(dataset_id=dataset, file_id=file_id, tenant=tenant, task="causal_lm"))
     return file_id
+
+
+@pytest.fixture
+def chat(service: FastAPI, tenant: str, tmp_path: Path) -> str:
+    """The id of a file of conversations that is ready."""
+    return seed_chat(service, tmp_path, tenant)
 
 
 @pytest.fixture(autouse=True)

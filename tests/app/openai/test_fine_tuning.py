@@ -1,6 +1,7 @@
 """Fine-tuning jobs through the real client: the same jobs as at our own door, and every refusal told at once."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -11,7 +12,7 @@ from sqlalchemy import update
 from app.jobs.models import Job, MetricPoint
 from app.jobs.states import State
 from app.openai.models import File
-from tests.app.openai.conftest import CHAT, GOOD, MakeClient, jsonl
+from tests.app.openai.conftest import CHAT, GOOD, MakeClient, jsonl, seed_chat
 from tests.app.openai.test_retries import losing
 from tests.service import claimed, job_of
 from worker.tasks import Worker
@@ -175,6 +176,16 @@ def test_everything_that_is_wrong_is_told_at_once(
     assert list(client.fine_tuning.jobs.list()) == []
 
 
+def test_the_validation_file_is_what_scores(
+    client: openai.OpenAI, chat: str, service: FastAPI, tenant: str, tmp_path: Path
+) -> None:
+    other = seed_chat(service, tmp_path, tenant)
+    job = client.fine_tuning.jobs.create(model=BASE, training_file=chat, validation_file=other)
+    train, test = (client.files.retrieve(one).datasets["causal_lm"] for one in (chat, other))  # type: ignore[attr-defined]
+    assert ours(client, f"/jobs/{job.id}")["dataset"] == {"train": train, "valid": None, "test": test}
+    assert (job.training_file, job.validation_file) == (chat, other)
+
+
 def test_a_file_whose_lines_do_not_fit_names_them_through_the_clients_exception(client: openai.OpenAI) -> None:
     wrong = jsonl({"messages": CHAT}, {"messages": CHAT[:1]}, {"messages": [{"role": "robot", "content": "x"}]})
     bad = client.files.create(file=("bad.jsonl", wrong), purpose="fine-tune")
@@ -186,11 +197,12 @@ def test_a_file_whose_lines_do_not_fit_names_them_through_the_clients_exception(
 
 def test_a_file_is_read_anew_for_another_task(client: openai.OpenAI, service: FastAPI) -> None:
     texts = client.files.create(file=("texts.jsonl", TEXTS), purpose="fine-tune")
-    first = client.fine_tuning.jobs.create(model="minilm-l6", training_file=texts.id, validation_file=texts.id)
-    dataset = texts.datasets["text_classification"]  # type: ignore[attr-defined]
+    create, dataset = client.fine_tuning.jobs.create, texts.datasets["text_classification"]  # type: ignore[attr-defined]
+    told = faults(create, model="minilm-l6", training_file=texts.id, validation_file=texts.id)
+    assert told == {"/validation_file": "same_rows"}
+    first = create(model="minilm-l6", training_file=texts.id, validation_file=None)
     same = ours(client, f"/jobs/{first.id}")
-    assert same["dataset"] == {"train": dataset, "valid": None, "test": dataset}
-    assert (same["task"], first.validation_file) == ("text_classification", texts.id)
+    assert (same["task"], same["dataset"]) == ("text_classification", dataset)
     again = client.fine_tuning.jobs.create(model=BASE, training_file=texts.id)
     datasets = client.files.retrieve(texts.id).datasets  # type: ignore[attr-defined]
     assert set(datasets) == {"text_classification", "causal_lm"}

@@ -1,8 +1,10 @@
 """Uploads in parts through the real client: together in the order that is named, or refused, cancelled, expired."""
 
+import asyncio
 import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -10,8 +12,9 @@ from fastapi import FastAPI
 from sqlalchemy import select, update
 
 from app.jobs.repository import open_jobs_reading
-from app.openai.expiry import sweep
+from app.openai.expiry import expiring, sweep
 from app.openai.models import Upload, UploadPart
+from app.openai.uploads import service as uploads
 from tests.app.openai.conftest import GOOD, MakeClient
 
 HALVES = GOOD[:100], GOOD[100:]
@@ -34,9 +37,7 @@ def parts_left(service: FastAPI) -> list[str]:
         return list(session.scalars(select(UploadPart.storage_key)))
 
 
-def test_a_path_goes_up_in_parts_as_the_client_cuts_it(
-    client: openai.OpenAI, service: FastAPI, tmp_path: Path
-) -> None:
+def test_a_path_goes_up_in_parts_as_the_client_cuts_it(client: openai.OpenAI, service: FastAPI, tmp_path: Path) -> None:
     source = tmp_path / "chat.jsonl"
     source.write_bytes(GOOD)
     md5 = hashlib.md5(GOOD).hexdigest()
@@ -108,6 +109,42 @@ def test_an_upload_expires_with_its_parts(client: openai.OpenAI, service: FastAP
     assert not state.storage.has(f"sha256/{key[:2]}/{key}")
     with state.database.reading() as session:
         assert session.scalar(select(Upload.status).where(Upload.id == upload)) == "expired"
+
+
+def test_a_running_service_sweeps_by_itself(
+    client: openai.OpenAI, service: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload, state = begun(client), service.state
+    with state.database.session() as session:
+        session.execute(update(Upload).where(Upload.id == upload).values(expires_at=datetime.now(UTC)))
+    monkeypatch.setattr("app.openai.expiry.EVERY_SECONDS", 0.01)
+
+    async def swept() -> bool:
+        async with expiring(state.database, state.storage, open_jobs_reading):
+            for _ in range(1000):
+                await asyncio.sleep(0.01)
+                with state.database.reading() as session:
+                    if session.scalar(select(Upload.status).where(Upload.id == upload)) == "expired":
+                        return True
+        return False
+
+    assert asyncio.run(swept())
+
+
+def test_an_upload_whose_time_ends_while_it_is_put_together_is_whole(
+    client: openai.OpenAI, service: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = begun(client, 4, "user_data")
+    part = client.uploads.parts.create(upload, data=b"note")
+    together = uploads.put_together
+
+    def slowly(*what: Any) -> None:
+        together(*what)
+        with service.state.database.session() as session:
+            session.execute(update(Upload).where(Upload.id == upload).values(expires_at=datetime.now(UTC)))
+
+    monkeypatch.setattr(uploads, "put_together", slowly)
+    assert client.uploads.complete(upload, part_ids=[part.id]).status == "completed"
 
 
 def test_sizes_are_bounded_before_and_while_the_parts_come(client: openai.OpenAI) -> None:
