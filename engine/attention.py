@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.covariance import LedoitWolf
 from torch import Tensor, nn
 
 from client.artifact import Package
 from client.attention import FILE, AttentionLaw, Matrix, features_of, length_terms, without_length
 from engine.export import canonical, trace
+from engine.lazy import sklearn_covariance
 from engine.ports import Payload, Samples, Task
 
 _TINY = 1e-12
@@ -69,7 +69,7 @@ def fit_law(package: Package, texts: Sequence[Payload]) -> AttentionLaw:
     slopes = _regressed(terms, features)
     # A short text has few words to average over, so its features spread more: without this the distance is a length.
     spread = _regressed(terms, np.abs(features - terms @ slopes))
-    fitted = LedoitWolf().fit(without_length(features, lengths, slopes, spread))
+    fitted = sklearn_covariance().LedoitWolf().fit(without_length(features, lengths, slopes, spread))
     return AttentionLaw(slopes, spread, fitted.location_, fitted.precision_)
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, binom
+
+from engine.lazy import scipy_stats
 
 Scores = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -32,10 +33,10 @@ def right_guesses(made: npt.NDArray[np.int64], coins: Mask) -> int:
 def chance(canaries: int, made: int, right: int, epsilon: float, delta: float) -> float:
     """The most likely that an (epsilon, delta)-private run lets so many guesses be right (theorem 5.2, appendix D)."""
     rate = 1 / (1 + math.exp(-epsilon))
-    tail = float(binom.sf(right - 1, made, rate))
+    tail = float(scipy_stats().binom.sf(right - 1, made, rate))
     if not right:
         return min(1.0, tail)
-    below = np.cumsum(binom.pmf(right - np.arange(1, right + 1), made, rate))
+    below = np.cumsum(scipy_stats().binom.pmf(right - np.arange(1, right + 1), made, rate))
     slack = float((below / np.arange(1, right + 1)).max())
     return min(1.0, tail + 2 * canaries * delta * slack)
 
@@ -76,8 +77,8 @@ def leak(scores: Scores, members: Mask, false_positive_rate: float) -> Leak:
     allowed = int(false_positive_rate * len(outside))
     threshold = outside[len(outside) - allowed - 1] if len(outside) else -np.inf
     caught, n = int((inside > threshold).sum()), len(inside)
-    low = float(beta.ppf(0.025, caught, n - caught + 1)) if caught else 0.0
-    high = float(beta.ppf(0.975, caught + 1, n - caught)) if caught < n else 1.0
+    low = float(scipy_stats().beta.ppf(0.025, caught, n - caught + 1)) if caught else 0.0
+    high = float(scipy_stats().beta.ppf(0.975, caught + 1, n - caught)) if caught < n else 1.0
     return Leak(caught / n, low, high, _auc(inside, outside), float((outside > threshold).mean()))
 
 

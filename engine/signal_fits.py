@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.covariance import LedoitWolf
 from torch import nn
 
 from client.artifact import Package
 from client.density import AnswerLaw, centred
 from engine.errors import InvalidData
+from engine.lazy import sklearn_covariance
 from engine.ports import Payload
 from engine.robustness import neighbours_of
 from engine.run import Run
@@ -34,7 +34,7 @@ def fit_answers(package: Package, rows: Sequence[Payload]) -> AnswerLaw:
         raise InvalidData("density: no class is answered five times", remedy="raise fit_rows, or leave density out")
     means = np.stack([logits[answered == label].mean(axis=0) for label in known])
     left = np.concatenate([logits[answered == label] - mean for label, mean in zip(known, means, strict=True)])
-    return AnswerLaw(means, LedoitWolf(assume_centered=True).fit(left).precision_)
+    return AnswerLaw(means, sklearn_covariance().LedoitWolf(assume_centered=True).fit(left).precision_)
 
 
 def fit_neighbours(run: Run, eager: nn.Module, package: Package) -> npt.NDArray[np.int64]:

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from sklearn.linear_model import LogisticRegression
 
 from engine.errors import InvalidData
 from engine.instruction import Instruction
+from engine.lazy import sklearn_linear_model
 from engine.models import find, models_dir
 from engine.ports import text_of
 from engine.randomness import derive, generator
@@ -163,7 +163,8 @@ def _labels_survive(
     fold = np.random.default_rng(derive(seed, "folds")).permutation(len(labels)) % _FOLDS
     survives = np.zeros(len(parents), dtype=bool)
     for held_out in range(_FOLDS):
-        fitted = LogisticRegression(C=10.0, max_iter=1000).fit(embedded[fold != held_out], labels[fold != held_out])
+        plain = sklearn_linear_model().LogisticRegression(C=10.0, max_iter=1000)
+        fitted = plain.fit(embedded[fold != held_out], labels[fold != held_out])
         mine = fold[parents] == held_out
         if mine.any():
             survives[mine] = fitted.predict(changed[mine]) == labels[parents[mine]]

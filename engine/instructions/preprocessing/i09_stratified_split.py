@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from sklearn.model_selection import StratifiedGroupKFold, train_test_split
 
 from engine.errors import Fault, InvalidData
 from engine.instruction import Instruction
+from engine.lazy import sklearn_model_selection
 from engine.randomness import derive
 from engine.rows import GROUPED_BY, SPLITS, UNGROUPED, Rows
 from engine.run import Run
@@ -211,9 +211,10 @@ def by_content(ids: Names, keys: Names, strata: Labels, valid: float, test: floa
     np.add.at(counts, (unit_of, strata), 1)
     strata_of = counts.argmax(axis=1)
     numbers = np.arange(len(units))
-    rest, tested = train_test_split(numbers, test_size=test, stratify=strata_of, random_state=seed)
+    split = sklearn_model_selection().train_test_split
+    rest, tested = split(numbers, test_size=test, stratify=strata_of, random_state=seed)
     share = valid / (1 - test)
-    _, validated = train_test_split(rest, test_size=share, stratify=strata_of[rest], random_state=seed)
+    _, validated = split(rest, test_size=share, stratify=strata_of[rest], random_state=seed)
     splits = np.full(len(units), "train", dtype="U5")
     splits[tested], splits[validated] = "test", "valid"
     assigned: Names = splits[unit_of]
@@ -225,7 +226,8 @@ def by_group(ids: Names, keys: Names, strata: Labels, valid: float, test: float,
     rows = np.lexsort((strata, ids))
     splits = np.full(len(ids), "train", dtype="U5")
     for name, share in (("test", test), ("valid", valid / (1 - test))):
-        folds = StratifiedGroupKFold(n_splits=max(2, round(1 / share)), shuffle=True, random_state=seed)
+        parts = max(2, round(1 / share))
+        folds = sklearn_model_selection().StratifiedGroupKFold(n_splits=parts, shuffle=True, random_state=seed)
         with warnings.catch_warnings():
             # A class of fewer rows than folds is told by the deviation, and by the warning of an absent class.
             warnings.filterwarnings("ignore", message="The least populated class")
