@@ -6,6 +6,7 @@ Knows no domain: it is handed a plain JSON object.
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,11 +28,31 @@ def answer(
     request: Request, document: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """The document as JSON with an ETag; 304 for a GET that names this very ETag."""
-    content = _encoded(document)
-    fields = {"ETag": _etag(content), "Cache-Control": "private, no-cache"}
-    if status == 200 and request.method in ("GET", "HEAD") and names(request, "if-none-match", fields["ETag"]):
+    return show(request, encoded(document), status, headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A document as it goes over the wire."""
+
+    content: bytes
+    etag: str
+
+
+def encoded(document: Mapping[str, Any]) -> Encoded:
+    """The document as JSON."""
+    content = orjson.dumps(document)
+    return Encoded(content, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+
+
+def show(
+    request: Request, document: Encoded, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The answer with this document, as `answer` has it."""
+    fields = {"ETag": document.etag, "Cache-Control": "private, no-cache"}
+    if status == 200 and request.method in ("GET", "HEAD") and names(request, "if-none-match", document.etag):
         return Response(status_code=304, headers=fields)
-    return Response(content, status, headers={**fields, **(headers or {})}, media_type="application/json")
+    return Response(document.content, status, headers={**fields, **(headers or {})}, media_type="application/json")
 
 
 def match(request: Request, current: Callable[[], Mapping[str, Any]]) -> None:
@@ -44,20 +65,12 @@ def match(request: Request, current: Callable[[], Mapping[str, Any]]) -> None:
     if value is None:
         return
     # A write compares strongly (RFC 9110, 13.1.1): a weak ETag never matches.
-    etag = _etag(_encoded(current()))
+    etag = encoded(current()).etag
     if not {"*", etag} & {entry.strip() for entry in value.split(",")}:
         raise PreconditionFailed(
             f"If-Match names another version than the present one, {etag}",
             remedy="read the object again, and send the ETag of that answer",
         )
-
-
-def _encoded(document: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(document)
-
-
-def _etag(content: bytes) -> str:
-    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
 def names(request: Request, header: str, etag: str) -> bool:

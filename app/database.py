@@ -3,7 +3,7 @@
 Knows no table; the domains declare theirs on `Base`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -93,6 +93,7 @@ class Database:
         self.url = make_url(url)
         if self.url.drivername in ("postgres", "postgresql"):
             self.url = self.url.set(drivername="postgresql+psycopg")
+        self._closing: list[Callable[[], None]] = []
         self._durable: SharedSync | None = None
         if self.url.get_backend_name() == "sqlite":
             self.engine = create_engine(self.url, pool_size=1, max_overflow=0, pool_timeout=30, **_JSON)
@@ -126,8 +127,14 @@ class Database:
         with Session(self.readers, expire_on_commit=False, autoflush=False) as session:
             yield session
 
+    def at_close(self, action: Callable[[], None]) -> None:
+        """Do this when the database is closed."""
+        self._closing.append(action)
+
     def close(self) -> None:
         """Close every connection."""
+        while self._closing:
+            self._closing.pop()()
         self.engine.dispose()
         self.readers.dispose()
 

@@ -156,8 +156,9 @@ class _AtLeast:
         return identity
 
 
+viewer = _AtLeast("viewer")
 member = _AtLeast("member")
-Viewer = Annotated[Identity, Depends(_AtLeast("viewer"))]
+Viewer = Annotated[Identity, Depends(viewer)]
 Member = Annotated[Identity, Depends(member)]
 Admin = Annotated[Identity, Depends(_AtLeast("admin"))]
 Anyone = Annotated[Identity, Depends(_AtLeast("rater"))]

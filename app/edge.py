@@ -7,7 +7,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from starlette.requests import Request
@@ -31,6 +31,7 @@ class ShortWay(Protocol):
     """A route that can answer by itself."""
 
     path: str
+    path_regex: re.Pattern[str]
 
     async def answer(self, request: Request, content: bytes) -> Response | None:
         """The answer; None: the application has to give it."""
@@ -39,8 +40,8 @@ class ShortWay(Protocol):
 class Edge:
     """Wraps the whole application; bodies but those of paths that fit `streaming` are read here, up to `max_bytes`.
 
-    A body, streamed or not, may pause for `stall_seconds`. The routes of `straight`, by path, are asked before the
-    application.
+    A body, streamed or not, may pause for `stall_seconds`. The routes of `straight`, by path, and for a GET those of
+    `looks` are asked before the application.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Edge:
         stall_seconds: float,
         streaming: re.Pattern[str],
         straight: Mapping[str, ShortWay],
+        looks: Sequence[ShortWay] = (),
         log_requests: bool = False,
     ) -> None:
         self.app = app
@@ -59,6 +61,7 @@ class Edge:
         self.stall_seconds = stall_seconds
         self.streaming = streaming
         self.straight = straight
+        self.looks = looks
         self.log_requests = log_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,11 +89,15 @@ class Edge:
         try:
             try:
                 _check_address(scope)
-                if scope["method"] != "GET":
+                if scope["method"] == "GET":
+                    look = next((one for one in self.looks if one.path_regex.match(scope["path"])), None)
+                    if await self._answered_straight(look, scope, b"", answered):
+                        return
+                else:
                     receive = _impatient(receive, self.stall_seconds)
                     if self.streaming.fullmatch(scope["path"]) is None:
                         receive, content = await self._read(receive)
-                        if await self._answered_straight(scope, content, answered):
+                        if await self._answered_straight(self.straight.get(scope["path"]), scope, content, answered):
                             return
                 await self.app(scope, receive, answered)
             except ServiceError as error:
@@ -106,8 +113,7 @@ class Edge:
             if self.log_requests:
                 _log(scope, method, status, seconds)
 
-    async def _answered_straight(self, scope: Scope, content: bytes, send: Send) -> bool:
-        route = self.straight.get(scope["path"])
+    async def _answered_straight(self, route: ShortWay | None, scope: Scope, content: bytes, send: Send) -> bool:
         if route is None:
             return False
         request = Request(scope)

@@ -37,6 +37,7 @@ from app.edge import Edge
 from app.errors import install
 from app.health.figures import Figures
 from app.jobs.intake import Intake
+from app.jobs.looks import Look, Looks
 from app.jobs.repository import open_jobs_reading
 from app.jobs.straight import Straight
 from app.jobs.watching import Watch
@@ -98,6 +99,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     state.queue = queue
     state.intake = Intake(database, lambda: state.queue.ring(), settings.max_open_jobs)
     state.watch = Watch(database)
+    state.looks = Looks(database)
     state.keys = KeyRing(database)
     state.rate = RateLimit(settings.requests_per_second)
     state.figures = Figures()
@@ -118,6 +120,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         streaming=STREAMING,
         log_requests=settings.log_requests,
         straight={route.path: route for route in service.routes if isinstance(route, Straight)},
+        looks=[route for route in service.routes if isinstance(route, Look)],
     )
     # FastAPI's documented way to a document of one's own.
     setattr(service, "openapi", partial(document, service))  # noqa: B010

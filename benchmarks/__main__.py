@@ -21,6 +21,7 @@ from benchmarks import (
     download,
     inference,
     language,
+    looks,
     metrics_page,
     one_file,
     pickup,
@@ -39,7 +40,7 @@ from benchmarks.texts import ROOT
 
 _MODULES = (
     *(training, private, language, whole_jobs, submit, pickup, metrics_page, inference, one_file, download, detection),
-    aggregation,
+    *(aggregation, looks),
 )
 BENCHMARKS: dict[str, Benchmark] = {one.name: one for module in _MODULES for one in module.BENCHMARKS}
 RECORD = ROOT / "docs" / "benchmarks.json"

@@ -17,9 +17,14 @@ async def submit(request: Request) -> Response:
     return JSONResponse({"id": "job_0", "kind": body["kind"]}, 202)
 
 
+async def look(_: Request) -> Response:
+    """Answer 200 with a small object."""
+    return JSONResponse({"id": "job_0", "kind": "train", "state": "succeeded"})
+
+
 async def file(_: Request) -> Response:
     """The file, by Starlette's own way with its own chunk size."""
     return FileResponse(os.environ["BARE_FILE"])
 
 
-app = Starlette(routes=[Route("/submit", submit, methods=["POST"]), Route("/file", file)])
+app = Starlette(routes=[Route("/submit", submit, methods=["POST"]), Route("/look", look), Route("/file", file)])

@@ -1,5 +1,6 @@
 """The routes of jobs. Each asks the service or the repository once and shows what came of it."""
 
+import re
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,9 +12,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from app.answers import answer, match, names
+from app.answers import Encoded, answer, encoded, match, names
 from app.artifacts import repository as artifacts
 from app.artifacts.schemas import ArtifactShown, artifact_json
+from app.database import Database
 from app.datasets import repository as datasets
 from app.dependencies import Member, Read, Router, Viewer, database, queue, settings, storage
 from app.erasure import erase
@@ -25,6 +27,7 @@ from app.jobs.checked import Lookups
 from app.jobs.checks import base_is_near, check, look_at_base, refusal
 from app.jobs.filters import METADATA_FILTER, metadata_filter
 from app.jobs.intake import Intake, Submit
+from app.jobs.looks import Look, latest, looks
 from app.jobs.models import Job
 from app.jobs.requests import AnyCreate, Submission, Unfit
 from app.jobs.schemas import DryRun, JobErased, JobShown, job_json
@@ -140,7 +143,6 @@ def page(
     return answer(request, paged(rows, asked, lambda job: job_json(job, found.get(job.id, ()))))
 
 
-@router.get("/{job_id}", response_model=JobShown, summary="Look at a job")
 async def find(
     request: Request,
     identity: Viewer,
@@ -157,21 +159,43 @@ async def find(
     return answer(request, shown)
 
 
+router.add_api_route(
+    "/{job_id}",
+    find,
+    methods=["GET"],
+    response_model=JobShown,
+    summary="Look at a job",
+    route_class_override=Look,
+)
+
+
+async def _look(request: Request, job_id: str, _: re.Match[str]) -> Response | None:
+    return await looks(request).show(request, job_id, "job", partial(_read, database(request), job_id))
+
+
+latest(router).shorten("", _look)
+
+
+def _read(database: Database, job_id: str, tenant: str) -> Encoded:
+    with database.reading() as session:
+        return encoded(_present(session, tenant, job_id))
+
+
 def _shown(request: Request, identity: Identity, job_id: str) -> dict[str, Any]:
     with database(request).reading() as session:
-        return _present(session, identity, job_id)
+        return _present(session, identity.tenant, job_id)
 
 
-def _present(session: Session, identity: Identity, job_id: str) -> dict[str, Any]:
-    job = service.find(session, identity.tenant, job_id)
-    return job_json(job, artifacts.of_job(session, identity.tenant, job_id))
+def _present(session: Session, tenant: str, job_id: str) -> dict[str, Any]:
+    job = service.find(session, tenant, job_id)
+    return job_json(job, artifacts.of_job(session, tenant, job_id))
 
 
 @router.delete("/{job_id}", status_code=202, response_model=JobErased, summary="Erase a job that has ended")
 def delete(request: Request, identity: Member, job_id: JobId) -> Response:
     """Erases its artifacts, snapshots, metrics, events and log too; 409 while it has not ended."""
     with database(request).session() as session:
-        match(request, lambda: _present(session, identity, job_id))
+        match(request, lambda: _present(session, identity.tenant, job_id))
         keys = service.delete(session, identity, job_id)
     # What no commit can bring back goes after it, and while nobody waits for the database.
     service.erase_run(settings(request), job_id, keep_log=False)
@@ -184,7 +208,7 @@ def _moving(name: str, summary: str, text: str) -> Callable[..., Response]:
 
     def move(request: Request, identity: Member, job_id: JobId) -> Response:
         with database(request).session() as session:
-            match(request, lambda: _present(session, identity, job_id))
+            match(request, lambda: _present(session, identity.tenant, job_id))
             job = service.act(session, identity, job_id, name)
             shown = job_json(job, artifacts.of_job(session, identity.tenant, job_id))
         if job.state is State.QUEUED:

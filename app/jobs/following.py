@@ -1,15 +1,22 @@
 """The routes by which a job is followed: its metrics, its events as a list and as a live stream, its deliveries."""
 
+import re
+from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Header, Query
+from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from app.answers import answer, timestamp
+from app.answers import Encoded, answer, encoded, show
+from app.database import Database
 from app.dependencies import Read, Router, Viewer, database
 from app.jobs import repository, service
 from app.jobs.endpoints import JobId, watch
+from app.jobs.looks import Look, latest, looks
+from app.jobs.points import moment, series_of
 from app.jobs.schemas import EventShown, PointShown, event_json
 from app.jobs.series import thinned
 from app.jobs.streaming import stream
@@ -20,12 +27,12 @@ from app.webhooks.models import WebhookDelivery
 from app.webhooks.schemas import DeliveryShown, delivery_json
 
 router = Router(prefix="/v1/jobs", tags=["jobs"])
+FEWEST_POINTS, MOST_POINTS = 2, 100_000
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "A list, or a live stream."}
 }
 
 
-@router.get("/{job_id}/metrics", response_model=dict[str, list[PointShown]], summary="Read a job's metrics")
 def metrics(
     request: Request,
     identity: Viewer,
@@ -35,22 +42,55 @@ def metrics(
         str | None, Query(alias="names", max_length=1000, description="Names, with commas between; default all.")
     ] = None,
     since_step: Annotated[int, Query(ge=0, le=2**53, description="Only points from this step on.")] = 0,
-    max_points: Annotated[int | None, Query(ge=2, le=100_000, description="Most points a metric (LTTB).")] = None,
+    max_points: Annotated[
+        int | None, Query(ge=FEWEST_POINTS, le=MOST_POINTS, description="Most points a metric (LTTB).")
+    ] = None,
 ) -> Response:
     """One series a metric; a metric that the run cannot have is absent."""
-    service.find(session, identity.tenant, job_id)
-    series: dict[str, list[tuple[int, float, Any]]] = {}
     chosen = [name.strip() for name in wanted.split(",") if name.strip()] if wanted is not None else None
-    for name, step, value, at in repository.points(session, job_id, chosen, since_step):
-        series.setdefault(name, []).append((step, value, at))
-    shown = {
-        name: [
-            {"step": step, "value": value, "at": timestamp(at)}
-            for step, value, at in (points if max_points is None else thinned(points, max_points))
-        ]
-        for name, points in series.items()
-    }
-    return answer(request, shown)
+    return show(request, _series(session, identity.tenant, job_id, chosen, since_step, max_points))
+
+
+router.add_api_route(
+    "/{job_id}/metrics",
+    metrics,
+    methods=["GET"],
+    response_model=dict[str, list[PointShown]],
+    summary="Read a job's metrics",
+    route_class_override=Look,
+)
+
+
+async def _look(request: Request, job_id: str, query: re.Match[str]) -> Response | None:
+    most = int(query["most"]) if query["most"] else None
+    if most is not None and not FEWEST_POINTS <= most <= MOST_POINTS:
+        return None
+    read = partial(_all_series, database(request), job_id, most)
+    return await looks(request).show(request, job_id, ("metrics", most), read)
+
+
+latest(router).shorten("(max_points=(?P<most>[0-9]{1,6}))?", _look)
+
+
+def _all_series(database: Database, job_id: str, most: int | None, tenant: str) -> Encoded:
+    with database.reading() as session:
+        return _series(session, tenant, job_id, None, 0, most)
+
+
+def _series(
+    session: Session, tenant: str, job_id: str, names: Sequence[str] | None, since_step: int, most: int | None
+) -> Encoded:
+    service.find(session, tenant, job_id)
+    series = series_of(session, job_id, names, since_step)
+    return encoded(
+        {
+            name: [
+                {"step": step, "value": value, "at": moment(at)}
+                for step, value, at in (points if most is None else thinned(points, most))
+            ]
+            for name, points in series.items()
+        }
+    )
 
 
 @router.get("/{job_id}/events", response_model=ListOf[EventShown], responses=STREAM, summary="Read a job's events")

@@ -1,9 +1,9 @@
 """Fewer points that look the same: Largest-Triangle-Three-Buckets. Pure arithmetic on (step, value) pairs."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
-T = TypeVar("T", bound=tuple[float, ...])
+T = TypeVar("T", bound=tuple[Any, ...])
 
 
 def thinned(points: Sequence[T], max_points: int) -> list[T]:
@@ -22,16 +22,18 @@ def thinned(points: Sequence[T], max_points: int) -> list[T]:
     if max_points == 2:
         return [points[0], points[-1]]
     width = (count - 2) / (max_points - 2)
-    edges = [1 + int(width * bucket) for bucket in range(max_points - 2)] + [count - 1]
+    edges = [1 + int(width * bucket) for bucket in range(max_points - 2)] + [count - 1, count]
     chosen = [points[0]]
     for bucket in range(max_points - 2):
-        start, end = edges[bucket], edges[bucket + 1]
-        after = points[end : edges[bucket + 2] if bucket + 2 < len(edges) else count]
-        mean = (sum(one[0] for one in after) / len(after), sum(one[1] for one in after) / len(after))
-        chosen.append(max(points[start:end], key=lambda one, mean=mean: _area(chosen[-1], one, mean)))  # type: ignore[misc]
+        after = points[edges[bucket + 1] : edges[bucket + 2]]
+        mean_x, mean_y = sum([one[0] for one in after]) / len(after), sum([one[1] for one in after]) / len(after)
+        left_x, left_y = chosen[-1][0], chosen[-1][1]
+        across, up = left_x - mean_x, mean_y - left_y
+        best, largest = points[edges[bucket]], -1.0
+        for point in points[edges[bucket] : edges[bucket + 1]]:
+            # Twice the triangle's area; written out, as it is worked out for every point there is.
+            area = abs(across * (point[1] - left_y) - (left_x - point[0]) * up)
+            if area > largest:
+                best, largest = point, area
+        chosen.append(best)
     return [*chosen, points[-1]]
-
-
-def _area(left: tuple[float, ...], middle: tuple[float, ...], right: tuple[float, ...]) -> float:
-    """Twice the triangle's area."""
-    return abs((left[0] - right[0]) * (middle[1] - left[1]) - (left[0] - middle[0]) * (right[1] - left[1]))

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from app.auth.bootstrap import bootstrap
 from app.database import Database
 from app.erasure import announce, hold
 from app.jobs import lifecycle, snapshots
-from app.jobs.lifecycle import Batch, Ending
+from app.jobs.lifecycle import Batch, Ending, Point
 from app.jobs.snapshots import Snapshot
 from app.jobs.states import State
 from app.main import create_app
@@ -138,13 +139,24 @@ def test_a_run_that_ends_while_its_job_is_deleted_loses_no_name(
 def test_lists_moves_and_erasure(service: FastAPI, admin: TestClient, tmp_path: Path) -> None:
     seeds = seed(service, tmp_path)
     listed = admin.get("/v1/jobs", params={"metadata[team]": "default", "state": "queued", "order": "asc"}).json()
-    assert [job["state"] for job in listed["data"]] == ["queued"]
+    assert {job["state"] for job in listed["data"]} == {"queued"}
     jobs = dict(zip(State, seeds.job, strict=True))
     assert admin.post(f"/v1/jobs/{jobs[State.QUEUED]}/cancel").json()["state"] == "cancelled"
     assert admin.delete(f"/v1/jobs/{jobs[State.RUNNING]}").status_code == 409
     assert admin.delete(f"/v1/jobs/{jobs[State.SUCCEEDED]}").status_code == 202
     assert admin.get(f"/v1/artifacts/{seeds.artifact[0]}").status_code == 404
     assert [model["job"] for model in admin.get("/v1/models").json()["data"] if model["job"]] == []
+
+
+def test_looks_at_a_job_that_goes_on(service: FastAPI, admin: TestClient) -> None:
+    own = f"/v1/jobs/{put_job(service.state.database)}"
+    assert admin.get(own).json()["state"] == "queued"
+    point = Point("train_loss", 1, 0.5, datetime(2026, 1, 2, 3, 4, 5, 678_900, UTC))
+    lifecycle.record(service.state.database, claimed(service.state.database), Batch(1, points=[point]))
+    for _ in range(2):
+        assert admin.get(own).json()["state"] == "running"
+        series = {"train_loss": [{"step": 1, "value": 0.5, "at": "2026-01-02T03:04:05.678Z"}]}
+        assert admin.get(f"{own}/metrics").json() == series
 
 
 def test_what_cannot_be_stored_is_refused(admin: TestClient) -> None:
