@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import orjson
 from fastapi import Form, Path, Query
@@ -77,6 +78,12 @@ def cancel(request: Request, visitor: Writer, experiment_id: ExperimentId) -> Re
     """Cancel all of its jobs that have not ended."""
     experiments_api.cancel(request, visitor.identity, experiment_id)
     return to(f"/experiments/{experiment_id}")
+
+
+@router.get("/experiments/{experiment_id}/raters")
+def people(experiment_id: ExperimentId) -> Response:
+    """Whoever loads the address of the form is led to the page."""
+    return to(f"/experiments/{quote(experiment_id)}#people")
 
 
 @router.post("/experiments/{experiment_id}/raters")

@@ -57,6 +57,13 @@ def page(request: Request, experiment_id: ExperimentId, told: Annotated[str, Que
     return _page(request, experiment_id, title=question, ballot=ballot, rater=rater.name, told=told == TWICE)
 
 
+@router.get("/rate/{experiment_id}/session")
+@router.get("/rate/{experiment_id}/ballots")
+def back(experiment_id: ExperimentId) -> Response:
+    """Whoever loads the address of a form is led to the page."""
+    return to(f"/rate/{experiment_id}")
+
+
 @router.post("/rate/{experiment_id}/session")
 def arrive(request: Request, experiment_id: ExperimentId, key: Annotated[str, Form(max_length=500)] = "") -> Response:
     """Open a session for the holder of a rater's key of this experiment; any other key opens nothing here."""

@@ -8,14 +8,17 @@ const arrive = document.getElementById("arrive");
 const choices = document.getElementById("choices");
 const key = location.hash.slice(1);
 
-if (key) history.replaceState(null, "", location.pathname);
-if (arrive && key) {
-  document.getElementById("arrival-words").textContent = "Opening your ballots…";
+// Also where somebody else has judged in this browser before: whoever opens a link judges by its name.
+if (key) {
+  history.replaceState(null, "", location.pathname);
+  const words = document.getElementById("arrival");
+  if (words) words.textContent = "Opening your ballots…";
   arrive.elements.key.value = key;
   arrive.submit();
 }
+addEventListener("hashchange", () => location.reload());
 
-if (choices) {
+if (choices && !key) {
   const shown = performance.now();
   let sent = false;
   choices.addEventListener("click", (event) => {

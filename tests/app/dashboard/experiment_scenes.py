@@ -5,7 +5,13 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.experiments.models import Experiment, ExperimentItem, ExperimentJob
+from app.experiments.models import (
+    Experiment,
+    ExperimentBallot,
+    ExperimentItem,
+    ExperimentJob,
+    ExperimentRater,
+)
 from app.ids import new_id
 from app.jobs.states import State
 from tests.app.dashboard.scenes import NOW, put_job
@@ -166,6 +172,35 @@ def put_items(service: FastAPI, experiment: str, dataset: str, items: int, **col
             )
             for number in range(items)
         )
+
+
+def put_ballots(service: FastAPI, experiment: str, items: int) -> None:
+    """What two raters say, who like the baseline best and agree more often than not."""
+    with service.state.database.session() as session:
+        for number, rater in enumerate(("Ada", "Bo")):
+            made = NOW - timedelta(minutes=20 - number)
+            session.add(ExperimentRater(experiment_id=experiment, name=rater, key_id=new_id("key"), created_at=made))
+            session.add_all(
+                ExperimentBallot(
+                    experiment_id=experiment,
+                    rater=rater,
+                    item=item,
+                    first_arm=first,
+                    second_arm=first + 1,
+                    preferred=_said(item, first, number),
+                    cast_at=NOW,
+                )
+                for item in range(items)
+                for first in (0, 1)
+            )
+
+
+def _said(item: int, first: int, rater: int) -> str:
+    if item % 7 == 3:
+        return "both" if rater else "neither"
+    if (item * 5 + rater * 3) % 11 == 0:
+        return "second"
+    return "second" if (item * 3 + first * 4) % 10 < 3 - first else "first"
 
 
 def whole(service: FastAPI, dataset: str | None = None, items: int = 20) -> dict[str, str]:

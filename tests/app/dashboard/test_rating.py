@@ -98,6 +98,7 @@ def test_a_link_is_made_once_and_shown_once(service: FastAPI, sign_in: SignIn, e
     assert "Ada has a key already" in again.text
     assert browser.post(f"{path}/raters", data={"name": ""}).status_code == 422
     assert link.partition("#")[2] not in browser.get(path).text
+    assert browser.get(f"{path}/raters").headers["location"] == f"{path}#people"
     assert 'action="' + path in browser.get(path).text
     assert sign_in("viewer").post(f"{path}/raters", data={"name": "Bob"}).status_code == 403
     assert "Make a link" not in sign_in("viewer").get(path).text
@@ -122,6 +123,7 @@ def test_the_link_opens_its_experiment_and_nothing_else(
     other = scenes.judged(service, seed_dataset(service, folder), ITEMS)
     assert 'name="ballot"' not in browser.get(f"/rate/{other}", headers={"Cookie": f"fiftytwo-rater={token}"}).text
     assert stranger(service).post(f"/rate/{other}/session", data={"key": key}).status_code == 401
+    assert browser.get(f"/rate/{experiment}/session").headers["location"] == f"/rate/{experiment}"
     panel = stranger(service).get("/experiments", headers={"Cookie": f"fiftytwo={token}"})
     assert panel.status_code == 403, "a rater's session opens no page of the panel"
     refused = stranger(service).post("/sign-in", data={"key": key})
@@ -193,7 +195,7 @@ def test_nothing_tells_the_arms(service: FastAPI, sign_in: SignIn, experiment: s
     assert not re.search(r"baseline|pruned|treatment|\barm\b|job_|structured", page.text)
     lefts: Counter[str] = Counter()
     shape = set()
-    for name in ("one", "two", "three", "four", "five", "six"):
+    for name in ("one", "two", "three", "four"):
         other = rater_for(service, experiment, invited(sign_in, experiment, name))
         for _ in range(BALLOTS):
             page = other.get(path)
@@ -206,7 +208,7 @@ def test_nothing_tells_the_arms(service: FastAPI, sign_in: SignIn, experiment: s
             other.post(f"{path}/ballots", data={"ballot": ballot_of(page), "choice": "both"})
     # But for the answers themselves every page is the same.
     assert len(shape) == 1
-    assert min(lefts["ham"], lefts["spam"]) >= 6
+    assert min(lefts["ham"], lefts["spam"]) >= 4
 
 
 def test_before_the_end_there_is_nothing_to_judge(service: FastAPI, sign_in: SignIn) -> None:
