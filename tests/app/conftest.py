@@ -8,11 +8,11 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app.auth.bootstrap import bootstrap
-from app.database import Base, Database
+from app.database import Database
 from app.main import create_app
 from app.settings import Settings
 from tests import postgres
-from tests.service import tables
+from tests.service import lay_tables, tables
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def settings(tmp_path: Path) -> Settings:
 def service(settings: Settings) -> FastAPI:
     """A service with its tables."""
     made = create_app(settings)
-    Base.metadata.create_all(made.state.database.engine)
+    lay_tables(made.state.database)
     return made
 
 

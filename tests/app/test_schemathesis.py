@@ -20,7 +20,6 @@ from schemathesis.generation.modes import GenerationMode
 
 from app.auth.bootstrap import bootstrap
 from app.broker import embedded
-from app.database import Base
 from app.jobs.states import State
 from app.main import ROUTERS, create_app
 from app.openapi import document
@@ -37,6 +36,7 @@ from tests.app.seeds import (
     seed_upload,
     seed_webhook,
 )
+from tests.service import lay_tables
 
 load_all_checks()
 NAMES = (
@@ -65,7 +65,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     made = create_app(
         Settings(data_dir=folder, redis_url=broker.url, requests_per_second=1_000_000, max_open_jobs=1_000_000)
     )
-    Base.metadata.create_all(made.state.database.engine)
+    lay_tables(made.state.database)
     yield made
     made.state.queue.close()
     made.state.database.close()
