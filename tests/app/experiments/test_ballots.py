@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from app.experiments.ballots import Ballot
 from app.experiments.items import items_of
 from app.experiments.models import ExperimentBallot
 from app.experiments.reading import Left, paired
@@ -92,6 +93,17 @@ def test_a_rater_judges_blindly_and_the_figures_follow(
         ("Ann", 20),
         ("Bob", 20),
     ]
+
+
+def test_sides_are_drawn_anew_for_each_rater_and_item() -> None:
+    def drawn(rater: str, secret: str = "00" * 32) -> list[tuple[int, int]]:
+        return [Ballot(rater, item, 0, 1).sides(secret) for item in range(64)]
+
+    ann, bob, elsewhere = drawn("Ann"), drawn("Bob"), drawn("Ann", "01" * 32)
+    assert {frozenset(one) for one in ann} == {frozenset({0, 1})}
+    assert 16 < ann.count((0, 1)) < 48
+    assert ann == drawn("Ann")
+    assert ann not in (bob, elsewhere)
 
 
 def test_a_second_cast_is_refused_and_changes_nothing(
