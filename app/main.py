@@ -72,7 +72,7 @@ ROUTERS = (
     *app.dashboard.pages.ROUTERS,
 )
 # Their bodies are streamed to disk, each under a cap of its own.
-STREAMING = re.compile(r"/v1/datasets|/v1/rounds/[^/]+/updates/.+|/v1/files|/v1/uploads/[^/]+/parts")
+STREAMING = re.compile(r"(/v1)?/datasets|/v1/rounds/[^/]+/updates/.+|/v1/files|/v1/uploads/[^/]+/parts")
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

@@ -80,10 +80,16 @@ class Field:
         return given.texts(self.name) if self.name in given else list(self.default or ())
 
 
-def fields_of(schema: Mapping[str, Any], prefix: str = "", leave_out: Iterable[str] = ()) -> list[Field]:
-    """A field for each property of an object that a form can hold; those that leave no choice have none."""
+def fields_of(
+    schema: Mapping[str, Any], prefix: str = "", leave_out: Iterable[str] = (), null: str | None = None
+) -> list[Field]:
+    """A field for each property of an object that a form can hold; those that leave no choice have none.
+
+    Args:
+        null: what hints call null; None: as the control shows it.
+    """
     found = [
-        _field(f"{prefix}{key}", key, one)
+        _field(f"{prefix}{key}", key, one, null)
         for key, one in schema["properties"].items()
         if key not in leave_out and "$ref" not in one
     ]
@@ -120,7 +126,7 @@ def number(text: str) -> int | float | str:
     return text
 
 
-def _field(name: str, key: str, schema: Mapping[str, Any]) -> Field | None:
+def _field(name: str, key: str, schema: Mapping[str, Any], null: str | None) -> Field | None:
     variants = schema.get("anyOf", [schema])
     nullable = any(one.get("type") == "null" for one in variants)
     told: Mapping[str, Any] = next((one for one in variants if one.get("type") != "null"), {})
@@ -133,7 +139,8 @@ def _field(name: str, key: str, schema: Mapping[str, Any]) -> Field | None:
     if "$ref" in told or (kind == "choice" and len(choices) == 1 and not nullable):
         return None
     default = schema.get("default")
-    said = _sentence(schema.get("description", ""), "none ticked" if kind == "several" else "empty", choices)
+    null = null or ("none ticked" if kind == "several" else "empty")
+    said = _sentence(schema.get("description", ""), null, choices)
     hint = " ".join(part for part in (said, _bounds(told, default)) if part)
     # The schema of a field whose default is found later has null as its default, and takes it.
     return Field(name, key, label_of(key), kind, default, nullable or default is None, choices, hint)

@@ -50,10 +50,11 @@ async def create(request: Request, identity: Member, key: IdempotencyHeader = No
         claim = once(request, key, f"{form.sha256} {sorted(form.fields.items())}".encode())
         # As many checks at a time as there are cores; the others wait without holding a thread.
         async with request.app.state.checks:
-            return await anyio.to_thread.run_sync(_store, request, identity, source, form, claim)
+            return await anyio.to_thread.run_sync(store, request, identity, source, form, claim)
 
 
-def _store(request: Request, identity: Viewer, source: Path, form: Form, claim: Once) -> Response:
+def store(request: Request, identity: Viewer, source: Path, form: Form, claim: Once) -> Response:
+    """Check the file at `source` and keep its rows; the answer of `create`."""
     fields = service.wanted(form)
     with database(request).reading() as session:
         if first := claim.replay(session, identity.tenant):
@@ -62,8 +63,8 @@ def _store(request: Request, identity: Viewer, source: Path, form: Form, claim: 
     report = check(source, form.filename or "", fields, rows, settings(request))
     content: service.Content = request.app.state.content(rows)
     dataset_id = new_id("ds")
-    with storing(database(request), storage(request), dataset_id) as store:
-        stored = store(rows)
+    with storing(database(request), storage(request), dataset_id) as keep:
+        stored = keep(rows)
         with database(request).session() as session:
             if first := claim.begin(session, identity.tenant):
                 return first

@@ -1,6 +1,21 @@
 """The panel's pages, a file each. `ROUTERS` is what `app.main` wires."""
 
-from app.dashboard.pages import compare, experiment_new, experiments, job, job_builder, jobs, rate, sign_in, static
+from app.dashboard.pages import (
+    compare,
+    datasets,
+    experiment_new,
+    experiments,
+    instructions,
+    job,
+    job_builder,
+    jobs,
+    keys,
+    models,
+    privacy,
+    rate,
+    sign_in,
+    static,
+)
 
 ROUTERS = (
     static.router,
@@ -8,6 +23,11 @@ ROUTERS = (
     jobs.router,
     job_builder.router,
     job.router,
+    datasets.router,
+    models.router,
+    instructions.router,
+    privacy.router,
+    keys.router,
     compare.router,
     experiment_new.router,
     experiments.router,

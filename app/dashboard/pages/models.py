@@ -1,0 +1,53 @@
+"""Models: the bases of this server, and what the tenant's jobs have trained."""
+
+from typing import Annotated, Any
+
+from fastapi import Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.answers import timestamp
+from app.dashboard import repository
+from app.dashboard.rendering import render
+from app.dashboard.routing import PanelRouter
+from app.dashboard.visitors import Reader
+from app.dependencies import RANKS, Read, settings
+from app.paging import Asked
+from engine import models
+
+router = PanelRouter()
+ROWS = 50
+
+
+@router.get("/models")
+def page(
+    request: Request,
+    visitor: Reader,
+    session: Read,
+    after: Annotated[str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_]+$")] = None,
+) -> Response:
+    """The bases, and one page of trained models, the newest first."""
+    rows = repository.trained(session, visitor.identity.tenant, Asked(ROWS, after, "desc"))
+    return render(
+        request,
+        "models.html",
+        bases=[] if after else models.describe(settings(request).models_dir),
+        trained=[_shown(artifact, job) for artifact, job in rows[:ROWS]],
+        may_write=RANKS[visitor.identity.role] >= RANKS["member"],
+        next=f"/models?after={rows[ROWS - 1][0].id}" if len(rows) > ROWS else None,
+        first="/models" if after else None,
+    )
+
+
+def _shown(artifact: Any, job: Any) -> dict[str, Any]:
+    return {
+        "artifact": artifact.id,
+        "job": job.id,
+        "name": job.name,
+        "task": job.task,
+        "kind": job.kind,
+        "base": job.spec.get("model") if job.kind == "train" else None,
+        "size_bytes": artifact.size_bytes,
+        "numbers": [step["number"] for step in job.plan],
+        "created_at": timestamp(artifact.created_at),
+    }
