@@ -18,7 +18,7 @@ from app.main import create_app
 from tests.app.dashboard import experiment_scenes as scenes
 from tests.app.dashboard.conftest import SignIn
 from tests.app.seeds import seed_dataset
-from tests.service import settings_for
+from tests.service import lay_tables, settings_for
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(folder: Path) -> FastAPI:
     """One service for all tests of this module."""
     made = create_app(settings_for(folder / "data", requests_per_second=1e6, max_open_jobs=100))
-    Base.metadata.create_all(made.state.database.engine)
+    lay_tables(made.state.database)
     return made
 
 

@@ -13,14 +13,13 @@ from sqlalchemy import delete, func, select
 
 from app.auth.bootstrap import add_key, new_secret
 from app.auth.models import Key
-from app.database import Base
 from app.experiments.models import ExperimentBallot
 from app.jobs.states import State
 from app.main import create_app
 from tests.app.dashboard import experiment_scenes as scenes
 from tests.app.dashboard.conftest import ORIGIN, SignIn
 from tests.app.seeds import seed_dataset
-from tests.service import settings_for
+from tests.service import lay_tables, settings_for
 
 ITEMS = 3
 # Of three arms whose answers are spam, ham, spam or the other way round, two pairs differ.
@@ -37,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(folder: Path) -> FastAPI:
     """One service for all tests of this module."""
     made = create_app(settings_for(folder / "data", requests_per_second=1e6))
-    Base.metadata.create_all(made.state.database.engine)
+    lay_tables(made.state.database)
     return made
 
 

@@ -13,12 +13,11 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app.auth.bootstrap import bootstrap
-from app.database import Base
 from app.datasets.models import Dataset
 from app.ids import new_id
 from app.main import create_app
 from tests.app.experiments.asked import experiment
-from tests.service import STAND_IN, settings_for, worker_for
+from tests.service import STAND_IN, lay_tables, settings_for, worker_for
 
 ROWS = 40
 
@@ -28,7 +27,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     """A service with its tables."""
     folder = tmp_path_factory.mktemp("experiments")
     made = create_app(settings_for(folder, requests_per_second=1e6, max_open_jobs=60, heartbeat_seconds=0.1))
-    Base.metadata.create_all(made.state.database.engine)
+    lay_tables(made.state.database)
     return made
 
 

@@ -12,7 +12,6 @@ from fastapi.testclient import TestClient
 from sqlalchemy import update
 
 from app.auth.bootstrap import add_key, new_secret
-from app.database import Base
 from app.datasets.models import Dataset
 from app.identity import Role
 from app.ids import new_id
@@ -21,7 +20,7 @@ from app.jobs.states import OPEN, State
 from app.main import create_app
 from app.openai.models import File, FileDataset
 from tests.app.seeds import seed_dataset, seed_file
-from tests.service import settings_for, worker_for
+from tests.service import lay_tables, settings_for, worker_for
 from worker.tasks import Worker
 
 CHAT = [{"role": "user", "content": "You have won a prize!"}, {"role": "assistant", "content": "spam"}]
@@ -43,7 +42,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     made = create_app(
         settings_for(folder, requests_per_second=10_000, max_upload_bytes=200_000, max_decompressed_bytes=1_000_000)
     )
-    Base.metadata.create_all(made.state.database.engine)
+    lay_tables(made.state.database)
     with TestClient(made):
         yield made
 
