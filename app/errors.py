@@ -6,6 +6,7 @@ that its clients read it too.
 ServiceError
 ├── Unparsable (400)          the body or the address cannot be read
 ├── Unauthorized (401)        no key, or not one of ours
+│   └── NotSignedIn (401)     nobody is signed in to the panel
 ├── Forbidden (403)           the key's role does not reach so far
 ├── NotFound (404)            nothing of this tenant has that id
 ├── Stalled (408)             the rest of the body does not come
@@ -162,14 +163,8 @@ class Unavailable(ServiceError):
 # Errors of the engine by status; any other is a failure of ours.
 ENGINE_STATUSES: dict[type[EngineError], int] = {InvalidPlan: 422, InvalidData: 422}
 # Statuses that routing itself answers with.
-ROUTING_ERRORS = {
-    400: Unparsable,
-    401: Unauthorized,
-    403: Forbidden,
-    404: NotFound,
-    413: TooLarge,
-    415: UnsupportedMedia,
-}
+ROUTING_ERRORS = {400: Unparsable, 401: Unauthorized, 403: Forbidden, 404: NotFound, 413: TooLarge}
+ROUTING_ERRORS |= {415: UnsupportedMedia}
 
 
 def request_id(request: Request) -> str:

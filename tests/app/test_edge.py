@@ -12,7 +12,16 @@ from fastapi.testclient import TestClient
 
 from app.jobs.states import State
 from app.settings import Settings
-from tests.app.seeds import seed_artifact, seed_dataset, seed_job, seed_population, seed_round, seed_webhook
+from tests.app.seeds import (
+    seed_artifact,
+    seed_dataset,
+    seed_experiment,
+    seed_file,
+    seed_job,
+    seed_population,
+    seed_round,
+    seed_webhook,
+)
 
 
 @pytest.fixture
@@ -29,6 +38,7 @@ def paths(service: FastAPI, tmp_path: Path) -> Callable[[str], str]:
     model = seed_artifact(service, tmp_path, "default", job, "model", "model.zip", "application/zip")
     ids = {"dataset_id": dataset, "job_id": job, "artifact_id": model, "model_id": model, "choice": "9", "key_id": "x"}
     ids["webhook_id"], _ = seed_webhook(service, job)
+    ids |= {"file_id": seed_file(service, tmp_path), "experiment_id": seed_experiment(service, dataset)}
     population = seed_population(service)
     ids |= {"population_id": population, "round_id": seed_round(service, population), "client": "client-1"}
     return lambda path: path.format(**ids)
