@@ -57,7 +57,21 @@ function traces(series) {
   }));
 }
 
-const series = await Promise.all(asked.jobs.map(points));
+// The points come while the library, which is large, is still on its way.
+function library() {
+  const script = document.getElementById("library");
+  return window.Plotly
+    ? null
+    : new Promise((resolve, reject) => {
+        script.addEventListener("load", resolve);
+        script.addEventListener("error", reject);
+      });
+}
+
+const [series] = await Promise.all([Promise.all(asked.jobs.map(points)), library()]).catch((error) => {
+  note.textContent = "The chart could not be drawn. Load the page again.";
+  throw error;
+});
 
 async function draw() {
   await window.Plotly.react(box, traces(series), layout(), { responsive: true, displayModeBar: false });

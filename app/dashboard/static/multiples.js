@@ -50,6 +50,7 @@ export class Multiples {
 
   draw() {
     const shown = [...this.charts.values()].filter(({ points }) => points.length);
+    if (!shown.length) return;
     this.first = Math.min(...shown.map(({ points }) => points[0].step));
     this.end = Math.max(...shown.map(({ points }) => points.at(-1).step));
     const width = this.end - this.first || 1;
