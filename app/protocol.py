@@ -1,5 +1,6 @@
 """HTTP/1.1 as uvicorn speaks it with httptools, with a bound on what is neither body nor yet a whole head.
 
+What never comes to the application is refused here, as a problem like all others.
 The parser takes a header line of any length and joins what came of it anew with each read, so that one of 80 MB would
 hold up every other request. Knows no route.
 """
@@ -11,19 +12,30 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MOST_HEAD_BYTES = 1 << 16
 """Of one request: its first line and its headers; also what follows a body in pieces, between and behind them."""
-_FAULT = {
-    "code": "head_too_large",
-    "detail": f"the first line and the headers have more than {MOST_HEAD_BYTES} bytes",
-    "remedy": "send fewer or shorter ones",
-}
-_PROBLEM = {
-    "type": "/problems/head-too-large",
-    "title": "The head of the request is too large",
-    "status": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE.value,
-    **_FAULT,
-    "errors": [{"pointer": "", **_FAULT}],
-}
-_BODY = json.dumps(_PROBLEM).encode()
+
+
+def _refusal(status: HTTPStatus, code: str, title: str, detail: str, remedy: str) -> bytes:
+    fault = {"code": code, "detail": detail, "remedy": remedy}
+    problem = {"type": f"/problems/{code.replace('_', '-')}", "title": title, "status": status.value, **fault}
+    body = json.dumps({**problem, "errors": [{"pointer": "", **fault}]}).encode()
+    head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/problem+json\r\n"
+    return f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body
+
+
+_TOO_LARGE = _refusal(
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "head_too_large",
+    "The head of the request is too large",
+    f"the first line and the headers have more than {MOST_HEAD_BYTES} bytes",
+    "send fewer or shorter ones",
+)
+_UNREADABLE = _refusal(
+    HTTPStatus.BAD_REQUEST,
+    "unparsable",
+    "The request cannot be read",
+    "what came is no request of HTTP/1.1",
+    "send it with a client of HTTP/1.1, and over https where the server asks for it",
+)
 
 
 class BoundedHead(HttpToolsProtocol):
@@ -36,12 +48,17 @@ class BoundedHead(HttpToolsProtocol):
         self._pending_bytes += len(data)
         super().data_received(data)
         if self._pending_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
-            if self.cycle is None or self.cycle.response_complete:
-                status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-                head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/problem+json\r\n"
-                head += f"content-length: {len(_BODY)}\r\nconnection: close\r\n\r\n"
-                self.transport.write(head.encode() + _BODY)
-            self.transport.close()
+            self._end(_TOO_LARGE)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what the parser cannot read."""
+        self._end(_UNREADABLE)
+
+    def _end(self, refusal: bytes) -> None:
+        """Close the connection, with a word why where no answer is under way."""
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            self.transport.write(refusal)
+        self.transport.close()
 
     def on_headers_complete(self) -> None:
         """The head has ended."""

@@ -107,3 +107,33 @@ def test_many_requests_on_one_connection_are_each_their_own() -> None:
     wire, _ = told(*[request] * 5)
     assert not wire.ended
     assert wire.written.count(b"HTTP/1.1 200 ") == 5
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\ncontent-length: many\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\nx: \x00\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+def test_what_is_no_request_is_told_so_as_a_problem(sent: bytes) -> None:
+    wire, _ = told(sent)
+    assert wire.ended
+    head, _, body = wire.written.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"content-type: application/problem+json" in head
+    assert f"content-length: {len(body)}".encode() in head
+    problem = json.loads(body)
+    assert (problem["status"], problem["type"]) == (400, "/problems/unparsable")
+    assert problem["errors"][0]["code"] == "unparsable"
+    assert problem["remedy"]
+
+
+def test_a_request_after_one_that_was_answered_is_refused_by_itself() -> None:
+    wire, _ = told(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b"\x00\x01")
+    assert wire.ended
+    assert wire.written.startswith(b"HTTP/1.1 200 ")
+    assert wire.written.count(b"HTTP/1.1 400 ") == 1
