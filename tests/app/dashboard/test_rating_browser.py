@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import pytest
 from playwright.sync_api import Page, expect
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
-from app.experiments.models import ExperimentBallot
+from app.experiments.models import ExperimentBallot, ExperimentJob
+from app.jobs.models import Job
+from app.jobs.states import State
 from tests.app.dashboard import experiment_scenes as scenes
 from tests.app.dashboard.browsing import THEMES, WIDTHS, Browsing, findings, opened
 from tests.app.seeds import seed_dataset
@@ -164,6 +166,20 @@ def test_faults_stand_beside_the_fields_as_they_are_typed(panel: Panel) -> None:
     expect(page.locator("#treatment-1-changes-faults")).to_contain_text("line 1")
     page.locator(".remove-treatment").last.click()
     expect(page.locator(".treatment")).to_have_count(1)
+
+
+def test_runs_are_followed_live_until_they_are_cancelled(panel: Panel) -> None:
+    page, experiment = panel.page, panel.seen["running"]
+    page.goto(f"/experiments/{experiment}")
+    expect(page.locator("#runs")).to_contain_text("2 of 9 runs ended")
+    with panel.browsing.service.state.database.session() as session:
+        jobs = select(ExperimentJob.job_id).where(ExperimentJob.experiment_id == experiment, ExperimentJob.seed == 2)
+        ended = update(Job).where(Job.id.in_(jobs), Job.state == State.RUNNING).values(state=State.SUCCEEDED)
+        session.execute(ended)
+    expect(page.locator("#runs")).to_contain_text("4 of 9 runs ended")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.click("text=Cancel")
+    expect(page.locator("h1 + .lead .state")).to_have_text("cancelled")
 
 
 def test_a_link_is_copied(panel: Panel) -> None:
