@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from app.dashboard import repository
 from app.datasets import repository as datasets
+from app.models import repository as trained_models
 from app.paging import Asked
 from engine import models
 
@@ -45,11 +45,11 @@ def of(session: Session, tenant: str, models_dir: Path | None) -> Offers:
     """What this tenant may name."""
     newest = Asked(MOST, None, "desc")
     rows = datasets.page(session, tenant, newest, None)[:MOST]
-    trained = repository.trained(session, tenant, newest)[:MOST]
+    trained = trained_models.trained(session, tenant, newest)[:MOST]
     bases = models.describe(models_dir)
     return Offers(
         tuple(Offer(one.id, one.name or one.id, one.task, one.rows) for one in rows if one.status == "ready"),
-        tuple(Offer(file.job_id, job.name or job.id, job.task) for file, job in trained),
+        tuple(Offer(file.job_id, job.name or job.id, job.task) for file, job in trained if job is not None),
         tuple(Offer(one["id"], one["id"], one["task"]) for one in bases if models.built_in(one["id"])),
         tuple(Offer(one["id"], one["id"], one["task"]) for one in bases if not models.built_in(one["id"])),
     )
