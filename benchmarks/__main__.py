@@ -26,8 +26,10 @@ from benchmarks import (
     one_file,
     pickup,
     private,
+    streams,
     submit,
     training,
+    uploading,
     whole_jobs,
 )
 from benchmarks.article.section import NotAtHand
@@ -40,7 +42,7 @@ from benchmarks.texts import ROOT
 
 _MODULES = (
     *(training, private, language, whole_jobs, submit, pickup, metrics_page, inference, one_file, download, detection),
-    *(aggregation, looks),
+    *(aggregation, looks, streams, uploading),
 )
 BENCHMARKS: dict[str, Benchmark] = {one.name: one for module in _MODULES for one in module.BENCHMARKS}
 RECORD = ROOT / "docs" / "benchmarks.json"

@@ -85,7 +85,7 @@ def test_every_row_of_the_table_is_there() -> None:
     assert list(BENCHMARKS) == [
         *("training", "bucketed", "hooks", "private", "private-lora", "language", "overhead", "threads"),
         *("submit", "pickup", "metrics-page", "inference", "pruned", "one-file", "download", "detection"),
-        *("aggregation", "reading", "metrics", "listing"),
+        *("aggregation", "reading", "metrics", "listing", "streams", "followed", "upload"),
     ]
     assert sum(one.seconds for one in BENCHMARKS.values()) <= 60 * 60
     for one in BENCHMARKS.values():
