@@ -27,7 +27,7 @@ KINDS: Mapping[str, str] = {
     "detect": "Inputs are screened: which look manipulated, at a stated rate of false alarms.",
 }
 SECTIONS = ("training", "limits", "export")
-# These have controls of their own; the numbers of a compression's recovery steps are those of its model's training.
+# These have controls of their own.
 _APART = {"kind", "task", "model", "dataset", "inputs", "calibration", "instructions", "metadata", "webhook", *SECTIONS}
 _WORKED_ON: Mapping[str, tuple[str, ...]] = {
     "train": ("task", "dataset", "dataset.valid", "dataset.test", "model"),
@@ -86,9 +86,14 @@ def form_of(kind: str) -> Form:
     sections = {
         name: tuple(fields_of(schema["$defs"][name.capitalize()], f"{name}."))
         for name in SECTIONS
-        if "$ref" in schema["properties"].get(name, {})
+        if _is_section(schema["properties"].get(name, {}))
     }
     return Form(kind, _tiers(kind), sections, tuple(fields_of(schema, leave_out=_APART)))
+
+
+def _is_section(told: Mapping[str, Any]) -> bool:
+    """Whether a property is an object of its own, or one that may be left out."""
+    return any("$ref" in one for one in told.get("anyOf", [told]))
 
 
 def _tiers(kind: str) -> tuple[tuple[str, tuple[tuple[str, tuple[Choice, ...]], ...]], ...]:
@@ -205,6 +210,8 @@ def filled_by(job: Mapping[str, Any]) -> list[tuple[str, str]]:
     form, decided = form_of(str(job["kind"])), _decided(job)
     for section, fields in form.sections.items():
         values = job.get(section) or {}
+        if section == "training" and values == _training_of_the_model(job):
+            continue
         pairs += _texts((one for one in fields if one.name not in decided), values)
     for step in job.get("instructions") or ():
         kind = named(step.get("name", ""))
@@ -214,6 +221,11 @@ def filled_by(job: Mapping[str, Any]) -> list[tuple[str, str]]:
     pairs += _texts(form.others, job)
     pairs.append(("metadata", "\n".join(f"{key} = {value}" for key, value in (job.get("metadata") or {}).items())))
     return pairs
+
+
+def _training_of_the_model(job: Mapping[str, Any]) -> Any:
+    """The numbers that a compression takes over where it has none of its own."""
+    return ((job.get("parent") or {}).get("spec") or {}).get("training")
 
 
 def _texts(fields: Iterator[Field] | Sequence[Field], values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

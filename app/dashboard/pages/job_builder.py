@@ -188,4 +188,9 @@ def _job(request: Request, visitor: Visitor, job_id: str) -> dict[str, Any]:
         job = job_json(find(session, visitor.identity.tenant, job_id), ())
     if job["kind"] not in builder.KINDS:
         raise Invalid(f"a job of kind {job['kind']} is not made by a form", remedy="close a round of its population")
+    if any("\n" in text or text != text.strip() for text in (job.get("inputs") or {}).get("texts") or ()):
+        remedy = "send the job again with curl or `fiftytwo submit`"
+        raise Invalid(
+            "its texts have breaks or spaces at their ends, which a form of one text a line loses", remedy=remedy
+        )
     return job

@@ -179,6 +179,11 @@ def test_the_other_kinds_begin_with_a_trained_model(scene: Scene, tmp_path: Path
     assert found["faults"] == {}
     wrong = browser.post("/jobs/new/check", data={"kind": kind, "model": "job_none", **extra}).json()
     assert wrong["faults"]["model"][0]["code"] == "unknown_model"
+    job = browser.post("/jobs/new", data={"kind": kind, "model": trained, **extra}).headers["location"]
+    again = browser.get(f"/jobs/new?from={job.rpartition('/')[2]}")
+    asked = json.loads(part(again.text, "json"))
+    assert (asked["kind"], asked["model"]) == (kind, trained)
+    assert asked.get("inputs") == ({"texts": ["one", "two"]} if kind == "detect" else None)
 
 
 def test_the_commands_stand_in_the_page_and_never_hold_a_key(scene: Scene) -> None:

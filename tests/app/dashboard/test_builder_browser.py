@@ -85,7 +85,7 @@ def test_a_conflict_shows_its_remedy_and_goes_when_it_is_mended(scene: Scene) ->
     page.click("#submit")
     page.wait_for_url("**/jobs/job_*")
     expect(page.locator("h1")).to_have_text("built in a browser")
-    page.click("text=New job like this")
+    page.click('a[href^="/jobs/new?from="]')
     expect(page.locator("#f-instructions-49")).to_be_checked()
     expect(page.locator("#f-training-epochs")).to_have_value("2")
     told(page, "Ready")

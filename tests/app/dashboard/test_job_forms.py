@@ -15,6 +15,8 @@ from engine.catalogue import CATALOGUE, named
 from engine.errors import Fault
 from engine.spec import Spec
 
+Body = dict[str, Any]
+
 # The form's fields.
 
 
@@ -117,6 +119,17 @@ def test_a_number_that_an_instruction_owns_is_not_written_twice() -> None:
     assert (filled["12.length"], filled["dataset"], filled["dataset.test"]) == ("64", "ds_1", "ds_2")
 
 
+def test_a_compression_takes_the_numbers_of_its_model_unless_it_has_its_own() -> None:
+    trained = Spec.model_validate({"task": "text_classification", "dataset": "ds_1", "training": {"epochs": 5}})
+    numbers = trained.resolved(pretrained=True)["training"]
+    job: Body = {"kind": "compress", "model": "job_1", "instructions": [{"name": "post_training_quantization"}]}
+    job["parent"] = {"job": "job_1", "spec": trained.resolved(pretrained=True)}
+    form = builder.form_of("compress")
+    for training, asked in ((numbers, None), (numbers | {"epochs": 1}, 1)):
+        given = Given(builder.filled_by(job | {"training": training}))
+        assert builder.body_of(form, given, {}).get("training", {}).get("epochs") == asked
+
+
 # Faults and their places.
 
 
@@ -144,7 +157,6 @@ def test_a_pointer_leads_to_its_control(pointer: str, control: str) -> None:
 
 # The same from a shell.
 
-Body = dict[str, Any]
 BODIES: list[Body] = [
     {"kind": "train", "task": "causal_lm", "dataset": "ds_01"},
     {"kind": "train", "task": "causal_lm", "dataset": {"train": "ds_01", "test": "ds_02"}, "name": '--it\'s "mine"'},
