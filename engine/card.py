@@ -131,7 +131,7 @@ def _robustness(robustness: Mapping[str, Any] | None) -> Iterator[str]:
     if robustness is None:
         yield "Not measured: nothing is known of inputs that are made to fool the model."
         return
-    yield f"Clean {robustness['clean']}, under attack {robustness['robust']}."
+    yield f"{robustness.get('metric', 'accuracy')}: clean {robustness['clean']}, under attack {robustness['robust']}."
 
 
 def _limits_and_warnings(receipt: Mapping[str, Any]) -> Iterator[str]:

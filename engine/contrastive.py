@@ -73,16 +73,18 @@ def uniformity(points: Tensor) -> Tensor:
     return spread
 
 
-def ranks(queries: Embeddings, candidates: Embeddings, alike: Numbers) -> Numbers:
+def ranks(queries: Embeddings, candidates: Embeddings, alike: Numbers, own: Numbers | None = None) -> Numbers:
     """How many wrong candidates each query puts before or level with its best right one, (n,): 0 is a first place.
 
-    Ties count against: an encoder that gives one answer for everything finds nothing.
+    Ties count against: an encoder that gives one answer for everything finds nothing. `own` has the numbers of queries
+    that are not the candidates' own, row by row.
     """
     every, found = candidates.astype(np.float64).T, np.empty(len(queries), np.int64)
+    own = alike if own is None else own
     for start in range(0, len(queries), _QUERIES):
         rows = slice(start, start + _QUERIES)
         scores = queries[rows].astype(np.float64) @ every
-        right = alike[rows, None] == alike[None, :]
+        right = own[rows, None] == alike[None, :]
         best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
         # Not "at least as high": what is no number would then be no rival.
         found[rows] = (~(scores < best - _TIE) & ~right).sum(axis=1)

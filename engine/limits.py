@@ -47,7 +47,7 @@ class Figures:
 
 def robust_score(section: Mapping[str, Any] | None, confidence: float) -> Measured | None:
     """The share of attacked rows that were right to the end, from the receipt's `robustness`; None without one."""
-    if section is None:
+    if section is None or section.get("metric") == "bits_per_byte":
         return None
     n = int(section["n"])
     right = round(float(section["robust"]) * n)

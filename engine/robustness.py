@@ -5,34 +5,34 @@ change counts only where the file, given it as a stranger would give it, answers
 anyway are lost without an attack.
 """
 
-import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from client.artifact import Package
-from engine.attacks import Ball, apgd, ascent, pgd, pixel_scale, square, still
 from engine.evaluate import Labels
 from engine.instruction import Exported
-from engine.ports import Answers, Payload, device_of
-from engine.quantized import in_float
-from engine.randomness import derive, generator
+from engine.picture_attacks import JUDGES, Judge, Room, attacked
+from engine.ports import Answers, Payload
+from engine.randomness import generator
 from engine.run import Run
 from engine.word_attacks import Attacked, Budget, Candidates, Neighbours, attack_text, look_alikes, swapped_letters
 
 IMAGE_ATTACKS = ("pgd20", "apgd_ce", "square")
 TEXT_ATTACKS = ("word_substitution", "character_swap", "homoglyph")
-ATTACKS: Mapping[str, tuple[str, ...]] = {"image_classification": IMAGE_ATTACKS, "text_classification": TEXT_ATTACKS}
+ATTACKS: Mapping[str, tuple[str, ...]] = {
+    "image_classification": IMAGE_ATTACKS,
+    "text_classification": TEXT_ATTACKS,
+    "text_image_pairs": IMAGE_ATTACKS,
+}
 """The attacks that serve each task; the first is the one that a detector is judged by."""
 
 _BATCH = 64
 _MASKS = ("[MASK]", "<mask>", "[UNK]", "<unk>")
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,12 @@ def attack_rows(
     kept: dict[tuple[str, Setting], Outcome] = run.state("attacks").setdefault("made", {})
     missing = [name for name in attacks if (name, setting) not in kept]
     if missing:
-        drawn = _drawn(run, exported, setting)
-        if run.spec.task == "image_classification":
-            found = {name: _attacked_pictures(run, exported, eager, name, setting, drawn) for name in missing}
+        rows = drawn_rows(run, setting)
+        if run.spec.task in JUDGES:
+            judge = JUDGES[run.spec.task](run, exported, eager)
+            found = {name: _attacked_pictures(run, eager, judge, name, setting, rows) for name in missing}
         else:
-            found = _attacked_texts(run, exported, eager, missing, setting, drawn)
+            found = _attacked_texts(run, exported, eager, missing, setting, _drawn(run, exported, rows))
         kept.update({(name, setting): one for name, one in found.items()})
     return {name: kept[name, setting] for name in attacks}
 
@@ -106,9 +107,13 @@ def as_package(exported: Exported) -> Package:
     return Package(exported.folder, threads=torch.get_num_threads())
 
 
-def _drawn(run: Run, exported: Exported, setting: Setting) -> _Drawn:
+def drawn_rows(run: Run, setting: Setting) -> npt.NDArray[np.int64]:
+    """Numbers of the test rows that are attacked, in order."""
     order = generator(setting.seed, "attacked rows").permutation(len(run.data.test))
-    rows = np.sort(order[: setting.rows]).astype(np.int64)
+    return np.sort(order[: setting.rows]).astype(np.int64)
+
+
+def _drawn(run: Run, exported: Exported, rows: npt.NDArray[np.int64]) -> _Drawn:
     labels = run.data.test.labels[rows]
     answered = _answered(exported, [run.data.test.payloads[int(row)] for row in rows])
     return _Drawn(rows, labels, answered == labels)
@@ -197,92 +202,15 @@ def _mask(run: Run) -> str:
     return next((name for name in _MASKS if name in vocabulary), "")
 
 
-# Pictures.
-
-
 def _attacked_pictures(
-    run: Run,
-    exported: Exported,
-    eager: nn.Module,
-    attack: str,
-    setting: Setting,
-    drawn: _Drawn,
+    run: Run, eager: nn.Module, judge: Judge, attack: str, setting: Setting, rows: npt.NDArray[np.int64]
 ) -> Outcome:
-    found: list[Payload | None] = [None] * len(drawn.rows)
-    held = drawn.right.copy()
-    queries: list[int] = []
-    places = np.flatnonzero(drawn.right)
-    for start in range(0, len(places), _BATCH):
-        part = places[start : start + _BATCH]
-        originals = [run.data.examples["test"][int(row)] for row in drawn.rows[part]]
-        with in_float(eager), still(eager):
-            pictures = _searched(run, eager, attack, setting, originals, drawn.labels[part])
-        payloads = [png(one) for one in pictures]
-        held[part] = _answered(exported, payloads) == drawn.labels[part]
-        queries += [_queries(attack, setting)] * len(part)
-        for place, payload in zip(part, payloads, strict=True):
-            found[place] = None if held[place] else payload
-    return Outcome(attack, drawn.rows, drawn.right, held, found, [None] * len(drawn.rows), queries)
-
-
-def _queries(attack: str, setting: Setting) -> int:
-    return setting.max_queries if attack == "square" else _STEPS[attack] + 1
-
-
-_STEPS = {"pgd20": 20, "apgd_ce": 50}
-
-
-def _searched(
-    run: Run, eager: nn.Module, attack: str, setting: Setting, originals: Sequence[Pixels], labels: Labels
-) -> list[Pixels]:
-    """The worst pictures that a search finds, on the grid of 8 bits that a file can hold."""
-    device = device_of(eager)
-    mean, std = pixel_scale(run.task)
-    ball = Ball.of(mean, std, setting.epsilon, device)
-    batch = {name: one.to(device) for name, one in run.task.collate(originals, labels.tolist()).items()}
-    origin, losses = batch["pixel_values"], _losses_of(run, eager, batch)
-    draws = torch.Generator().manual_seed(derive(setting.seed, attack))
-    if attack != "square" and not _has_gradient(losses, origin):
-        run.warn("no_gradient", f"the model gives no gradient for {attack}: it was attacked without (square) instead")
-        attack = "square"
-    if attack == "square":
-        worst = square(losses, origin, ball, queries=setting.max_queries, generator=draws)
-    elif attack == "apgd_ce":
-        worst = apgd(losses, origin, ball, steps=_STEPS[attack], generator=draws)
-    else:
-        worst = pgd(losses, origin, ball, steps=_STEPS[attack], step=2.5 / _STEPS[attack], generator=draws)
-    spread = torch.tensor(std, device=device).view(-1, 1, 1)
-    change = ((worst - origin) * spread * 255).cpu().numpy()
-    return [on_grid(one, change[number], setting.epsilon) for number, one in enumerate(originals)]
-
-
-def _losses_of(run: Run, eager: nn.Module, batch: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor]:
-    def losses(pixels: Tensor) -> Tensor:
-        changed = {**batch, "pixel_values": pixels}
-        return run.task.losses(run.task.forward(eager, changed), changed)
-
-    return losses
-
-
-def _has_gradient(losses: Callable[[Tensor], Tensor], origin: Tensor) -> bool:
-    """Whether most pictures have a gradient at all; a loss that is detached has none."""
-    try:
-        gradient = ascent(losses, origin)[1]
-    except RuntimeError:  # autograd's word for a graph that does not reach the picture
-        return False
-    return bool((gradient.flatten(1).abs().amax(dim=1) > 0).float().mean() > 0.5)
-
-
-def on_grid(original: Pixels, change: npt.NDArray[np.floating], epsilon: float) -> Pixels:
-    """The original with a change in levels of 8 bits rounded, and no level further away than `epsilon`."""
-    most = np.floor(epsilon * 255 + 1e-6)
-    levels = original.astype(np.float64) + np.clip(np.rint(change), -most, most)
-    found: Pixels = np.clip(levels, 0, 255).astype(np.uint8)
-    return found
-
-
-def png(pixels: Pixels) -> bytes:
-    """(channels, height, width) uint8 as a file, without loss."""
-    stream = io.BytesIO()
-    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(stream, format="PNG")
-    return stream.getvalue()
+    right = judge.right(rows, [run.data.test.payloads[int(row)] for row in rows])
+    room = Room(setting.epsilon, setting.max_queries, setting.seed)
+    places = np.flatnonzero(right)
+    fooling, queries = attacked(run, eager, judge, attack, room, rows[places])
+    found: list[Payload | None] = [None] * len(rows)
+    for place, one in zip(places, fooling, strict=True):
+        found[int(place)] = one
+    held = right & np.array([one is None for one in found])
+    return Outcome(attack, rows, right, held, found, [None] * len(rows), queries)

@@ -22,7 +22,8 @@ from engine.calibration import probabilities
 Ask = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 Candidates = Callable[[str], Sequence[str]]
 
-_WORD = re.compile(r"[^\W\d_]{2,}")
+WORD = re.compile(r"[^\W\d_]{2,}")
+"""What an attack takes for a word."""
 _ROWS_AT_ONCE = 1024  # of a table of embeddings, beside all the others
 _LIKE = {latin: other for other, latin in reversed(LOOK_ALIKES.items())}
 # Words that carry a sentence's grammar: to change them breaks the sentence and not the model.
@@ -71,7 +72,7 @@ def attack_text(ask: Ask, text: str, label: int, candidates: Candidates, budget:
     Source: Jin et al. 2020 (TextFooler), algorithm 1, without its sentence encoder.
     """
     search = _Search(ask, text, label, budget)
-    spans = [one.span() for one in _WORD.finditer(text) if one.group().lower() not in STOP_WORDS]
+    spans = [one.span() for one in WORD.finditer(text) if one.group().lower() not in STOP_WORDS]
     allowed = max(1, int(budget.max_words * len(text.split())))
     for place in search.by_weight(spans, mask):
         if search.done or len(search.changes) >= allowed:
@@ -152,7 +153,7 @@ class Neighbours:
         self._ids = {
             token: number
             for token, number in sorted(tokenizer.get_vocab().items())
-            if _WORD.fullmatch(token) and token.isascii() and token.lower() not in STOP_WORDS and number < len(weights)
+            if WORD.fullmatch(token) and token.isascii() and token.lower() not in STOP_WORDS and number < len(weights)
         }
         self._tokens = list(self._ids)
         self._rows = {token: row for row, token in enumerate(self._tokens)}

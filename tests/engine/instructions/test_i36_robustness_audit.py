@@ -10,8 +10,9 @@ import pytest
 from client.artifact import Package
 from engine.errors import InvalidPlan, LimitMissed
 from engine.instructions.adversarial_defence.i36_robustness_audit import RobustnessAudit
+from engine.picture_attacks import on_grid, png
 from engine.plan import Plan
-from engine.robustness import Setting, attack_rows, on_grid, png
+from engine.robustness import Setting, attack_rows
 from engine.run import Run
 from engine.spec import Spec
 from tests.engine.documented import undocumented
