@@ -28,6 +28,7 @@ from engine.parts import spans
 from engine.run import Run
 from engine.spec import Spec
 from engine.train import train
+from tests.engine.measured import in_this_process
 from tests.engine.tiny_lm import SENTENCES, lm_rows, tiny_decoder, tiny_lm_rows, tiny_lm_run
 
 
@@ -176,7 +177,7 @@ def test_weights_that_are_not_the_trained_ones_are_refused(tmp_path: Path) -> No
         (folder / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1.0}))
 
     run.task.describe = spoiled  # type: ignore[method-assign]
-    with pytest.raises(WrongExport, match="differ by"):
+    with in_this_process(), pytest.raises(WrongExport, match="differ by"):
         deliver(run, tmp_path, [Source.open(path)], Base("tiny", tmp_path / "base"), None)
 
 

@@ -24,6 +24,7 @@ from engine.pair_encoder import PairEncoder, set_dimension
 from engine.ports import Pair, content_of, image_of, size_of, text_of, with_text
 from engine.run import Run
 from engine.tasks.text_image_pairs import TextImagePairs
+from tests.engine.measured import in_this_process
 from tests.engine.runs import tiny_pair_run, trained
 from tests.engine.tiny import SHARED, tiny_pair_rows, tiny_pair_task, write_rows
 
@@ -189,7 +190,8 @@ def test_pairs_are_learned_delivered_and_found_again(tmp_path: Path) -> None:
 def test_a_checkpoint_loads_by_itself(tmp_path: Path) -> None:
     run = tiny_pair_run(tmp_path, [{"name": "multimodal_alignment", "dimension": 24}])
     trained(run, tmp_path)
-    delivered(run, tmp_path, 80)
+    with in_this_process():
+        delivered(run, tmp_path, 80)
     folder = tmp_path / "checkpoint"
     with zipfile.ZipFile(tmp_path / "outputs" / "checkpoint.zip") as archive:
         archive.extractall(folder)
