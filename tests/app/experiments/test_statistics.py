@@ -141,6 +141,9 @@ def test_the_components_are_those_that_went_in() -> None:
     assert np.mean([one.items for one in found]) == pytest.approx(0.5**2 / 200, rel=0.15)
     assert np.mean([one.seeds for one in found]) == pytest.approx(0.1**2, rel=0.25)
     assert np.mean([one.mixed for one in found]) == pytest.approx(0.2**2 / 200, rel=0.15)
+    # What cells vary by is not laid to the seeds.
+    none = [components(mean_of(crossed(drawn, 20, 200, 0.5, 0.0))) for _ in range(10)]
+    assert np.mean([one.seeds for one in none]) < 0.4 * 0.2**2 / 200
 
 
 def hits_sampled(hits: Any, key: int) -> Sampled:
