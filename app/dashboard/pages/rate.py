@@ -115,9 +115,7 @@ def _rater(request: Request, experiment_id: str) -> tuple[Identity, ExperimentRa
 
 
 def _rater_of(request: Request, identity: Identity, experiment_id: str) -> ExperimentRater | None:
-    """Who holds a key of the role rater, if it is this experiment's."""
-    if identity.role != "rater":
-        return None
+    """Whom the key stands for, if it is a rater's of this experiment."""
     with database(request).reading() as session:
         rater = repository.rater_by_key(session, identity.key)
     return rater if rater is not None and rater.experiment_id == experiment_id else None

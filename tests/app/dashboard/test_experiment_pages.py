@@ -17,6 +17,7 @@ from app.jobs.states import State
 from app.main import create_app
 from tests.app.dashboard import experiment_scenes as scenes
 from tests.app.dashboard.conftest import SignIn
+from tests.app.dashboard.scenes import put_job
 from tests.app.seeds import seed_dataset
 from tests.service import lay_tables, settings_for
 
@@ -92,9 +93,9 @@ def test_the_list_has_states_runs_and_verdicts(sign_in: SignIn, seen: dict[str, 
 
 def test_the_form_starts_from_a_job_without_its_seed(service: FastAPI, sign_in: SignIn, seen: dict[str, str]) -> None:
     browser = sign_in()
+    made = put_job(service, "seeded", State.SUCCEEDED, {}, {"seed": 9})
     with service.state.database.reading() as session:
-        job = session.scalars(select(Job).order_by(Job.id.desc())).first()
-    assert job is not None
+        job = session.scalars(select(Job).where(Job.id == made)).one()
     page = browser.get(f"/experiments/new?job={job.id}")
     written = re.search(r'<textarea id="baseline"[^>]*>(.*?)</textarea>', page.text, re.S)
     assert written is not None
