@@ -142,7 +142,7 @@ def measured(run: Run, package: Package, outcome: Outcome, most: int | None = No
 
 
 @contextmanager
-def _detection(setting: Setting, attacked: int = 450) -> Iterator[Pair]:
+def _detection(setting: Setting, attacked: int = 700) -> Iterator[Pair]:
     """Train, attack and judge once: every pair tells the same figures."""
     folder = setting.scratch("detection")
     torch.set_num_threads(setting.cores)

@@ -17,14 +17,14 @@ GOLDEN = [
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def download(tmp_path: Path) -> Path:
     tiny_tokenizer().save_pretrained(tmp_path)
     (tmp_path / "receipt.json").write_text(json.dumps({"quality": {"golden": GOLDEN}}), encoding="utf-8")
     return tmp_path
 
 
-def test_the_prompts_go_through_the_chat_template(folder: Path) -> None:
-    first, second = asked(folder)
+def test_the_prompts_go_through_the_chat_template(download: Path) -> None:
+    first, second = asked(download)
     assert first["text"] == "<|im_start|>user\nthe sea<|im_end|>\n<|im_start|>assistant\n"
     assert tiny_tokenizer().decode(first["ids"]) == first["text"]
     assert (first["most"], second["most"]) == (3, 1)
@@ -39,11 +39,11 @@ def test_tokens_count_until_the_first_that_differs(said: list[int], expected: tu
 
 
 @pytest.mark.parametrize(("cut", "said", "code"), [(0, [5, 6, 7], 0), (0, [0], 1), (1, [5, 6, 7], 1)])
-def test_other_prompt_tokens_or_no_common_answer_fail(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, cut: int, said: list[int], code: int
+def test_other_prompt_tokens_or_an_answer_that_begins_otherwise_fail(
+    download: Path, monkeypatch: pytest.MonkeyPatch, cut: int, said: list[int], code: int
 ) -> None:
     def answered(_: Path, prompts: Any, __: Path) -> list[dict[str, Any]]:
         return [{"ids": one["ids"][cut:], "answer": said, "said": ""} for one in prompts]
 
     monkeypatch.setattr(llama_cpp, "answered", answered)
-    assert main([str(folder)]) == code
+    assert main([str(download)]) == code
