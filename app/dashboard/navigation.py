@@ -26,6 +26,7 @@ SECTIONS = (
     Section("Instructions", "/instructions"),
     Section("Experiments", "/experiments"),
     Section("Privacy", "/privacy"),
+    Section("Webhooks", "/webhooks"),
     Section("Keys", "/keys", "admin"),
 )
 

@@ -23,6 +23,11 @@ class Visitor:
     name: str
     session: str
 
+    @property
+    def may_write(self) -> bool:
+        """Whether the pages offer what only members and admins may do."""
+        return self.identity.role != "viewer"
+
 
 def begin(session: Session, identity: Identity, hours: float) -> str:
     """Open a session for the holder of a key; the token for its cookie, which is not kept."""

@@ -15,6 +15,7 @@ from app.dashboard.pages import (
     rate,
     sign_in,
     static,
+    webhooks,
 )
 
 ROUTERS = (
@@ -27,6 +28,7 @@ ROUTERS = (
     models.router,
     instructions.router,
     privacy.router,
+    webhooks.router,
     keys.router,
     compare.router,
     experiment_new.router,

@@ -12,13 +12,14 @@ from starlette.responses import Response
 from app.dashboard.fields import Chosen
 from app.dashboard.rendering import render, to
 from app.dashboard.routing import PanelRouter
+from app.dashboard.sending import faults_of, status_of
 from app.dashboard.sessions import Visitor
 from app.dashboard.visitors import Reader, Writer
 from app.datasets import endpoints as datasets_api
 from app.datasets import repository, service
 from app.datasets.schemas import Task, dataset_json
 from app.datasets.upload import Form, receive
-from app.dependencies import RANKS, Read, database, settings, storage
+from app.dependencies import Read, database, settings, storage
 from app.errors import ServiceError
 from app.idempotency import once
 from app.incoming import landing
@@ -53,13 +54,12 @@ async def upload(request: Request, visitor: Writer) -> Response:
                     datasets_api.store, request, visitor.identity, folder / "upload", form, once(request, None, b"")
                 )
     except (ServiceError, EngineError) as error:
-        faults = list(error.faults) or [Fault("", error.code, error.detail, error.remedy)]
-        status = error.status if isinstance(error, ServiceError) else 422
-        return await run_in_threadpool(_refused, request, visitor, form, faults, status)
+        return await run_in_threadpool(_refused, request, visitor, form, error)
     return to(f"/datasets/{made.headers['location'].rpartition('/')[2]}")
 
 
-def _refused(request: Request, visitor: Visitor, form: Form, faults: list[Fault], status: int) -> Response:
+def _refused(request: Request, visitor: Visitor, form: Form, error: ServiceError | EngineError) -> Response:
+    faults, status = faults_of(error), status_of(error)
     with database(request).reading() as session:
         return _listed(request, visitor, session, None, None, given=form.fields, faults=faults, status=status)
 
@@ -85,7 +85,6 @@ def _listed(
         task=task,
         given=given or {},
         faults=faults or [],
-        may_write=RANKS[visitor.identity.role] >= RANKS["member"],
         most=settings(request).max_upload_bytes,
         next=f"/datasets?after={rows[ROWS - 1].id}{kept}" if len(rows) > ROWS else None,
         first=f"/datasets?{kept.lstrip('&')}" if after else None,
@@ -102,7 +101,6 @@ def one(request: Request, visitor: Reader, session: Read, dataset_id: DatasetId)
         dataset=dataset_json(dataset),
         rows=_rows(service.preview(dataset, storage(request), PREVIEWED)),
         budget=_budget(session, visitor, dataset.lineage),
-        may_write=RANKS[visitor.identity.role] >= RANKS["member"],
     )
 
 

@@ -4,9 +4,6 @@ Without a script the form works as well: it is checked when it is sent, and `che
 """
 
 import functools
-import hashlib
-import re
-import secrets
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated, Any
@@ -27,11 +24,12 @@ from app.dashboard.forms import Given
 from app.dashboard.offers import Offers
 from app.dashboard.rendering import TEMPLATES, render, to
 from app.dashboard.routing import PanelRouter
+from app.dashboard.sending import claim, faults_of, new_token, status_of
 from app.dashboard.sessions import Visitor
 from app.dashboard.visitors import Writer
 from app.dependencies import database, settings
 from app.errors import Invalid, ServiceError
-from app.idempotency import Once, once
+from app.idempotency import Once
 from app.identity import Identity
 from app.jobs import endpoints as jobs_api
 from app.jobs.requests import Submission
@@ -97,16 +95,11 @@ async def submit(request: Request, visitor: Writer) -> Response:
     filled = await _posted(request, visitor)
     if filled.given.text("check"):
         return _page(request, filled, await _verdict(request, visitor.identity, filled.body))
-    content = orjson.dumps(filled.body)
-    key = filled.given.text("token")
-    # Whoever goes back and sends something else makes a second job; a double click makes none.
-    own = f"panel-{key}-{hashlib.sha256(content).hexdigest()[:16]}"
-    claim = once(request, own, content) if re.fullmatch("[0-9a-f]{16}", key) else UNCLAIMED
+    once = claim(request, filled.given.text("token"), filled.body)
     try:
-        made = await jobs_api.create(request, visitor.identity, claim, READ.validate_python(filled.body))
+        made = await jobs_api.create(request, visitor.identity, once, READ.validate_python(filled.body))
     except (ServiceError, EngineError) as error:
-        status = error.status if isinstance(error, ServiceError) else Invalid.status
-        return _page(request, filled, Verdict(faults=_faults(error)), status=status)
+        return _page(request, filled, Verdict(faults=faults_of(error)), status=status_of(error))
     return to(f"/jobs/{made.headers['location'].rpartition('/')[2]}")
 
 
@@ -130,7 +123,7 @@ def _page(
         status=status,
         kinds=builder.KINDS,
         origin=origin,
-        token=secrets.token_hex(8),
+        token=new_token(),
         **_values(request, filled, verdict),
     )
 
@@ -174,13 +167,9 @@ async def _verdict(request: Request, identity: Identity, body: dict[str, Any]) -
     try:
         told = await jobs_api.create(request, identity, UNCLAIMED, READ.validate_python(body), dry_run=True)
     except (ServiceError, EngineError) as error:
-        return Verdict(faults=_faults(error))
+        return Verdict(faults=faults_of(error))
     shown = orjson.loads(told.body)
     return Verdict(shown["plan"], shown["estimate"])
-
-
-def _faults(error: ServiceError | EngineError) -> list[Fault]:
-    return list(error.faults) or [Fault("", error.code, error.detail, error.remedy)]
 
 
 def _job(request: Request, visitor: Visitor, job_id: str) -> dict[str, Any]:

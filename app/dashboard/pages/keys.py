@@ -1,6 +1,5 @@
 """Keys, for admins: the list, a new one whose secret is shown once, and revoking."""
 
-import secrets
 from typing import Annotated, Any
 
 import orjson
@@ -15,11 +14,11 @@ from app.auth import service
 from app.auth.schemas import KeyCreate
 from app.dashboard.rendering import render, to
 from app.dashboard.routing import PanelRouter
+from app.dashboard.sending import claim, faults_of, new_token, status_of
 from app.dashboard.sessions import Visitor
 from app.dashboard.visitors import Administrator
 from app.dependencies import RANKS, Read, Write, database
 from app.errors import Invalid, ServiceError
-from app.idempotency import once
 from app.paging import Asked
 from engine.errors import Fault
 from engine.faults import from_validation
@@ -46,7 +45,7 @@ def create(
     name: Annotated[str, Form(max_length=500)] = "",
     role: Annotated[str, Form(max_length=20)] = "",
     tenant: Annotated[str, Form(max_length=100)] = "",
-    token: Annotated[str | None, Form(min_length=16, max_length=16, pattern="^[0-9a-f]+$")] = None,
+    token: Annotated[str, Form(max_length=100)] = "",
 ) -> Response:
     """Make a key. The secret stands in this page alone: a reload of it makes no second key and shows none again."""
     given = {"name": name.strip(), "role": role, "tenant": tenant.strip()}
@@ -55,14 +54,15 @@ def create(
     status = 201
     try:
         body = KeyCreate.model_validate({field: text for field, text in given.items() if text})
-        claim = once(request, f"panel-{token}" if token else None, orjson.dumps(given))
         # A transaction of its own: what is refused takes its claim back.
         with database(request).session() as session:
-            made = orjson.loads(keys_api.create(request, visitor.identity, claim, session, body).body)
+            made = orjson.loads(
+                keys_api.create(request, visitor.identity, claim(request, token, given), session, body).body
+            )
     except ValidationError as error:
         faults, status = from_validation(error, KeyCreate), Invalid.status
     except ServiceError as error:
-        faults, status = list(error.faults) or [Fault("", error.code, error.detail, error.remedy)], error.status
+        faults, status = faults_of(error), status_of(error)
     shown = given if made is None else None
     with database(request).reading() as session:
         return _page(request, visitor, session, None, given=shown, made=made, faults=faults, status=status)
@@ -99,7 +99,7 @@ def _page(
         faults=faults or [],
         roles=list(RANKS),
         everywhere=service.reach(visitor.identity) is None,
-        token=secrets.token_hex(8),
+        token=new_token(),
         next=f"/keys?after={listed['last_id']}" if listed["has_more"] else None,
         first="/keys" if after else None,
     )

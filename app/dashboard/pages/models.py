@@ -10,7 +10,7 @@ from app.answers import timestamp
 from app.dashboard.rendering import render
 from app.dashboard.routing import PanelRouter
 from app.dashboard.visitors import Reader
-from app.dependencies import RANKS, Read, settings
+from app.dependencies import Read, settings
 from app.models import repository
 from app.paging import Asked
 from engine import models
@@ -33,7 +33,6 @@ def page(
         "models.html",
         bases=[] if after else models.describe(settings(request).models_dir),
         trained=[_shown(artifact, job) for artifact, job in rows[:ROWS] if job is not None],
-        may_write=RANKS[visitor.identity.role] >= RANKS["member"],
         next=f"/models?after={rows[ROWS - 1][0].id}" if len(rows) > ROWS else None,
         first="/models" if after else None,
     )

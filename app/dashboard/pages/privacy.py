@@ -12,11 +12,12 @@ from starlette.responses import Response
 from app.dashboard.forms import number
 from app.dashboard.rendering import render, to
 from app.dashboard.routing import PanelRouter
+from app.dashboard.sending import faults_of, status_of
 from app.dashboard.sessions import Visitor
 from app.dashboard.visitors import Reader, Writer
 from app.datasets import repository as datasets
-from app.dependencies import RANKS, Read, database
-from app.errors import ServiceError
+from app.dependencies import Read, database
+from app.errors import Invalid, ServiceError
 from app.paging import Asked
 from app.privacy import endpoints as privacy_api
 from app.privacy.schemas import BudgetPut
@@ -53,10 +54,9 @@ def put(
         body = BudgetPut.model_validate({name: number(given[name]) for name in ("epsilon", "delta") if given[name]})
         privacy_api.put(request, visitor.identity, dataset, body)
     except ValidationError as error:
-        faults, status = from_validation(error, BudgetPut), 422
+        faults, status = from_validation(error, BudgetPut), Invalid.status
     except ServiceError as error:
-        faults = list(error.faults) or [Fault("", error.code, error.detail, error.remedy)]
-        status = error.status
+        faults, status = faults_of(error), status_of(error)
     else:
         return to("/privacy")
     with database(request).reading() as session:
@@ -89,7 +89,6 @@ def _page(
         names={one.id: one.name or one.id for one in all_sets},
         given=given,
         faults=faults or [],
-        may_write=RANKS[identity.role] >= RANKS["member"],
         next=f"/privacy?after={ledger['last_id']}#ledger" if ledger["has_more"] else None,
         first="/privacy#ledger" if after else None,
     )

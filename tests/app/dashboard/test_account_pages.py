@@ -1,4 +1,4 @@
-"""Pages of instructions, privacy and keys: nothing is claimed that is not there, or shown to whom it is not for."""
+"""Pages of instructions, privacy, keys and webhooks: nothing is shown that is not there, or not theirs."""
 
 import html
 import re
@@ -12,7 +12,7 @@ from app.auth.models import AuditEntry, Key
 from app.dashboard.pages.instructions import HEADED, parts_of, with_code
 from engine.catalogue import CATALOGUE
 from tests.app.dashboard.conftest import SignIn
-from tests.app.seeds import seed_dataset, seed_population
+from tests.app.seeds import seed_dataset, seed_job, seed_population, seed_webhook
 
 
 def test_all_52_are_on_the_page_and_only_those_that_are_here_have_one(sign_in: SignIn) -> None:
@@ -148,3 +148,47 @@ def test_what_is_wrong_with_a_key_is_told_and_makes_none(service: FastAPI, sign_
     last = admin.post(f"/keys/{mine}/revoke")
     assert last.status_code == 409
     assert "last admin key" in last.text
+
+
+# Webhooks.
+
+
+def test_a_webhook_is_made_with_its_secret_shown_once_and_deleted(service: FastAPI, sign_in: SignIn) -> None:
+    browser, reader = sign_in(), sign_in("viewer")
+    assert "No webhooks yet" in reader.get("/webhooks").text
+    token = re.search(r'name="token" value="(\w+)"', browser.get("/webhooks").text)
+    assert token is not None
+    form = {"url": "https://93.184.216.34/hooks", "events": ["job.failed"], "token": token[1]}
+    assert reader.post("/webhooks", data=form).status_code == 403
+    assert browser.post("/webhooks", data=form, headers={"Origin": "https://evil.example"}).status_code == 403
+    private = browser.post("/webhooks", data=form | {"url": "http://127.0.0.1/hooks"})
+    assert private.status_code == 422
+    assert "The webhook was not made" in private.text
+    assert browser.post("/webhooks", data={"url": "ftp://x", "events": "job.slept"}).text.count("problem-place") == 2
+    made, again = browser.post("/webhooks", data=form), browser.post("/webhooks", data=form)
+    assert (made.status_code, again.status_code) == (201, 201)
+    secret = re.search(r'id="secret">(whsec_[^<]+)<', made.text)
+    assert secret is not None
+    assert secret[1] not in again.text + reader.get("/webhooks").text
+    found = set(re.findall(r'href="/webhooks/(wh_\w+)"', reader.get("/webhooks").text))
+    assert len(found) == 1
+    webhook = found.pop()
+    assert "Nothing was sent yet" in reader.get(f"/webhooks/{webhook}").text
+    assert sign_in(tenant="other").post(f"/webhooks/{webhook}/delete").status_code == 404
+    assert reader.post(f"/webhooks/{webhook}/delete").status_code == 403
+    assert browser.post(f"/webhooks/{webhook}/delete").headers["location"] == "/webhooks"
+    assert reader.get(f"/webhooks/{webhook}").status_code == 404
+
+
+def test_what_was_sent_is_told_and_sent_again(service: FastAPI, sign_in: SignIn, tmp_path: Path) -> None:
+    job = seed_job(service, seed_dataset(service, tmp_path))
+    webhook, delivery = seed_webhook(service, job)
+    browser = sign_in()
+    page = browser.get(f"/webhooks/{webhook}").text
+    assert "1: 204" in page
+    assert '<span class="badge badge-good">delivered</span>' in page
+    again = f"/webhooks/{webhook}/redeliver/{delivery}"
+    assert sign_in("viewer").post(again).status_code == 403
+    assert sign_in(tenant="other").post(again).status_code == 404
+    assert browser.post(again).headers["location"] == f"/webhooks/{webhook}"
+    assert '<span class="badge badge-warn">pending</span>' in browser.get(f"/webhooks/{webhook}").text

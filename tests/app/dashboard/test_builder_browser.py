@@ -134,6 +134,7 @@ def test_a_file_goes_up_with_its_progress_told(scene: Scene, tmp_path: Path) -> 
         "/instructions",
         "/instructions/45",
         "/privacy",
+        "/webhooks",
         "/keys",
     ],
 )
