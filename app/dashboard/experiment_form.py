@@ -51,8 +51,10 @@ class Written:
 def body_of(written: Written) -> tuple[dict[str, Any], list[Fault]]:
     """The request, and what cannot be read at all; a treatment of which nothing was typed is left out."""
     faults: list[Fault] = []
-    kept = _kept(written)
-    treatments = []
+    kept, treatments = _kept(written), []
+    if not kept:
+        remedy = "give it a name, and write what it changes"
+        faults.append(Fault("/treatments", "missing", "there is no treatment yet", remedy))
     for number, slot in enumerate(kept):
         one = written.treatments[slot]
         changes = _object(one.changes or "{}", f"/treatments/{number}/changes", faults)
@@ -109,6 +111,8 @@ def _field(pointer: str, kept: Sequence[int]) -> tuple[str, str]:
     for start, field in _SINGLE.items():
         if pointer == start or pointer.startswith(f"{start}/"):
             return field, "" if pointer.startswith(_HUMAN) else pointer.removeprefix(start)
+    if pointer == "/treatments":
+        return "treatment-0-name", ""
     found = re.match(r"/treatments/(\d+)(?:/(name|changes))?(.*)", pointer)
     if found is not None and int(found[1]) < len(kept):
         return f"treatment-{kept[int(found[1])]}-{found[2] or 'changes'}", found[3]

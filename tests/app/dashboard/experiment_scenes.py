@@ -1,10 +1,12 @@
 """Experiments as a customer has them, put straight into the database: judged, undecided, running."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 
+from app.auth.bootstrap import add_key, new_secret
 from app.experiments.models import (
     Experiment,
     ExperimentBallot,
@@ -15,6 +17,7 @@ from app.experiments.models import (
 from app.ids import new_id
 from app.jobs.states import State
 from tests.app.dashboard.scenes import NOW, put_job
+from tests.app.seeds import seed_dataset
 
 SECRET = "5a" * 32
 LABELS = ("spam", "ham")
@@ -212,3 +215,14 @@ def whole(service: FastAPI, dataset: str | None = None, items: int = 20) -> dict
         service, "bits or pruning?", [[done, run, wait], [done, (State.RUNNING, 0.31), wait], [run, wait, wait]]
     )
     return {"judged": judged(service, dataset, items), "running": running, "failed": failed}
+
+
+def pictured(service: FastAPI, folder: Path) -> dict[str, str]:
+    """What pictures are taken of: one that is judged, one that runs (`compared`), and the key of a rater."""
+    dataset, items, secret = seed_dataset(service, folder), 20, new_secret()
+    seen = whole(service, dataset, items)
+    put_ballots(service, seen["judged"], items)
+    with service.state.database.session() as session:
+        key = add_key(session, "Cy", "rater", "default", secret, made_by=None)
+        session.add(ExperimentRater(experiment_id=seen["judged"], name="Cy", key_id=key.id, created_at=NOW))
+    return {"judged": seen["judged"], "compared": seen["running"], "rater": secret}

@@ -1,9 +1,10 @@
 """Pictures of the panel, to be looked at: `python -m tests.app.dashboard.screenshots FOLDER [PATH...]`.
 
 Makes a service of its own with the jobs of `scenes`, and takes each page at 360 and 1280 pixels, light and dark. A path
-may name a job: `/jobs/{first}`, `/jobs/{running}`.
+may name a job or an experiment: `/jobs/{first}`, `/jobs/{running}`, `/experiments/{judged}`.
 """
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -15,10 +16,22 @@ from app.database import Base
 from app.main import create_app
 from app.settings import Settings
 from benchmarks.chromium import ARGUMENTS, chromium
-from tests.app.dashboard import scenes
+from tests.app.dashboard import experiment_scenes, scenes
 from tests.app.dashboard.live import listening
 
-PAGES = ("/sign-in", "/jobs", "/jobs/{first}", "/jobs/{running}", "/jobs/{failed}", "/compare?job={first}&job={second}")
+PAGES = (
+    "/sign-in",
+    "/jobs",
+    "/jobs/{first}",
+    "/jobs/{running}",
+    "/jobs/{failed}",
+    "/compare?job={first}&job={second}",
+    "/experiments",
+    "/experiments/new?job={first}",
+    "/experiments/{judged}",
+    "/experiments/{compared}",
+    "/rate/{judged}#{rater}",
+)
 WIDTHS = (360, 1280, 1920)
 
 
@@ -29,7 +42,7 @@ def main(folder: Path, paths: tuple[str, ...]) -> None:
         service = create_app(Settings(data_dir=Path(data), requests_per_second=10_000))
         Base.metadata.create_all(service.state.database.engine)
         key = bootstrap(service.state.database, service.state.settings)
-        jobs = scenes.whole(service, Path(data))
+        jobs = scenes.whole(service, Path(data)) | experiment_scenes.pictured(service, Path(data))
         with listening(service) as address, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
             for theme in ("light", "dark"):
@@ -57,7 +70,7 @@ def _take(page: Page, path: str, width: int, file: Path) -> None:
 
 
 def _name(path: str) -> str:
-    return "".join(sign if sign.isalnum() else "-" for sign in path.strip("/").partition("?")[0]) or "root"
+    return "".join(sign if sign.isalnum() else "-" for sign in re.split("[?#]", path.strip("/"))[0]) or "root"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import func, select
 
+from app.dashboard.experiment_form import FIRST_CHANGES
 from app.database import Base
 from app.experiments.models import Experiment
 from app.jobs.models import Job
@@ -165,6 +166,11 @@ def test_a_sound_form_says_how_many_jobs(sign_in: SignIn, dataset: str) -> None:
     assert sign_in().post("/experiments/check", data=filled(dataset)).json() == {"faults": {}, "jobs": 4}
     empty = sign_in().post("/experiments/check", data=filled(dataset, baseline="")).json()["faults"]
     assert [fault["detail"] for fault in empty["baseline"]] == ["empty"]
+    blank = filled(dataset, treatment_name=[""], treatment_changes=[FIRST_CHANGES])
+    bare = sign_in().post("/experiments/check", data=blank).json()["faults"]
+    assert {field: [fault["detail"] for fault in found] for field, found in bare.items()} == {
+        "treatment-0-name": ["there is no treatment yet"]
+    }
 
 
 def test_an_experiment_shows_verdicts_dimensions_and_front(sign_in: SignIn, seen: dict[str, str]) -> None:
