@@ -6,7 +6,7 @@ Knows no session; the cookie's value means nothing here.
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.errors import Forbidden
+from app.errors import Forbidden, Unparsable
 
 POLICY = "; ".join(
     (
@@ -61,6 +61,17 @@ def refuse_foreign(request: Request) -> None:
         code="foreign_origin",
         remedy="open the page here and send it again; programs use /v1 with `Authorization: Bearer KEY`",
     )
+
+
+async def refuse_nul(request: Request) -> None:
+    """Refuse a form that holds the character NUL, which cannot be stored; `app.edge` sees to other bodies.
+
+    Raises:
+        Unparsable: it holds one.
+    """
+    form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+    if form and b"%00" in await request.body():
+        raise Unparsable("the form holds the character NUL, which cannot be stored", remedy="leave it out")
 
 
 def over_tls(request: Request) -> bool:

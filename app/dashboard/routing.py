@@ -32,6 +32,7 @@ class PanelRoute(APIRoute):
         async def panel(request: Request) -> Response:
             try:
                 guard.refuse_foreign(request)
+                await guard.refuse_nul(request)
                 response = await handle(request)
             except NotSignedIn as error:
                 response = _sign_in_first(request, error)

@@ -62,6 +62,14 @@ def test_no_other_page_may_submit(scene: Scene) -> None:
     assert jobs_of(service) == []
 
 
+def test_what_cannot_be_stored_is_refused(scene: Scene) -> None:
+    browser, dataset, service = scene
+    for field in ("model", "name", "metadata", "task"):
+        refused = browser.post("/jobs/new", data={"dataset": dataset, field: "a\0b"})
+        assert (refused.status_code, "NUL" in refused.text) == (400, True)
+    assert jobs_of(service) == []
+
+
 def test_an_untouched_form_is_no_fault_and_says_where_to_begin(scene: Scene) -> None:
     browser, _, _ = scene
     page = browser.get("/jobs/new").text

@@ -18,7 +18,9 @@ LEFT_OPEN = {"text_column": "", "label_column": " ", "nominal_rows": "", "invali
 def test_a_file_goes_up_by_the_form_and_has_a_page(service: FastAPI, sign_in: SignIn) -> None:
     browser = sign_in()
     assert "No data sets yet" in browser.get("/datasets").text
-    broken = ROWS + b'{"text": "", "label": "ham"}\n{"text": "b"}\n'
+    long_rows = ROWS.replace(b'", "label"', b" " + b"x" * 40_000 + b'", "label"')
+    assert len(long_rows) > service.state.settings.max_json_bytes, "it is streamed, past the cap on other bodies"
+    broken = long_rows + b'{"text": "", "label": "ham"}\n{"text": "b"}\n'
     form = LEFT_OPEN | {"task": "text_classification"}
     refused = browser.post("/datasets", data=form | {"name": "mails"}, files={"file": ("mails.jsonl", broken)})
     assert refused.status_code == 422
