@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from engine.contrastive import sides
 from engine.token_loss import IGNORED, LOGIT_BYTES
 
 
@@ -17,6 +18,18 @@ def soft_losses(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     taught = torch.log_softmax(teacher / temperature, dim=-1)
     distance = nn.functional.kl_div(said, taught, reduction="none", log_target=True).sum(-1)
     return temperature**2 * distance
+
+
+def soft_similarities(student: Tensor, teacher: Tensor, scale: Tensor, temperature: float) -> Tensor:
+    """`soft_losses` of each pair among those of its batch, (batch,): the mean of both ways.
+
+    Args:
+        student: text and picture embeddings side by side, (batch, 2d).
+        teacher: the same of the teacher.
+        scale: (), the inverse temperature of the contrast, for both.
+    """
+    said, taught = (scale * text @ image.T for text, image in (sides(student), sides(teacher)))
+    return (soft_losses(said, taught, temperature) + soft_losses(said.T, taught.T, temperature)) / 2
 
 
 def soft_token_losses(

@@ -186,9 +186,16 @@ def test_a_student_says_by_its_configuration_how_deep_it_is(parent: Json, folder
     )
 
 
+def test_slips_of_the_keyboard_are_told_in_bits(parent: Json, folder: Path) -> None:
+    receipt = evaluated(parent, folder / "slips", instructions=[36])
+    found, exported = receipt["robustness"], receipt["quality"]["exported"]
+    assert (found["metric"], found["n"], found["clean"]) == ("bits_per_byte", exported["n"], exported["value"])
+    assert found["robust"] > found["clean"]
+
+
 @pytest.mark.parametrize(
     ("number", "kind", "reason"),
-    [(45, "compress", "widths of single layers"), (47, "compress", "gguf"), (36, "evaluate", "it serves")],
+    [(45, "compress", "widths of single layers"), (47, "compress", "gguf")],
 )
 def test_what_does_not_serve_is_refused_before_it_begins(
     parent: Json, folder: Path, number: int, kind: str, reason: str

@@ -3,14 +3,14 @@
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from engine.coupling import Unfit
-from engine.distillation import overheard, soft_losses, soft_token_losses
+from engine.distillation import overheard, soft_losses, soft_similarities, soft_token_losses
 from engine.errors import Fault, InvalidPlan
 from engine.evaluate import loss
 from engine.inference import eager_answers
@@ -19,6 +19,7 @@ from engine.ports import Answers, Batch, Decoding
 from engine.prepare import device
 from engine.run import Run
 from engine.students import student, student_blocks
+from engine.tasks.retrieval import Retrieval
 from engine.train import again
 
 if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
@@ -38,11 +39,12 @@ class KnowledgeDistillation(Instruction):
     Sound: `(1 - alpha) loss + alpha T^2 KL(teacher_T || student_T)` a row, with log-probabilities on both sides; the
     factor T^2 keeps the gradient's size when the temperature changes. A teacher of classes answers every training row
     once, in evaluation mode, so that no dropout speaks out of it and a step costs the student alone. A language model's
-    answers are too many to keep, so it reads each batch along, and its distance is summed over the target tokens.
+    answers are too many to keep, so it reads each batch along, and its distance is summed over the target tokens. Of
+    pairs it is the similarities within a batch that are taught, each text over the pictures and back.
 
     Refuses: a student that is not smaller than its teacher; rounding in training, which would have to be trained twice;
-    examples that are mixed, of which the teacher has said nothing; decoders whose layers are not all alike; pairs,
-    whose text tower is held still, so that a shallower one could not learn.
+    examples that are mixed, of which the teacher has said nothing; decoders whose layers are not all alike; pairs
+    without 45, since their two towers have no one depth.
 
     Effect: on made-up texts a test holds that a student of one of two layers answers as its teacher on more than 90 %
     of the test rows, and one of a single step does not. The gain over a student of the same size that learns from
@@ -55,10 +57,7 @@ class KnowledgeDistillation(Instruction):
     source = "Hinton et al. 2015 (1503.02531) section 2; Sanh et al. 2019 (1910.01108) sections 2 and 3"
     metric = "distillation_agreement"
     kinds = COMPRESSES
-    tasks = ALL_TASKS - {"text_image_pairs"}
-    unserved: ClassVar[Mapping[str, str]] = {
-        "text_image_pairs": "their text tower is held still, so a shallower one could not learn; prune it by 45"
-    }
+    tasks = ALL_TASKS
     name: Literal["knowledge_distillation"] = "knowledge_distillation"
 
     temperature: float = Field(
@@ -84,7 +83,10 @@ class KnowledgeDistillation(Instruction):
         }
 
     def check(self, spec: "Spec", facts: frozenset[str]) -> Iterable[Fault]:
-        """Who prunes makes the student."""
+        """Who prunes makes the student; of pairs nobody else does."""
+        if spec.task == "text_image_pairs" and "resized" not in facts:
+            detail = "two towers have no one depth, so no layer of them is left out and there would be no student"
+            yield Fault("", "missing_need", detail, "add structured_pruning (45): what it prunes is then the student")
         if "resized" in facts and self.layers is not None:
             detail = "structured_pruning (45) makes the student in this plan"
             yield Fault("/layers", "not_applicable", detail, "leave layers out, or set layers_removed of 45")
@@ -112,6 +114,9 @@ class KnowledgeDistillation(Instruction):
         """Weigh the distance to the teacher in."""
         if run.data.teacher is not None:
             soft = self._of_tokens(run, run.data.teacher, batch)
+        elif TEACHER in batch and isinstance(run.task, Retrieval):
+            found, scale = outputs[:, :-1].float(), outputs[0, -1].detach()
+            soft = soft_similarities(found, batch[TEACHER], scale, self.temperature)
         elif TEACHER in batch:
             soft = soft_losses(outputs.float(), batch[TEACHER], self.temperature)
         else:

@@ -78,9 +78,9 @@ def test_a_language_model_is_compressed_and_evaluated(admin: TestClient, trained
 def test_a_model_of_pairs_is_compressed_and_evaluated(admin: TestClient, trained: tuple[str, str]) -> None:
     model, rows = trained
     body = {"kind": "compress", "model": model, "dataset": rows}
-    plan = outcome(admin, body | {"instructions": [45, 47, 48]})["plan"]
-    assert [step["number"] for step in plan] == [45, 48, 47]
-    assert outcome(admin, body | {"instructions": [43]}) == {"/instructions/0": "wrong_task"}
+    plan = outcome(admin, body | {"instructions": [43, 45, 47, 48]})["plan"]
+    assert [step["number"] for step in plan] == [43, 45, 48, 47]
+    assert outcome(admin, body | {"instructions": [43]}) == {"/instructions/0": "missing_need"}
     dynamic = {"number": 47, "scheme": "dynamic_int8"}
     assert outcome(admin, body | {"instructions": [dynamic]}) == {"/instructions/0/scheme": "no_such_format"}
     judged = outcome(admin, {"kind": "evaluate", "model": model, "metric": "recall_at_1"})

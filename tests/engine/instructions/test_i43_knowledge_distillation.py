@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from engine.distillation import soft_losses
+from engine.distillation import soft_losses, soft_similarities
 from engine.errors import InvalidPlan
 from engine.inference import eager_answers
 from engine.instructions.compression.i43_knowledge_distillation import KnowledgeDistillation
@@ -41,6 +41,19 @@ def test_the_soft_loss_is_that_of_the_paper() -> None:
         expected = [by_hand(*pair, temperature) for pair in zip(student.tolist(), teacher.tolist(), strict=True)]
         assert found.tolist() == pytest.approx(expected, rel=1e-9)
     assert float(soft_losses(torch.tensor(teacher), torch.tensor(teacher), 2.0).abs().max()) < 1e-6
+
+
+def test_of_pairs_the_similarities_within_a_batch_are_taught() -> None:
+    drawn = np.random.default_rng(1)
+    student, teacher = (drawn.normal(size=(3, 8)) for _ in range(2))
+    found = soft_similarities(torch.tensor(student), torch.tensor(teacher), torch.tensor(5.0), 2.0)
+    said, taught = (5.0 * one[:, :4] @ one[:, 4:].T for one in (student, teacher))
+    for row in range(3):
+        to_image = by_hand(said[row].tolist(), taught[row].tolist(), 2.0)
+        to_text = by_hand(said[:, row].tolist(), taught[:, row].tolist(), 2.0)
+        assert float(found[row]) == pytest.approx((to_image + to_text) / 2, rel=1e-6)
+    same = soft_similarities(torch.tensor(teacher), torch.tensor(teacher), torch.tensor(5.0), 2.0)
+    assert float(same.abs().max()) < 1e-6
 
 
 def test_the_gradient_is_that_by_hand_and_keeps_its_size_with_the_temperature() -> None:
