@@ -78,6 +78,7 @@ async function check() {
       return;
     }
     putPanel(found.panel);
+    panel.classList.remove("stale");
     putFaults(found.faults);
     putTask(found.task);
     const number = Object.values(found.faults).flat().length;
@@ -96,6 +97,8 @@ function count() {
 function changed() {
   count();
   clearTimeout(waiting);
+  // Until the server has answered, what stands there is not what the form asks for.
+  panel.classList.add("stale");
   say("Checking");
   waiting = setTimeout(check, PAUSE);
 }

@@ -41,11 +41,20 @@ document.addEventListener("submit", (event) => {
   if (question && !confirm(question)) event.preventDefault();
 });
 
+// Browsers have no clipboard for pages without TLS; what is selected can be copied there too.
+async function copy(source) {
+  try {
+    await navigator.clipboard.writeText(source.textContent.trim());
+  } catch {
+    getSelection().selectAllChildren(source);
+    document.execCommand("copy");
+  }
+}
+
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");
   if (!button) return;
-  const source = document.getElementById(button.dataset.copy);
-  await navigator.clipboard.writeText(source.textContent.trim());
+  await copy(document.getElementById(button.dataset.copy));
   const label = button.textContent;
   button.textContent = "Copied";
   setTimeout(() => (button.textContent = label), 1500);

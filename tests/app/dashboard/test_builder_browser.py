@@ -1,5 +1,6 @@
 """The builder, an upload and the other pages in a real Chromium: by keyboard, without a script, in both themes."""
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,9 +80,15 @@ def test_a_conflict_shows_its_remedy_and_goes_when_it_is_mended(scene: Scene) ->
     command = page.locator("#command")
     expect(command).to_contain_text("--instructions 49,51")
     expect(command).to_contain_text("--set training.epochs=2")
-    assert page.locator("#curl").text_content() is not None
-    page.fill("#f-name", "built in a browser")
-    expect(command).to_contain_text("--name 'built in a browser'")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    without = "Object.defineProperty(navigator.clipboard, 'writeText', {value: undefined})"
+    for name, clipboard in (("built", "navigator.clipboard"), ("built in a browser", without)):
+        page.evaluate(clipboard)
+        page.fill("#f-name", name)
+        expect(command).to_contain_text(f"--name {shlex.quote(name)}")
+        page.click("text=Copy >> visible=true")
+        expect(page.locator("[data-copy=command]")).to_have_text("Copied")
+        assert page.evaluate("navigator.clipboard.readText()") == command.text_content()
     page.click("#submit")
     page.wait_for_url("**/jobs/job_*")
     expect(page.locator("h1")).to_have_text("built in a browser")
