@@ -75,7 +75,7 @@ class MaskedModel:
         if told["missing_keys"]:
             raise InvalidData(
                 f"{folder.name} has no trained head for masked words: {', '.join(sorted(told['missing_keys'])[:3])}",
-                remedy="name a model that was trained with its masked-language head, or leave `model` out",
+                remedy="name a model that was trained with its masked-language head, or leave `generator` out",
             )
         self._model: nn.Module = model.eval()
         self._words = {

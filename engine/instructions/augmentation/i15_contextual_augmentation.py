@@ -13,7 +13,7 @@ from engine.errors import InvalidData
 from engine.instruction import Instruction
 from engine.lazy import sklearn_linear_model
 from engine.models import find, models_dir
-from engine.ports import text_of
+from engine.ports import text_of, with_text
 from engine.randomness import derive, generator
 from engine.rows import Rows
 from engine.run import Run
@@ -30,17 +30,19 @@ class ContextualAugmentation(Instruction):
     Sound: a replaced word is hidden from the model that proposes, and never proposed again; words are whole, and go in
     by their place, so all else of the text stays byte for byte. Negations, numbers, words of grammar and names stay. A
     variant is kept where its sentence embedding stays close and a classifier that has not seen its parent still gives
-    the label. Without a masked model (`model`), proposals are nearest words of MiniLM's table, and context enters by
-    the two filters alone: MiniLM has no trained head for masked words, and one trained on a few thousand texts knows
-    frequencies only. The article's code never hides the word that it replaces, keeps the original among its candidates,
-    replaces parts of words and negations, checks no label, rewrites the whole text by decoding it, and loads the model
-    for every text.
+    the label. A caption has no label: its variant stands beside the same picture, where the embedding stays close, and
+    neither of the two counts as wrong for the other. Without a masked model (`generator`), proposals are nearest words of
+    MiniLM's table, and context enters by the two filters alone: MiniLM has no trained head for masked words, and one
+    trained on a few thousand texts knows frequencies only. The article's code never hides the word that it replaces,
+    keeps the original among its candidates, replaces parts of words and negations, checks no label, rewrites the whole
+    text by decoding it, and loads the model for every text.
 
     Refuses: a model whose head is not trained; fewer than 5 % of variants that pass; private training (37, 40), since a
     variant leaks its parent; streamed rows (3).
 
     Effect: on classifiers that start from a pretrained encoder no gain is shown (docs/article.md). The report has how
-    many variants were made and kept, their mean similarity, and how often the label survived.
+    many variants were made and kept, of the least kept class too, their mean similarity, and how often the label
+    survived.
     """
 
     number = 15
@@ -48,7 +50,7 @@ class ContextualAugmentation(Instruction):
     title = "Contextual augmentation"
     source = "article, instruction 15; Kobayashi 2018 (arXiv 1805.06201); Garg and Ramakrishnan 2020 (arXiv 2004.01970)"
     metric = "kept_share"
-    tasks = frozenset({"text_classification"})
+    tasks = frozenset({"text_classification", "text_image_pairs"})
     name: Literal["contextual_augmentation"] = "contextual_augmentation"
 
     generator: str | None = Field(
@@ -87,22 +89,22 @@ class ContextualAugmentation(Instruction):
             raise InvalidData("no word of the training texts may be replaced", remedy="leave 15 out")
         embedded, changed = meaning.of(texts), meaning.of(variants)
         similarity = (embedded[parents] * changed).sum(axis=1)
-        agrees = _labels_survive(embedded, rows.labels, changed, parents, run.spec.training.seed)
-        passed = similarity >= self.min_similarity
-        if self.label_filter == "classifier":
-            passed &= agrees
+        passed, state = similarity >= self.min_similarity, run.state(self.name)
+        captions = run.spec.task == "text_image_pairs"
+        if not captions:
+            agrees = _labels_survive(embedded, rows.labels, changed, parents, run.spec.training.seed)
+            state["label_agreement"] = float(agrees.mean())
+            passed = passed & agrees if self.label_filter == "classifier" else passed
         kept = _new(np.flatnonzero(passed).tolist(), variants, set(texts))
-        run.state(self.name).update(
-            generated=made,
-            kept=len(kept),
-            mean_similarity=float(similarity[kept].mean()) if kept else 0.0,
-            label_agreement=float(agrees.mean()),
-        )
+        state.update(generated=made, kept=len(kept), mean_similarity=float(similarity[kept].mean()) if kept else 0.0)
+        if not captions:
+            state["least_kept_share"] = _least_kept(rows.labels[parents], kept)
         if len(kept) < _LEAST_KEPT * made:
             raise InvalidData(
                 f"of {made} variants the filters keep {len(kept)}",
                 remedy="lower contextual_augmentation.min_similarity, or leave 15 out",
             )
+        rows = _alike(rows, parents[kept]) if captions else rows
         return _appended(rows, [variants[i] for i in kept], parents[kept])
 
     def report(self, run: Run) -> Mapping[str, float]:
@@ -181,8 +183,22 @@ def _new(numbers: Sequence[int], variants: Sequence[str], known: set[str]) -> li
     return kept
 
 
+def _least_kept(classes: npt.NDArray[np.int64], kept: Sequence[int]) -> float:
+    """The smallest share of a class's variants that were kept."""
+    made, left = np.bincount(classes), np.bincount(classes[list(kept)], minlength=int(classes.max()) + 1)
+    return float((left[made > 0] / made[made > 0]).min())
+
+
+def _alike(rows: Rows, parents: npt.NDArray[np.int64]) -> Rows:
+    """The pairs, those that get a variant with a number of their own where no other row has their caption."""
+    alone = np.unique(parents[rows.labels[parents] == 0])
+    labels = rows.labels.copy()
+    labels[alone] = int(labels.max()) + 1 + np.arange(len(alone))
+    return replace(rows, labels=labels)
+
+
 def _appended(rows: Rows, variants: Sequence[str], parents: npt.NDArray[np.int64]) -> Rows:
-    """The rows with variants behind them, each with its parent's label, group and shard."""
+    """The rows with variants behind them, each with its parent's label, picture, group and shard."""
     added = rows.take(parents)
     ids = [
         hashlib.sha256(f"{parent}/{text}".encode()).hexdigest()
@@ -191,7 +207,7 @@ def _appended(rows: Rows, variants: Sequence[str], parents: npt.NDArray[np.int64
     groups = None if rows.groups is None or added.groups is None else np.concatenate([rows.groups, added.groups])
     return replace(
         rows,
-        payloads=[*rows.payloads, *variants],
+        payloads=[*rows.payloads, *(with_text(*one) for one in zip(added.payloads, variants, strict=True))],
         ids=np.concatenate([rows.ids, np.array(ids, dtype=rows.ids.dtype)]),
         labels=np.concatenate([rows.labels, added.labels]),
         splits=np.concatenate([rows.splits, added.splits]),

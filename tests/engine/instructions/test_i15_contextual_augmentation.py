@@ -11,10 +11,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
 from engine.errors import InvalidData, InvalidPlan
+from engine.events import Listed
 from engine.instructions.augmentation import i15_contextual_augmentation as file_15
-from engine.ports import text_of
-from engine.rows import Rows
+from engine.plan import Plan
+from engine.ports import Pair, content_of, text_of
+from engine.rows import Rows, equal_numbers
 from engine.run import Run
+from engine.spec import Spec
 from engine.word_attacks import STOP_WORDS
 from engine.word_proposals import MaskedModel, NearestWords, Proposals, changeable, spliced
 from tests.engine.runs import tiny_run
@@ -104,6 +107,7 @@ def test_variants_change_drawn_words_alone_and_keep_label_and_case(tmp_path: Pat
     report = run.plan.instructions[0].report(run)
     assert report["kept"] == len(added) == len(set(added))
     assert report["label_agreement"] > 0.95
+    assert 0.5 < report["least_kept_share"] <= report["kept_share"]
 
 
 def test_the_draw_is_keyed_by_the_row(tmp_path: Path) -> None:
@@ -119,6 +123,30 @@ def test_what_loses_its_label_is_dropped(tmp_path: Path, monkeypatch: pytest.Mon
         augmented(tmp_path / "a")
     _, _, added = augmented(tmp_path / "b", {**CHOSEN, "label_filter": "none"})
     assert added, "the filter alone dropped them"
+
+
+def test_a_variant_of_a_caption_stands_beside_its_picture_and_is_no_wrong_answer(tmp_path: Path) -> None:
+    names = [f"the {noun} {number // 2}" for number, noun in enumerate(NOUNS * 8)]
+    pairs = [Pair(name, f"picture {number}".encode()) for number, name in enumerate(names)]
+    rows = rows_of(pairs, [content_of(one) for one in pairs], equal_numbers(names))
+    spec = Spec.model_validate({"task": "text_image_pairs", "dataset": "rows", "instructions": [CHOSEN]})
+    run = Run(spec, Plan.of(spec), Listed())
+    (one,) = run.plan.on("training_records")
+    found = one.training_records(run, rows)
+    added = range(len(rows), len(found))
+    assert len(added) > 20
+    for number in added:
+        variant = found.payloads[number]
+        assert isinstance(variant, Pair)
+        (parent,) = [place for place, pair in enumerate(pairs) if pair.image == variant.image]
+        assert variant.text not in names
+        assert variant.text.split()[2] == names[parent].split()[2]
+        same = np.flatnonzero(found.labels == found.labels[number])
+        assert found.labels[number] > 0
+        assert set(same) >= {parent, number}
+        assert {names[place] for place in same if place < len(rows)} == {names[parent]}
+    assert (found.labels[: len(rows)][rows.labels > 0] == rows.labels[rows.labels > 0]).all()
+    assert "label_agreement" not in one.report(run)
 
 
 def test_what_loses_its_meaning_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
