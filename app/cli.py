@@ -19,6 +19,7 @@ from app.settings import Settings
 from client.errors import BadUsage, ExitCode
 
 _GRACEFUL_SECONDS = 5
+_KEPT_BYTES = 32 << 20
 
 
 def load(module: str) -> Any:
@@ -52,6 +53,8 @@ def api(words: argparse.Namespace) -> int:
     # And requests leave next to no cycles, so to look after every 700 objects finds nothing.
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+    # What is streamed in comes in blocks of 256 KB, which the C library would get from the kernel anew each time.
+    load("engine.allocator").keep_freed_memory(_KEPT_BYTES)
     load("uvicorn").run(
         create_app,
         factory=True,

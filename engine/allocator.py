@@ -13,11 +13,11 @@ _M_MMAP_THRESHOLD = -3
 _KEPT_BYTES = 1 << 30
 
 
-def keep_freed_memory() -> None:
-    """Serve blocks of up to 1 GiB from memory that stays with this process; nothing happens without glibc."""
+def keep_freed_memory(most_bytes: int = _KEPT_BYTES) -> None:
+    """Serve blocks of up to so many bytes from memory that stays with this process; nothing happens without glibc."""
     if sys.platform != "linux":
         return
     tune = getattr(ctypes.CDLL(None), "mallopt", None)
     if tune is not None:
-        tune(_M_MMAP_THRESHOLD, _KEPT_BYTES)
-        tune(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        tune(_M_MMAP_THRESHOLD, most_bytes)
+        tune(_M_TRIM_THRESHOLD, most_bytes)
