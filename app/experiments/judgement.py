@@ -4,7 +4,7 @@ Knows neither experiments nor who the raters are.
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -82,6 +82,21 @@ def strengths_of(votes: Sequence[Vote], arms: int, key: int = 0) -> list[Strengt
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     values = bradley_terry(by_item.sum(axis=0))
     return [Strength(*map(float, one)) for one in zip(values, low, high, strict=True)]
+
+
+def strengths_by_arm(votes: Sequence[Vote]) -> dict[int, Strength]:
+    """Strengths of the arms that ballots link, directly or by way of others, by the arm's number.
+
+    How an arm compares that no ballot links to these, nobody has said. Of several groups it is the one of most ballots.
+    """
+    groups: list[set[int]] = []
+    for first, second in sorted({(one.first, one.second) for one in votes}):
+        met = [group for group in groups if {first, second} & group]
+        groups = [*(group for group in groups if group not in met), {first, second}.union(*met)]
+    linked = max(groups, key=lambda group: sum(one.first in group for one in votes))
+    place = {arm: number for number, arm in enumerate(sorted(linked))}
+    kept = [replace(one, first=place[one.first], second=place[one.second]) for one in votes if one.first in place]
+    return dict(zip(place, strengths_of(kept, len(place)), strict=True))
 
 
 def alpha(units: Sequence[Sequence[Hashable]]) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.experiments import repository
-from app.experiments.judgement import Vote, agreement, strengths_of
+from app.experiments.judgement import Vote, agreement, strengths_by_arm
 from app.experiments.service import Seen
 from engine.evaluate import rounded
 
@@ -37,8 +37,8 @@ def _figures(votes: tuple[Vote, ...], names: tuple[str, ...]) -> dict[str, Any]:
     alpha = agreement(votes)
     return {
         "strengths": {
-            name: {"value": rounded(one.value), "ci95": [rounded(one.low), rounded(one.high)]}
-            for name, one in zip(names, strengths_of(votes, len(names)), strict=True)
+            names[arm]: {"value": rounded(one.value), "ci95": [rounded(one.low), rounded(one.high)]}
+            for arm, one in strengths_by_arm(votes).items()
         },
         "alpha": None if alpha is None else rounded(alpha),
     }

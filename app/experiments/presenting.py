@@ -47,18 +47,20 @@ def front(
 ) -> list[str]:
     """The arms with a score that no other is at least as good as in all that was measured, and better in some.
 
-    Measured are score, size, latency, epsilon where an arm has one (none counts as without end), and what people say.
+    Measured are score, size, latency, epsilon where an arm has one (none counts as without end), and what people say
+    once they have said it of all of these arms.
     Points are compared, not their intervals.
     """
     known = [number for number, arm in enumerate(arms) if arm["score"] is not None]
     private = any(arms[number]["epsilon"] is not None for number in known)
     strengths = (human or {}).get("strengths") or {}
+    judged = all(names[number] in strengths for number in known)
     points = []
     for number in known:
         arm = arms[number]
         point = [arm["score"]["mean"] * (1 if more_is_better else -1), -arm["size_bytes"], -arm["latency_ratio"]]
         point += [-math.inf if arm["epsilon"] is None else -arm["epsilon"]] if private else []
-        point += [strengths[names[number]]["value"]] if names[number] in strengths else []
+        point += [strengths[names[number]]["value"]] if judged else []
         points.append(point)
     return [names[known[number]] for number in pareto(points)]
 

@@ -151,7 +151,7 @@ class ComparisonShown(BaseModel):
 
 
 class Strength(BaseModel):
-    """How an arm is preferred: the strengths of all arms add up to 1."""
+    """How an arm is preferred: the strengths of all arms that were judged add up to 1."""
 
     value: float
     ci95: tuple[float, float]

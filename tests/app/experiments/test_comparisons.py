@@ -138,6 +138,8 @@ def test_epsilon_is_that_of_one_model_and_the_front_counts_none_as_without_end()
     assert front(names, found["arms"], None, more_is_better=True) == ["baseline"]
     people = {"strengths": {"baseline": {"value": 0.2}, "private": {"value": 0.8}}}
     assert front(names, found["arms"], people, more_is_better=True) == names
+    del people["strengths"]["baseline"]  # nobody has judged it yet
+    assert front(names, found["arms"], people, more_is_better=True) == ["baseline"]
 
 
 def test_training_is_counted_over_all_attempts() -> None:

@@ -7,7 +7,18 @@ import numpy.typing as npt
 import pytest
 from scipy import optimize, stats
 
-from app.experiments.judgement import BOTH, FIRST, NEITHER, SECOND, Vote, agreement, alpha, bradley_terry, strengths_of
+from app.experiments.judgement import (
+    BOTH,
+    FIRST,
+    NEITHER,
+    SECOND,
+    Vote,
+    agreement,
+    alpha,
+    bradley_terry,
+    strengths_by_arm,
+    strengths_of,
+)
 
 
 def test_alpha_is_that_of_krippendorffs_own_example() -> None:
@@ -72,3 +83,16 @@ def test_an_arm_that_always_loses_has_a_strength_still() -> None:
     weak, strong = strengths_of([Vote(i, 0, 1, SECOND) for i in range(10)], 2)
     assert 0 < weak.value < 0.1 < 0.9 < strong.value < 1
     assert strong.low == pytest.approx(stats.beta.ppf(0.025, 10.5, 0.5), abs=0.02)
+
+
+def test_an_arm_that_nobody_judged_has_no_strength() -> None:
+    votes = [Vote(i, 0, 2, SECOND if i < 30 else FIRST) for i in range(40)]
+    found = strengths_by_arm(votes)
+    assert list(found) == [0, 2]
+    assert found[2] == strengths_of([Vote(one.item, 0, 1, one.preferred) for one in votes], 2)[1]
+
+
+def test_arms_that_no_ballot_links_are_not_compared() -> None:
+    votes = [Vote(0, 0, 1, FIRST), Vote(1, 2, 3, FIRST), Vote(2, 3, 4, SECOND)]
+    assert list(strengths_by_arm(votes)) == [2, 3, 4]
+    assert list(strengths_by_arm([*votes, Vote(3, 1, 3, BOTH)])) == [0, 1, 2, 3, 4]
