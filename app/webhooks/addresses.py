@@ -17,8 +17,14 @@ MOST_CHARACTERS = 2048
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _COMPATIBLE = ipaddress.ip_network("::/96")
-# Of a cloud's own services some answer at public addresses: this one gives Azure's machines their settings.
-_OF_CLOUDS = frozenset({ipaddress.ip_address("168.63.129.16")})
+# Python's lists of what is global grow with its releases, and what none of them names yet counts as global.
+_UNICAST, _ASSIGNED = ipaddress.ip_network("2000::/3"), ipaddress.ip_network("192.0.0.0/24")
+# Clouds give machines their settings and keys at addresses that look public or merely private as well: those of Azure,
+# Alibaba and Oracle, then of Amazon and Google.
+_OF_CLOUDS = frozenset(
+    ipaddress.ip_address(one)
+    for one in ("168.63.129.16", "100.100.100.200", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254")
+)
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\\]")
 
 
@@ -104,7 +110,12 @@ def refusal(address: Address, *, private: bool) -> str | None:
     if address.is_link_local or address.is_multicast or address.is_unspecified or address in _OF_CLOUDS:
         # Not for anybody: there are the keys of the machine itself.
         return "an address of the machine's own network services"
-    return None if private or address.is_global else "an address that is not public"
+    return None if private or _is_public(address) else "an address that is not public"
+
+
+def _is_public(address: Address) -> bool:
+    known = address in _UNICAST if isinstance(address, IPv6Address) else address not in _ASSIGNED
+    return known and address.is_global
 
 
 def _within(address: Address) -> IPv4Address | None:
