@@ -31,8 +31,8 @@ class ContextualAugmentation(Instruction):
     by their place, so all else of the text stays byte for byte. Negations, numbers, words of grammar and names stay. A
     variant is kept where its sentence embedding stays close and a classifier that has not seen its parent still gives
     the label. A caption has no label: its variant stands beside the same picture, where the embedding stays close, and
-    neither of the two counts as wrong for the other. Without a masked model (`generator`), proposals are nearest words of
-    MiniLM's table, and context enters by the two filters alone: MiniLM has no trained head for masked words, and one
+    neither of the two counts as wrong for the other. Without a masked model (`generator`), proposals are nearest words
+    of MiniLM's table, and context enters by the two filters alone: MiniLM has no trained head for masked words, and one
     trained on a few thousand texts knows frequencies only. The article's code never hides the word that it replaces,
     keeps the original among its candidates, replaces parts of words and negations, checks no label, rewrites the whole
     text by decoding it, and loads the model for every text.
