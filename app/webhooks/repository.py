@@ -64,10 +64,15 @@ def again(session: Session, tenant: str, delivery_id: str) -> WebhookDelivery | 
 
 
 def due(session: Session, limit: int) -> Sequence[str]:
-    """Ids of up to `limit` deliveries that are due; new ones first, so that none waits for those nobody answers."""
+    """Ids of up to `limit` deliveries that are due, of every tenant in turn: nobody waits for all that another has due.
+
+    Of a tenant new ones come first, so that none waits for those nobody answers.
+    """
+    order = (WebhookDelivery.tries, WebhookDelivery.next_try)
+    turn = func.row_number().over(partition_by=WebhookDelivery.tenant, order_by=order)
     query = select(WebhookDelivery.id).where(WebhookDelivery.state == PENDING)
     query = query.where(WebhookDelivery.next_try <= database_now())
-    return session.scalars(query.order_by(WebhookDelivery.tries, WebhookDelivery.next_try).limit(limit)).all()
+    return session.scalars(query.order_by(turn, *order).limit(limit)).all()
 
 
 def claim(session: Session, delivery_id: str, seconds: float) -> Message | None:

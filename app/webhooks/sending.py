@@ -127,6 +127,8 @@ async def _send(http: httpx.AsyncClient, message: Message, *, private: bool) -> 
     headers = {
         "Host": url.netloc.decode("ascii"),
         "Content-Type": "application/json",
+        # Never used again: the next message to this address may be for another name, and verify another certificate.
+        "Connection": "close",
         "User-Agent": "fiftytwo-webhooks/1",
         "webhook-id": message.id,
         "webhook-timestamp": str(int(now.timestamp())),

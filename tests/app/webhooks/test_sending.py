@@ -56,6 +56,7 @@ def test_a_receiver_hears_of_the_end_and_can_verify_it(service: FastAPI, admin: 
     event = Webhook(SECRET).verify(body, headers)
     assert (event["type"], event["data"]["id"], event["data"]["state"]) == ("job.succeeded", job_id, "succeeded")
     assert headers["host"] == receiver.url.removeprefix("http://")
+    assert headers["connection"] == "close"  # another name of this address would not be verified
     with pytest.raises(WebhookVerificationError):
         Webhook(SECRET).verify(body + b" ", headers)
     (delivery,) = told(admin, job_id)
@@ -151,6 +152,17 @@ def test_what_fails_is_tried_again_and_given_up_after_a_day(
     assert deliver(service) == 1
     (delivery,) = told(admin, job_id)
     assert (delivery["state"], delivery["attempts"][-1]["attempt"]) == ("delivered", sending.TRIES + 1)
+
+
+def test_a_tenant_with_much_to_be_told_holds_up_no_other(database: Database) -> None:
+    tenants = ["default"] * 3 + ["other"] * 2
+    for tenant in tenants:
+        job_id = put_job(database, tenant=tenant)
+        subscribe(database, job_id, "http://127.0.0.1:1/", tenant)
+        owner_moves(database, job_id, CANCEL_IDLE)
+    with database.reading() as session:
+        found = [session.get_one(WebhookDelivery, one).tenant for one in webhooks.due(session, 4)]
+    assert sorted(found) == ["default", "default", "other", "other"]
 
 
 def test_a_receiver_that_is_gone_for_good_is_believed(service: FastAPI, admin: TestClient, receiver: Receiver) -> None:
