@@ -1,7 +1,7 @@
 """Every query on uploads and their parts; each one names the tenant, but for those that sweep what has expired."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
@@ -36,7 +36,7 @@ def drop_parts(session: Session, upload_id: str) -> list[str]:
     return list(session.scalars(statement.execution_options(synchronize_session=False)))
 
 
-def expired(session: Session) -> Sequence[Upload]:
-    """Every upload that is pending past its time, held."""
-    query = select(Upload).where(Upload.status == PENDING, Upload.expires_at <= datetime.now(UTC))
+def expired(session: Session, by: datetime) -> Sequence[Upload]:
+    """Every upload that is pending, and whose time was over by some moment; held."""
+    query = select(Upload).where(Upload.status == PENDING, Upload.expires_at <= by)
     return session.scalars(query.with_for_update(skip_locked=True)).all()

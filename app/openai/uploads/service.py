@@ -32,6 +32,8 @@ from app.storage import Storage, Stored
 from engine.errors import Fault
 
 LIFE = timedelta(hours=1)
+GRACE = timedelta(hours=1)
+"""How long the parts stay past the upload's time: it may have ended while they are put together and checked."""
 SPARE_FACTOR = 2
 """How many times its announced size the parts of an upload may have, as some may be sent anew."""
 
@@ -126,7 +128,7 @@ def put_together(
         Invalid: a part is not of this upload, or they do not come to the file that was announced.
     """
     with database.reading() as session:
-        upload = pending(session, tenant, upload_id)
+        upload = pending(session, tenant, upload_id, late=True)
         parts = repository.parts(session, tenant, upload_id)
     faults = _part_faults(upload, parts, body.part_ids)
     if not faults:
@@ -176,9 +178,9 @@ def cancel(session: Session, identity: Identity, upload_id: str) -> tuple[Upload
 
 
 def expire(session: Session) -> list[str]:
-    """Write down which uploads' time has gone by; the keys of their parts, to be erased after the commit."""
+    """Write down which uploads' time and grace have gone by; the keys of their parts, to be erased after the commit."""
     keys = []
-    for upload in repository.expired(session):
+    for upload in repository.expired(session, datetime.now(UTC) - GRACE):
         upload.status = EXPIRED
         keys += _drop(session, upload)
     return keys

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ def test_an_upload_expires_with_its_parts(client: openai.OpenAI, service: FastAP
     upload, state = begun(client), service.state
     part = client.uploads.parts.create(upload, data=b"of an expired upload")
     with state.database.session() as session:
-        past = datetime.now(UTC) - timedelta(seconds=1)
+        past = datetime.now(UTC) - uploads.GRACE
         session.execute(update(Upload).where(Upload.id == upload).values(expires_at=past))
     with pytest.raises(openai.ConflictError, match="the upload is expired"):
         client.uploads.complete(upload, part_ids=[part.id])
@@ -116,7 +116,8 @@ def test_a_running_service_sweeps_by_itself(
 ) -> None:
     upload, state = begun(client), service.state
     with state.database.session() as session:
-        session.execute(update(Upload).where(Upload.id == upload).values(expires_at=datetime.now(UTC)))
+        past = datetime.now(UTC) - uploads.GRACE
+        session.execute(update(Upload).where(Upload.id == upload).values(expires_at=past))
     monkeypatch.setattr("app.openai.expiry.EVERY_SECONDS", 0.01)
 
     async def swept() -> bool:
@@ -136,12 +137,13 @@ def test_an_upload_whose_time_ends_while_it_is_put_together_is_whole(
 ) -> None:
     upload = begun(client, 4, "user_data")
     part = client.uploads.parts.create(upload, data=b"note")
-    together = uploads.put_together
+    together, state = uploads.put_together, service.state
 
     def slowly(*what: Any) -> None:
-        together(*what)
-        with service.state.database.session() as session:
+        with state.database.session() as session:
             session.execute(update(Upload).where(Upload.id == upload).values(expires_at=datetime.now(UTC)))
+        sweep(state.database, state.storage, open_jobs_reading)
+        together(*what)
 
     monkeypatch.setattr(uploads, "put_together", slowly)
     assert client.uploads.complete(upload, part_ids=[part.id]).status == "completed"
