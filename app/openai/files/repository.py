@@ -53,8 +53,9 @@ def expired(session: Session) -> Sequence[tuple[str, str]]:
 
 
 def expired_file(session: Session, file_id: str) -> File | None:
-    """A file that has expired and is still there."""
-    return session.scalar(select(File).where(File.id == file_id, File.expires_at <= datetime.now(UTC)))
+    """A file that has expired and is still there, held; None also where another process erases it just now."""
+    query = select(File).where(File.id == file_id, File.expires_at <= datetime.now(UTC))
+    return session.scalar(query.with_for_update(skip_locked=True))
 
 
 def _alive() -> ColumnElement[bool]:

@@ -11,8 +11,11 @@ from sqlalchemy import select, update
 from app.datasets.models import Dataset
 from app.jobs.repository import open_jobs_reading
 from app.openai.expiry import sweep
+from app.openai.files import repository
 from app.openai.models import File
+from tests import postgres
 from tests.app.openai.conftest import CHAT, GOOD, MakeClient, jsonl
+from tests.service import tables
 
 TEXTS = jsonl(*({"text": f"text {i}", "label": ["ham", "spam"][i % 2]} for i in range(4)))
 
@@ -130,6 +133,17 @@ def test_a_file_of_another_tenant_is_not_there(client: openai.OpenAI, client_for
     viewer = client_for("stranger", "viewer")
     with pytest.raises(openai.PermissionDeniedError):
         viewer.files.create(file=("a.txt", b"note"), purpose="user_data")
+
+
+def test_what_one_process_erases_another_leaves_alone(server: postgres.Server) -> None:
+    now = datetime.now(UTC)
+    told = {"purpose": "user_data", "filename": "a", "size_bytes": 1, "sha256": "", "storage_key": "", "problems": []}
+    with tables(server.fresh()) as database:
+        with database.session() as session:
+            session.add(File(id="file_1", tenant="default", created_at=now, expires_at=now, **told))
+        with database.session() as first, database.session() as second:
+            assert repository.expired_file(first, "file_1") is not None
+            assert repository.expired_file(second, "file_1") is None
 
 
 def test_an_expired_file_is_gone_with_its_rows(client: openai.OpenAI, service: FastAPI) -> None:
