@@ -243,6 +243,11 @@ def of_any(error: Exception) -> ServiceError:
     return ServiceError("the service failed; its log has the reason under this request's id", remedy="report the id")
 
 
+def of_routing(error: HTTPException, *, remedy: str = "") -> ServiceError:
+    """Our error for one that the framework raises of itself, such as for a form that cannot be read."""
+    return ROUTING_ERRORS.get(error.status_code, ServiceError)(str(error.detail), remedy=remedy)
+
+
 def answer_any(request: Request, error: Exception) -> Response:
     """The answer to an exception that no handler knew; the reason goes to the log only."""
     known = of_any(error)
@@ -271,8 +276,7 @@ def _http_error(request: Request, error: HTTPException) -> Response:
         detail, headers = f"{request.method} is not allowed here", {"Allow": allowed}
         known = ServiceError(detail, code="method_not_allowed", remedy=f"use one of {allowed}", headers=headers)
         return problem(request, known, status=405, title="This route has other methods")
-    kind = ROUTING_ERRORS.get(error.status_code, ServiceError)
-    return problem(request, kind(str(error.detail)), status=error.status_code)
+    return problem(request, of_routing(error), status=error.status_code)
 
 
 def _methods(request: Request) -> list[str]:

@@ -16,7 +16,17 @@ from app.dashboard import guard
 from app.dashboard.rendering import render
 from app.dashboard.visitors import NotSignedIn, looker
 from app.dependencies import Router
-from app.errors import ENGINE_STATUSES, Invalid, NotFound, ServiceError, of_any, of_validation, problem, request_id
+from app.errors import (
+    ENGINE_STATUSES,
+    Invalid,
+    NotFound,
+    ServiceError,
+    of_any,
+    of_routing,
+    of_validation,
+    problem,
+    request_id,
+)
 from engine.errors import EngineError, Fault
 
 log = logging.getLogger(__name__)
@@ -90,6 +100,8 @@ def _known(request: Request, error: Exception) -> ServiceError:
         return Invalid(error.detail, code=error.code, remedy=error.remedy, faults=error.faults)
     if isinstance(error, RequestValidationError):
         return of_validation(request, error)
+    if isinstance(error, HTTPException):
+        return of_routing(error, remedy="open the page and send its form")
     return of_any(error)
 
 

@@ -160,6 +160,20 @@ def test_a_refusal_is_a_page_that_says_the_next_step(sign_in: SignIn) -> None:
     assert page.headers["x-request-id"] in page.text
 
 
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/x-www-form-urlencoded", b"key=a&" * 1001),
+        ("multipart/form-data; boundary=x", b"no part"),
+        ("multipart/form-data", b"--x--"),
+    ],
+)
+def test_a_form_that_cannot_be_read_is_the_senders_fault(service: FastAPI, kind: str, body: bytes) -> None:
+    refused = browser_for(service).post("/sign-in", content=body, headers={"Content-Type": kind})
+    assert refused.status_code == 400
+    assert "open the page and send its form" in refused.text
+
+
 def test_files_are_kept_for_ever_under_an_address_that_changes_with_them(service: FastAPI) -> None:
     browser = TestClient(service)
     script = browser.get(assets.address("panel.js"))
