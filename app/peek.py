@@ -23,9 +23,14 @@ class Peek:
         self._text = str(statement.compile(dialect=sqlite.dialect(paramstyle="named")))
         self._connection: sqlite3.Connection | None = None
 
+    @property
+    def at_once(self) -> bool:
+        """Whether an answer takes no thread, so that to ask some times is cheaper than one larger query."""
+        return self._database.url.get_backend_name() == "sqlite"
+
     async def first(self, values: dict[str, str]) -> Sequence[Any] | None:
         """The first row, or None."""
-        if self._database.url.get_backend_name() == "sqlite":
+        if self.at_once:
             try:
                 row: Sequence[Any] | None = self._own().execute(self._text, values).fetchone()
                 return row

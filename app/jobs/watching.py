@@ -9,16 +9,21 @@ from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from sqlalchemy import bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 
 from app.database import Database
 from app.jobs import repository
+from app.jobs.models import Job
+from app.peek import Peek
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.05
 """Between two looks: most of the time from a commit to a reader."""
+MOST_PEEKED = 50
+_REVISION = select(Job.revision).where(Job.id == bindparam("job"))
 
 T = TypeVar("T")
 
@@ -88,6 +93,7 @@ class Watch:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._peek = Peek(database, _REVISION)
         self._jobs: dict[str, _Followed] = {}
         self._looking: asyncio.Task[None] | None = None
 
@@ -110,7 +116,7 @@ class Watch:
         while self._jobs:
             job_ids = set(self._jobs)
             try:
-                revisions = await run_in_threadpool(self._revisions, job_ids)
+                revisions = await self._revisions(job_ids)
             except SQLAlchemyError as error:
                 log.warning("the database is away: %s", error)
             else:
@@ -118,6 +124,12 @@ class Watch:
                     self._jobs[job_id].seen(revisions.get(job_id, -1))
             await asyncio.sleep(LOOK_SECONDS)
 
-    def _revisions(self, job_ids: set[str]) -> dict[str, int]:
+    async def _revisions(self, job_ids: set[str]) -> dict[str, int]:
+        if not self._peek.at_once or len(job_ids) > MOST_PEEKED:
+            return await run_in_threadpool(self._asked, job_ids)
+        rows = [(job_id, await self._peek.first({"job": job_id})) for job_id in job_ids]
+        return {job_id: int(row[0]) for job_id, row in rows if row is not None}
+
+    def _asked(self, job_ids: set[str]) -> dict[str, int]:
         with self._database.reading() as session:
             return repository.revisions(session, job_ids)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,7 +73,12 @@ def test_all_hear_everything_and_it_is_read_once(tmp_path: Path, monkeypatch: py
     assert sum(asked.values()) <= 3 * (BATCHES + 3)
 
 
-def test_a_reader_that_leaves_takes_nobodys_news_along(tmp_path: Path) -> None:
+@pytest.mark.parametrize("most_peeked", [0, 50])
+def test_a_reader_that_leaves_takes_nobodys_news_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_peeked: int
+) -> None:
+    monkeypatch.setattr(watching, "MOST_PEEKED", most_peeked)
+
     async def leave_and_stay(database: Database, job_id: str) -> bytes:
         watch = Watch(database)
         leaving = asyncio.create_task(read(database, watch, job_id))
@@ -85,8 +91,11 @@ def test_a_reader_that_leaves_takes_nobodys_news_along(tmp_path: Path) -> None:
 
     with tables(f"sqlite:///{tmp_path}/jobs.db") as database:
         job_id = put_job(database)
-        lifecycle.finish(database, claimed(database), Ending())
+        run = claimed(database)
+        ending = threading.Timer(0.3, lambda: lifecycle.finish(database, run, Ending()))
+        ending.start()
         assert ids(asyncio.run(leave_and_stay(database, job_id))) == [1, 2, 3]
+        ending.join()
 
 
 def test_a_reader_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
