@@ -163,7 +163,13 @@ class Unavailable(ServiceError):
 # Errors of the engine by status; any other is a failure of ours.
 ENGINE_STATUSES: dict[type[EngineError], int] = {InvalidPlan: 422, InvalidData: 422}
 # Statuses that routing itself answers with.
-ROUTING_ERRORS = {400: Unparsable, 401: Unauthorized, 403: Forbidden, 404: NotFound, 413: TooLarge}
+ROUTING_ERRORS: dict[int, type[ServiceError]] = {
+    400: Unparsable,
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    413: TooLarge,
+}
 ROUTING_ERRORS |= {415: UnsupportedMedia}
 
 
