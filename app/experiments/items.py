@@ -56,7 +56,7 @@ def items_of(path: Path, rows: Paired, secret: str, most: int) -> list[Item]:
     said = _sayer(payloads)
     return [
         Item(
-            shown=_shown(payloads[rows.ids[i]], lines[judged[0]][i]),
+            shown=_shown(payloads[rows.ids[i]], _speaking([lines[arm][i] for arm in judged])),
             answers=[said(lines[arm][i]) if arm in lines else None for arm in range(len(rows.by_arm))],
         )
         for i in chosen
@@ -76,6 +76,11 @@ def _told(line: Line) -> str | None:
             said: str = line[name]
             return said
     return None
+
+
+def _speaking(said: Sequence[Line]) -> Line:
+    """The line of an arm that goes on from the row, if one does: not every arm need have had room for it."""
+    return next((line for line in said if "generated" in line), said[0])
 
 
 def _sayer(payloads: Mapping[str, Line]) -> Callable[[Line], Said | None]:

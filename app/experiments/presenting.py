@@ -34,7 +34,7 @@ def experiment_json(seen: Seen, human: Mapping[str, Any] | None = None) -> dict[
         "human": human,
         "front": front(seen.names, figures["arms"], human, more_is_better=METRICS[one.metric].more_is_better),
         "created_at": timestamp(one.created_at),
-        "links": {"self": own, **({"cancel": f"{own}/cancel"} if seen.state == "running" else {})},
+        "links": {"self": own, **({"cancel": f"{own}/cancel"} if seen.state == "running" and not seen.ended else {})},
     }
 
 

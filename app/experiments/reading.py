@@ -46,23 +46,39 @@ class Paired:
         return np.array([line["figures"] for line in self.by_arm[arm][seed].answers], dtype=np.float64)
 
 
-def left_by(session: Session, storage: Storage, seen: Seen) -> list[dict[int, Left]]:
-    """By arm, by seed: what the jobs have left that succeeded, less those whose files have been erased."""
+@dataclass(frozen=True)
+class Trace:
+    """Where the files lie that a job of an arm and a seed has left, and how long it trained."""
+
+    arm: int
+    seed: int
+    files: Mapping[str, Artifact]
+    training_seconds: float | None
+
+
+def traces(session: Session, seen: Seen) -> list[Trace]:
+    """Those of the jobs that succeeded and whose files have not been erased."""
     jobs = [job.id for _, job in seen.runs if job is not None and job.state is State.SUCCEEDED]
     files = artifacts.of_jobs(session, seen.experiment.tenant, jobs)
     phases = repository.phases(session, jobs)
-    found: list[dict[int, Left]] = [{} for _ in seen.names]
+    found = []
     for place, _ in seen.runs:
         kinds = {one.kind: one for one in files.get(place.job_id, ())}
-        if not kinds.keys() >= set(NEEDED):
-            continue
+        if kinds.keys() >= set(NEEDED):
+            found.append(Trace(place.arm, place.seed, kinds, training_seconds(phases.get(place.job_id, ()))))
+    return found
+
+
+def left_by(storage: Storage, arms: int, traced: Sequence[Trace]) -> list[dict[int, Left]]:
+    """By arm, by seed: what the jobs have left, less files that have been erased since."""
+    found: list[dict[int, Left]] = [{} for _ in range(arms)]
+    for one in traced:
         try:
-            answers, receipt = (_content(storage, kinds[kind]) for kind in NEEDED)
+            answers, receipt = (_content(storage, one.files[kind]) for kind in NEEDED)
         except FileNotFoundError:
             continue
         lines = _by_id([orjson.loads(line) for line in answers.splitlines()])
-        seconds = training_seconds(phases.get(place.job_id, ()))
-        found[place.arm][place.seed] = Left(lines, orjson.loads(receipt), seconds)
+        found[one.arm][one.seed] = Left(lines, orjson.loads(receipt), one.training_seconds)
     return found
 
 

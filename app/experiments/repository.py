@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from app.experiments.judgement import Vote
 from app.experiments.models import Experiment, ExperimentBallot, ExperimentItem, ExperimentJob, ExperimentRater
@@ -28,8 +28,11 @@ def page(session: Session, tenant: str, asked: Asked) -> Sequence[Experiment]:
 
 def jobs(session: Session, experiment_ids: Iterable[str]) -> Mapping[str, list[tuple[ExperimentJob, Job | None]]]:
     """The jobs of experiments by experiment, arm after arm and seed after seed; None stands for one that was erased."""
+    # A page of experiments may have thousands of jobs, and nobody reads what these were asked for.
+    large = (Job.spec, Job.plan, Job.inputs, Job.metadata_, Job.latest, Job.result)
     query = (
         select(ExperimentJob, Job)
+        .options(*(defer(column) for column in large))
         .outerjoin(Job, Job.id == ExperimentJob.job_id)
         .where(ExperimentJob.experiment_id.in_(list(experiment_ids)))
         .order_by(ExperimentJob.experiment_id, ExperimentJob.arm, ExperimentJob.job_id)

@@ -3,7 +3,7 @@
 An experiment's state is that of its jobs:
 
     cancelled  its owner has cancelled it
-    running    some job has not ended
+    running    some job has not ended, or what they come to is being worked out
     failed     all jobs have ended, and some arm has not one that succeeded
     succeeded  all jobs have ended, and every arm has one that succeeded
 """
@@ -37,10 +37,14 @@ ExperimentState = Literal["running", "succeeded", "failed", "cancelled"]
 
 @dataclass(frozen=True)
 class Seen:
-    """An experiment with its jobs, arm after arm: place and job, None where it was erased."""
+    """An experiment with its jobs, arm after arm: place and job, None where it was erased.
+
+    `settling`: just now somebody else works out what an experiment comes to.
+    """
 
     experiment: Experiment
     runs: Sequence[tuple[ExperimentJob, Job | None]]
+    settling: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -61,7 +65,7 @@ class Seen:
         """As the module says."""
         if self.experiment.cancelled_at is not None:
             return "cancelled"
-        if not self.ended:
+        if not self.ended or self.settling:
             return "running"
         if self.experiment.figures is not None:
             # Its jobs may be erased one by one: what they came to is on record.

@@ -1,10 +1,12 @@
 """Works out what an experiment comes to, once, when all of its jobs have ended, and puts it on record.
 
-Done by whoever looks first, in a thread and outside of any transaction. Two at a time would find the same, so one does.
+Done by whoever looks first, in a thread and outside of any transaction. Two at a time would take twice the memory to
+find the same, so one does, and whoever looks meanwhile is told that the experiment is running still.
 """
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
@@ -14,7 +16,7 @@ from app.experiments import repository, service
 from app.experiments.comparing import figures_of
 from app.experiments.items import Item, items_of
 from app.experiments.models import Experiment, ExperimentItem
-from app.experiments.reading import Paired, left_by, paired
+from app.experiments.reading import Paired, left_by, paired, traces
 from app.experiments.service import Seen
 from app.storage import Storage, at_hand
 
@@ -31,20 +33,30 @@ def settled(database: Database, storage: Storage, tenant: str, experiment_id: st
         seen = service.look(session, tenant, experiment_id)
     if not _due(seen):
         return seen
-    with _one_at_a_time:
-        with database.reading() as session:
-            seen = service.look(session, tenant, experiment_id)
-            if not _due(seen):
-                return seen
-            rows = paired(left_by(session, storage, seen))
-            file = _file_of(session, seen.experiment)
-        one = seen.experiment
-        figures = figures_of(seen.names, one.metric, one.margin, rows)
-        items = _items(storage, one, file, rows)
-        with database.session() as session:
-            _store(session, one, figures, items)
-        with database.reading() as session:
-            return service.look(session, tenant, experiment_id)
+    if not _one_at_a_time.acquire(blocking=False):
+        # A thread that waited is one that nobody else is answered by, and a page asks anew every few seconds.
+        return replace(seen, settling=True)
+    try:
+        _settle(database, storage, tenant, experiment_id)
+    finally:
+        _one_at_a_time.release()
+    with database.reading() as session:
+        return service.look(session, tenant, experiment_id)
+
+
+def _settle(database: Database, storage: Storage, tenant: str, experiment_id: str) -> None:
+    with database.reading() as session:
+        seen = service.look(session, tenant, experiment_id)
+        if not _due(seen):
+            return
+        traced = traces(session, seen)
+        file = _file_of(session, seen.experiment)
+    one = seen.experiment
+    rows = paired(left_by(storage, len(seen.names), traced))
+    figures = figures_of(seen.names, one.metric, one.margin, rows)
+    items = _items(storage, one, file, rows)
+    with database.session() as session:
+        _store(session, one, figures, items)
 
 
 def _due(seen: Seen) -> bool:

@@ -233,6 +233,11 @@ def test_a_prompt_is_shown_and_not_what_followed(tmp_path: Path) -> None:
     items = items_of(tmp_path / "rows.parquet", paired(arms), "00", 5)
     assert {one.shown["text"] for one in items} == {"user: Hi?", "one two"}
     assert items[0].answers == [{"kind": "text", "text": "x"}, {"kind": "text", "text": "y"}]
+    silent = [{1: left([{"id": one["id"]} for one in given])}, *arms]
+    assert {one.shown["text"] for one in items_of(tmp_path / "rows.parquet", paired(silent), "00", 5)} == {
+        "user: Hi?",
+        "one two",
+    }
 
 
 def test_an_arm_that_left_nothing_is_not_judged(tmp_path: Path) -> None:

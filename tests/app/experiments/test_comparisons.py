@@ -1,11 +1,14 @@
 """What an experiment comes to once its jobs have ended, from the files that they left, over HTTP."""
 
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from sqlalchemy import event
 
 from app.experiments import settling
 from app.experiments.comparing import figures_of
@@ -83,6 +86,38 @@ def test_an_arm_whose_jobs_all_fail_fails_the_experiment_and_hides_no_other(
     # What cannot be compared is no comparison to correct for.
     assert slow["p_adjusted"] == slow["p_value"] < 0.05
     assert told["front"] == ["slow"]
+
+
+def test_whoever_looks_while_figures_are_worked_out_is_not_held_up(
+    admin: TestClient, run: Callable[..., dict[str, Any]], dataset: str
+) -> None:
+    own = f"/v1/experiments/{run(experiment(dataset), {'': 0.3, 'post_training_quantization': 0.9})['id']}"
+    busy = settling._one_at_a_time
+    assert busy.acquire(timeout=1)
+    patience = threading.Timer(10, busy.release)
+    patience.start()
+    told = admin.get(own).json()
+    assert (told["state"], told["comparisons"], list(told["links"])) == ("running", [], ["self"])
+    patience.cancel()
+    busy.release()
+    done = admin.get(own).json()
+    assert (done["state"], len(done["comparisons"])) == ("succeeded", 1)
+
+
+def test_a_look_reads_no_request_of_a_job(admin: TestClient, service: FastAPI, finished: dict[str, Any]) -> None:
+    asked: list[str] = []
+
+    def hear(_: Any, __: Any, statement: str, *___: Any) -> None:
+        asked.append(statement)
+
+    readers = service.state.database.readers
+    event.listen(readers, "before_cursor_execute", hear)
+    try:
+        assert finished["id"] in {one["id"] for one in admin.get("/v1/experiments").json()["data"]}
+    finally:
+        event.remove(readers, "before_cursor_execute", hear)
+    assert any("jobs.state" in statement for statement in asked)
+    assert not any("jobs.spec" in statement or "jobs.plan" in statement for statement in asked)
 
 
 def test_what_was_erased_is_gone_and_what_was_worked_out_stays(
