@@ -163,14 +163,9 @@ class Unavailable(ServiceError):
 # Errors of the engine by status; any other is a failure of ours.
 ENGINE_STATUSES: dict[type[EngineError], int] = {InvalidPlan: 422, InvalidData: 422}
 # Statuses that routing itself answers with.
-ROUTING_ERRORS: dict[int, type[ServiceError]] = {
-    400: Unparsable,
-    401: Unauthorized,
-    403: Forbidden,
-    404: NotFound,
-    413: TooLarge,
-}
-ROUTING_ERRORS |= {415: UnsupportedMedia}
+_ROUTED: tuple[type[ServiceError], ...]
+_ROUTED = (Unparsable, Unauthorized, Forbidden, NotFound, TooLarge, UnsupportedMedia)
+ROUTING_ERRORS = {one.status: one for one in _ROUTED}
 
 
 def request_id(request: Request) -> str:
