@@ -120,9 +120,9 @@ def number(text: str) -> int | float | str:
     for kind in (int, float):
         try:
             value = kind(text.replace(wording.THIN, "").replace(" ", ""))
-        except ValueError:
+            return value if math.isfinite(value) else text
+        except (ValueError, OverflowError):  # a whole number may be greater than any float
             continue
-        return value if math.isfinite(value) else text
     return text
 
 

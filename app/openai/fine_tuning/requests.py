@@ -3,7 +3,7 @@
 What our own fields may hold, `app.jobs.requests` says. Knows no rule beyond a field's own bounds.
 """
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -48,7 +48,8 @@ def _whole(value: Any) -> Any:
 
 
 def _factor(value: Any) -> Any:
-    if value == "auto" or (isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value == "auto" or (number and 0 < value <= sys.float_info.max):  # a whole number may be greater than any float
         return value
     told = {"remedy": 'send "auto" or a number above 0'}
     raise PydanticCustomError("wrong_number", 'this is neither "auto" nor a finite number above 0', told)

@@ -202,8 +202,9 @@ def _with_rate(
     factor = rate_factor(fact for one in job.instructions for fact in one.provides)
     rate = float(multiplier) * job.training.rate(base.pretrained, factor)
     if not 0 < rate <= HIGHEST_RATE:
-        detail = f"the learning rate would be {rate:g}"
-        return job, [Fault(f"{pointer}/learning_rate_multiplier", "less_than_equal", detail, "send a smaller number")]
+        bound, remedy = ("less_than_equal", "smaller") if rate > 0 else ("greater_than", "greater")
+        detail, where = f"the learning rate would be {rate:g}", f"{pointer}/learning_rate_multiplier"
+        return job, [Fault(where, bound, detail, f"send a {remedy} number")]
     return job.model_copy(update={"training": job.training.model_copy(update={"learning_rate": rate})}), []
 
 

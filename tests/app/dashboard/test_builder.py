@@ -99,6 +99,13 @@ def test_a_conflict_stands_beside_its_field_and_goes_when_it_is_mended(scene: Sc
     assert steps == ["49", "51"]
 
 
+@pytest.mark.parametrize("text", ["9" * 400, "9" * 5000, "1e999", "nan"])
+def test_what_no_number_holds_is_a_fault_of_its_field(scene: Scene, text: str) -> None:
+    browser, dataset, _ = scene
+    found = browser.post("/jobs/new/check", data={"dataset": dataset, "limits.min_metric": text}).json()
+    assert [one["code"] for one in found["faults"]["limits.min_metric"]] == ["float_type"]
+
+
 def test_without_a_script_the_page_says_the_same(scene: Scene) -> None:
     browser, dataset, service = scene
     form = {"dataset": dataset, "instructions": "structured_pruning", "45.ratio": "2"}

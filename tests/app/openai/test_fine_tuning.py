@@ -129,9 +129,10 @@ def test_hyperparameters_are_numbers_or_auto(client: openai.OpenAI, chat: str) -
     method = {"type": "supervised", "supervised": {"hyperparameters": wrong}}
     told = faults(client.fine_tuning.jobs.create, model=BASE, training_file=chat, method=method)
     assert told == {f"{above}/n_epochs": "less_than_equal"}
-    method = {"type": "supervised", "supervised": {"hyperparameters": {"learning_rate_multiplier": 1e9}}}
-    told = faults(client.fine_tuning.jobs.create, model=BASE, training_file=chat, method=method)
-    assert told == {f"{above}/learning_rate_multiplier": "less_than_equal"}
+    for factor, code in ((1e9, "less_than_equal"), (1e-320, "greater_than"), (10**400, "wrong_number")):
+        method = {"type": "supervised", "supervised": {"hyperparameters": {"learning_rate_multiplier": factor}}}
+        told = faults(client.fine_tuning.jobs.create, model=BASE, training_file=chat, method=method)
+        assert told == {f"{above}/learning_rate_multiplier": code}
 
 
 @pytest.mark.parametrize("kind", ["dpo", "reinforcement"])
