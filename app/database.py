@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 from sqlalchemy import ColumnElement, DateTime, Dialect, Engine, create_engine, event, literal, make_url
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session
@@ -79,6 +80,16 @@ def _now_on_sqlite(element: _Now, compiler: SQLCompiler, **keywords: Any) -> str
 def _now_on_postgres(element: _Now, compiler: SQLCompiler, **keywords: Any) -> str:
     seconds = compiler.process(element.clauses, **keywords)
     return f"(clock_timestamp() + make_interval(secs => {seconds}))"
+
+
+def insert_into(session: Session, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT that may say what is done where the row is there already.
+
+    Both dialects have the clause in the same words; SQLAlchemy has it on the dialects' own inserts only.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
 
 
 class Database:

@@ -8,17 +8,15 @@ import hashlib
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 from fastapi import Depends, Header
 from sqlalchemy import JSON, String, Text, delete, select, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.database import Base, UtcDateTime
+from app.database import Base, UtcDateTime, insert_into
 from app.errors import Invalid
 from engine.errors import Fault
 
@@ -67,8 +65,8 @@ class Once:
         now = datetime.now(UTC)
         session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < now - self.keep))
         row = {"tenant": tenant, "key": self.key, "request_hash": self.request_hash, "created_at": now}
-        insert: Any = sqlite_insert if session.get_bind().dialect.name == "sqlite" else postgres_insert
-        claim = insert(IdempotencyKey).values(status=0, headers={}, body="", **row).on_conflict_do_nothing()
+        claim = insert_into(session, IdempotencyKey).values(status=0, headers={}, body="", **row)
+        claim = claim.on_conflict_do_nothing()
         if session.execute(claim.returning(IdempotencyKey.key)).first() is not None:
             return None
         return self.replay(session, tenant)
@@ -95,6 +93,10 @@ class Once:
         if self.key is not None:
             keep_answer(session, tenant, self.key, response, bytes(response.body) if replay is None else replay)
         return response
+
+
+UNCLAIMED = Once(None, "", timedelta())
+"""The claim of what no request may claim: it is made anew each time."""
 
 
 def keep_answer(session: Session, tenant: str, key: str, response: Response, body: bytes) -> None:

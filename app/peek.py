@@ -22,6 +22,7 @@ class Peek:
         self._statement = statement
         self._text = str(statement.compile(dialect=sqlite.dialect(paramstyle="named")))
         self._connection: sqlite3.Connection | None = None
+        database.at_close(self._close)
 
     @property
     def at_once(self) -> bool:
@@ -36,7 +37,7 @@ class Peek:
                 return row
             except sqlite3.Error:
                 # Whatever it is, the usual way tells it as every other query does.
-                self._connection = None
+                self._close()
         return await run_in_threadpool(self._asked, values)
 
     def _own(self) -> sqlite3.Connection:
@@ -45,8 +46,12 @@ class Peek:
             # Outside of any transaction, so that each look sees what was committed last.
             own = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
             self._connection = own
-            self._database.at_close(own.close)
         return self._connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _asked(self, values: dict[str, str]) -> Sequence[Any] | None:
         with self._database.reading() as session:

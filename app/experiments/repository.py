@@ -5,9 +5,9 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, defer
 
+from app.database import insert_into
 from app.experiments.judgement import Vote
 from app.experiments.models import Experiment, ExperimentBallot, ExperimentItem, ExperimentJob, ExperimentRater
 from app.jobs.models import Job, JobEvent
@@ -104,9 +104,10 @@ def votes(session: Session, experiment_ids: Sequence[str]) -> dict[str, list[tup
 
 def add_ballot(session: Session, ballot: ExperimentBallot) -> bool:
     """Store a ballot; False: that rater has judged that item and those arms before."""
-    insert: Any = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     values = {column.name: getattr(ballot, column.name) for column in ExperimentBallot.__table__.columns}
-    statement = insert(ExperimentBallot).values(values).on_conflict_do_nothing().returning(ExperimentBallot.rater)
+    statement = (
+        insert_into(session, ExperimentBallot).values(values).on_conflict_do_nothing().returning(ExperimentBallot.rater)
+    )
     return session.execute(statement).first() is not None
 
 

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Literal
 
 from sqlalchemy.orm import Session
@@ -24,7 +24,7 @@ from app.experiments import repository
 from app.experiments.arms import NAME, Arm
 from app.experiments.models import Experiment, ExperimentJob
 from app.experiments.schemas import ExperimentCreate
-from app.idempotency import Once
+from app.idempotency import UNCLAIMED
 from app.identity import Identity
 from app.ids import new_id
 from app.jobs import service as jobs
@@ -91,8 +91,9 @@ def submit(
     name = wanted.name or "experiment"
     # Seed after seed, so that each arm is heard of early.
     places = [(seed, number) for seed in wanted.seeds for number in range(len(arms))]
+    # The request's own Idempotency-Key is kept for the experiment.
     submits = [
-        Submit(identity, _ANEW, arms[arm].with_seed(seed, name), arms[arm].base, keep, arms[arm].spending)
+        Submit(identity, UNCLAIMED, arms[arm].with_seed(seed, name), arms[arm].base, keep, arms[arm].spending)
         for seed, arm in places
     ]
     for outcome in intake.stored(session, submits):
@@ -108,10 +109,6 @@ def submit(
     session.flush()
     audit(session, identity, "experiment.create", experiment.id, {"jobs": len(made)})
     return experiment
-
-
-_ANEW = Once(None, "", timedelta())
-"""The request's own Idempotency-Key is kept for the experiment."""
 
 
 def _made(identity: Identity, wanted: ExperimentCreate, baseline: Arm) -> Experiment:

@@ -4,9 +4,8 @@ For operators alone: no job depends on it, leases are what counts. Imported by t
 """
 
 from sqlalchemy import delete
-from sqlalchemy.dialects import postgresql, sqlite
 
-from app.database import Database, database_now
+from app.database import Database, database_now, insert_into
 from app.jobs.models import WorkerSeen
 
 FORGOTTEN_SECONDS = 3600.0
@@ -16,11 +15,9 @@ FORGOTTEN_SECONDS = 3600.0
 def present(database: Database, name: str) -> None:
     """Say that this worker lives; forget those that have been silent for an hour."""
     with database.session() as session:
-        kind = (postgresql if session.get_bind().dialect.name == "postgresql" else sqlite).insert(WorkerSeen)
         now = database_now()
-        session.execute(
-            kind.values(name=name, at=now).on_conflict_do_update(index_elements=[WorkerSeen.name], set_={"at": now})
-        )
+        seen = insert_into(session, WorkerSeen).values(name=name, at=now)
+        session.execute(seen.on_conflict_do_update(index_elements=[WorkerSeen.name], set_={"at": now}))
         session.execute(delete(WorkerSeen).where(WorkerSeen.at < database_now(plus_seconds=-FORGOTTEN_SECONDS)))
 
 

@@ -10,10 +10,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Float, Integer, Row, bindparam, delete, func, inspect, or_, select, update
 from sqlalchemy import insert as plain_insert
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
-from app.database import database_now
+from app.database import database_now, insert_into
 from app.jobs import endings
 from app.jobs.models import Document, Job, JobEvent, MetricPoint, has_pair
 from app.jobs.states import CLAIM, LEASED, OPEN, TERMINAL, Move, Mover, State
@@ -240,8 +239,7 @@ def _state_event(job: Job, mover: Mover, told: Mapping[str, Any]) -> dict[str, A
 
 
 def _write_points(session: Session, job_id: str, points: Sequence[Point]) -> None:
-    # Both dialects have the clause; SQLAlchemy has it on the dialects' own inserts only.
-    statement = (postgresql if session.get_bind().dialect.name == "postgresql" else sqlite).insert(MetricPoint)
+    statement = insert_into(session, MetricPoint)
     statement = statement.on_conflict_do_update(
         index_elements=[MetricPoint.job_id, MetricPoint.name, MetricPoint.step],
         set_={"value": statement.excluded.value, "at": statement.excluded.at},

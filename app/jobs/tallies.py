@@ -7,10 +7,9 @@ Imported by the worker too.
 from bisect import bisect_left
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app.database import database_now
+from app.database import database_now, insert_into
 from app.jobs.models import Job, JobEvent, JobTally
 
 DURATION, WAIT, LAPSE = "duration", "wait", "lapse"
@@ -47,7 +46,6 @@ def _time(session: Session, job: Job, measure: str, seconds: float) -> None:
 
 
 def _add(session: Session, job: Job, measure: str, bucket: int, seconds: float) -> None:
-    kind = (postgresql if session.get_bind().dialect.name == "postgresql" else sqlite).insert(JobTally)
     row = {
         "tenant": job.tenant,
         "measure": measure,
@@ -59,4 +57,4 @@ def _add(session: Session, job: Job, measure: str, bucket: int, seconds: float) 
     }
     added = {"number": JobTally.number + 1, "seconds": JobTally.seconds + seconds}
     same = [JobTally.tenant, JobTally.measure, JobTally.kind, JobTally.state, JobTally.bucket]
-    session.execute(kind.values(row).on_conflict_do_update(index_elements=same, set_=added))
+    session.execute(insert_into(session, JobTally).values(row).on_conflict_do_update(index_elements=same, set_=added))

@@ -8,15 +8,13 @@ nothing of what is made.
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.database import insert_into
 from app.idempotency import Claim, IdempotencyKey, again, keep_answer, once
 from app.identity import Identity
 
@@ -41,15 +39,14 @@ class Tries:
         now = datetime.now(UTC)
         old = IdempotencyKey.created_at < now - WINDOW
         session.execute(delete(IdempotencyKey).where(old, IdempotencyKey.request_hash.in_((FIRST, RETRY))))
-        insert: Any = sqlite_insert if session.get_bind().dialect.name == "sqlite" else postgres_insert
         row = {"tenant": tenant, "key": self.key, "status": 0, "headers": {}, "body": "", "created_at": now}
-        claim = insert(IdempotencyKey).values(request_hash=RETRY if self.number else FIRST, **row)
+        claim = insert_into(session, IdempotencyKey).values(request_hash=RETRY if self.number else FIRST, **row)
         if self.number == 0 and not self._answered_since(session, tenant):
             renewed = {name: getattr(claim.excluded, name) for name in ("request_hash", "status", "created_at")}
             session.execute(claim.on_conflict_do_update(index_elements=["tenant", "key"], set_=renewed))
             return None
-        claim = claim.on_conflict_do_nothing().returning(IdempotencyKey.key)
-        return None if session.execute(claim).first() is not None else self.replay(session, tenant)
+        alone = claim.on_conflict_do_nothing().returning(IdempotencyKey.key)
+        return None if session.execute(alone).first() is not None else self.replay(session, tenant)
 
     def replay(self, session: Session, tenant: str) -> Response | None:
         """The answer to an earlier try of this very request, if there is one."""

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 from sqlalchemy import func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from app.database import insert_into
 from app.datasets.models import Dataset
 from app.privacy import repository
 from app.privacy.models import PrivacyEntry, PrivacyRow
@@ -140,8 +140,7 @@ def _merge(session: Session, tenant: str, old: str, new: str) -> None:
 def _remember(session: Session, tenant: str, subject: str, hashes: Hashes) -> None:
     if not len(hashes):
         return
-    kind = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    statement = kind(PrivacyRow).on_conflict_do_nothing()
+    statement = insert_into(session, PrivacyRow).on_conflict_do_nothing()
     rows = [{"tenant": tenant, "row_hash": one, "subject": subject} for one in hashes.tolist()]
     for start in range(0, len(rows), _AT_A_TIME):
         session.execute(statement, rows[start : start + _AT_A_TIME])

@@ -10,10 +10,9 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from sqlalchemy import ColumnElement, case, func, insert, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from app.database import database_now
+from app.database import database_now, insert_into
 from app.datasets.models import Dataset
 from app.ids import new_id
 from app.privacy.models import LOST, RESERVED, SPENT, VOID, PrivacyAccount, PrivacyEntry
@@ -185,8 +184,7 @@ def open_to(session: Session, tenant: str, job_id: str, dataset_ids: Iterable[st
 
 def ensure_account(session: Session, tenant: str, subject: str, *, open_job: str | None = None) -> None:
     """Make the subject's account where there is none, and note the first job that read it without privacy."""
-    kind = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    statement = kind(PrivacyAccount).values(
+    statement = insert_into(session, PrivacyAccount).values(
         id=new_id("pac"), tenant=tenant, subject=subject, open_job=open_job, created_at=datetime.now(UTC)
     )
     columns = [PrivacyAccount.tenant, PrivacyAccount.subject]

@@ -1,6 +1,5 @@
 """Experiments: their list, and the page of one. Figures are those that `/v1/experiments/{id}` answers with."""
 
-from datetime import timedelta
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -23,7 +22,7 @@ from app.experiments import ballot_endpoints as ballots_api
 from app.experiments import endpoints as experiments_api
 from app.experiments import repository, service
 from app.experiments.ballot_endpoints import RaterCreate
-from app.idempotency import Once
+from app.idempotency import UNCLAIMED
 from app.paging import Asked
 from engine.errors import Fault
 from engine.faults import from_validation
@@ -33,7 +32,6 @@ ExperimentId = Annotated[str, Path(max_length=64)]
 ROWS, MOST_RATERS = 50, 200
 PARTS = {"runs": "experiment_runs.html", "arms": "experiment_arms.html"}
 """What a script of the page may ask for anew, and the template of each."""
-_ANEW = Once(None, "", timedelta())
 
 
 @router.get("/experiments")
@@ -96,7 +94,7 @@ def invite(
     try:
         wanted = RaterCreate.model_validate({"name": name.strip()})
         with database(request).session() as session:
-            answer = ballots_api.add_rater(request, visitor.identity, session, _ANEW, experiment_id, wanted)
+            answer = ballots_api.add_rater(request, visitor.identity, session, UNCLAIMED, experiment_id, wanted)
         link = f"{guard.origin(request)}/rate/{experiment_id}#{orjson.loads(answer.body)['secret']}"
         made = {"name": wanted.name, "link": link}
     except ValidationError as error:

@@ -5,7 +5,6 @@ Without a script the form works as well: it is checked when it is sent, and `che
 
 import functools
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Annotated, Any
 
 import orjson
@@ -29,7 +28,7 @@ from app.dashboard.sessions import Visitor
 from app.dashboard.visitors import Writer
 from app.dependencies import database, settings
 from app.errors import Invalid, ServiceError
-from app.idempotency import Once
+from app.idempotency import UNCLAIMED
 from app.identity import Identity
 from app.jobs import endpoints as jobs_api
 from app.jobs.requests import Submission
@@ -39,7 +38,6 @@ from engine.errors import EngineError, Fault
 
 router = PanelRouter()
 READ: TypeAdapter[Any] = TypeAdapter(Submission)
-UNCLAIMED = Once(None, "", timedelta())
 # What an untouched form lacks is no fault yet.
 NOT_CHOSEN = ("/dataset", "/task", "/model", "/inputs")
 

@@ -4,7 +4,6 @@ The key comes by POST, never in an address, and a session that is bound to this 
 shown is what `/v1/experiments/{id}/ballots/next` answers with, which tells nothing of the arms.
 """
 
-from datetime import timedelta
 from typing import Annotated, Any, get_args
 
 import orjson
@@ -21,7 +20,7 @@ from app.experiments import ballot_endpoints as ballots_api
 from app.experiments import repository
 from app.experiments.ballots import Choice
 from app.experiments.models import ExperimentRater
-from app.idempotency import Once
+from app.idempotency import UNCLAIMED
 from app.identity import Identity, Keys, Rate
 from engine.errors import Fault
 
@@ -34,7 +33,6 @@ _QUESTIONS = {
     ("picture", "text"): "Which text fits this picture better?",
     ("text", "text"): "Which answer is better?",
 }
-_ANEW = Once(None, "", timedelta())
 
 
 @router.get("/rate/{experiment_id}")
@@ -97,7 +95,7 @@ def cast(
     said = ballots_api.BallotCast.model_validate({"ballot": ballot, "choice": choice})
     try:
         with database(request).session() as session:
-            ballots_api.cast(request, found[0], session, _ANEW, experiment_id, said)
+            ballots_api.cast(request, found[0], session, UNCLAIMED, experiment_id, said)
     except Conflict:
         return to(f"/rate/{experiment_id}?told={TWICE}")
     return to(f"/rate/{experiment_id}")
