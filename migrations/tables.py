@@ -8,7 +8,7 @@ from app.database import Base
 from app.datasets import models as datasets
 from app.experiments import models as experiments
 from app.jobs import models as jobs
-from app.openai import models as openai
+from app.openai_tables import models as openai
 from app.privacy import models as privacy
 from app.rounds import models as rounds
 from app.webhooks import models as webhooks

@@ -39,6 +39,7 @@ from app.jobs.states import (
     Move,
     State,
 )
+from app.openai_tables import models as _openai  # noqa: F401  # the same
 from app.privacy import settlement
 from app.privacy.settlement import Drawn as Drawn  # told on to the worker
 from app.rounds import models as _rounds  # noqa: F401  # the same

@@ -17,7 +17,7 @@ from app.ids import new_id
 from app.jobs import repository
 from app.jobs.models import Job
 from app.jobs.states import State
-from app.openai.models import File, Upload
+from app.openai_tables.models import File, Upload
 from app.privacy.models import PrivacyAccount
 from app.rounds.models import OPEN, FederationRound, Population
 from app.webhooks.models import DELIVERED, WebhookDelivery, WebhookEndpoint

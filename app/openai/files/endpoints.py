@@ -22,9 +22,9 @@ from app.identity import Identity
 from app.incoming import landing
 from app.openai.files import repository, service
 from app.openai.files.schemas import PURPOSES, RESULTS, FileDeleted, FileShown, file_json, result_json
-from app.openai.models import File
 from app.openai.pages import FilesPage
 from app.openai.retries import claim_of
+from app.openai_tables.models import File
 from app.paging import paged
 from app.schemas import ListOf
 

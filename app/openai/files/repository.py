@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.artifacts.models import Artifact
 from app.datasets.models import Dataset
-from app.openai.models import File, FileDataset
+from app.openai_tables.models import File, FileDataset
 from app.paging import Asked
 
 

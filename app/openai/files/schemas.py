@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.artifacts.models import Artifact
 from app.datasets.schemas import DatasetProblem
-from app.openai.models import File
+from app.openai_tables.models import File
 from engine.errors import Fault
 
 Purpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]

@@ -25,7 +25,7 @@ from app.ids import new_id
 from app.openai.files import repository
 from app.openai.files.reading import Rows, Unfitting, read, task_of
 from app.openai.files.schemas import TRAINED_ON, FileCreate, told
-from app.openai.models import File, FileDataset
+from app.openai_tables.models import File, FileDataset
 from app.schemas import CONTROL
 from app.settings import Settings
 from app.storage import Storage, Stored

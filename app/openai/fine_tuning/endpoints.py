@@ -28,9 +28,9 @@ from app.openai.files.endpoints import place
 from app.openai.fine_tuning import history, repository, service
 from app.openai.fine_tuning.requests import Asked, FineTuningCreate
 from app.openai.fine_tuning.schemas import CheckpointShown, EventShown, FineTuningShown, fine_tuning_json
-from app.openai.models import FineTuning
 from app.openai.pages import NewestFirst
 from app.openai.retries import claim_of, retried
+from app.openai_tables.models import FineTuning
 from app.paging import paged
 from app.privacy.composition import Spending
 from app.schemas import ListOf

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.jobs.models import JobEvent, MetricPoint
-from app.openai.models import FineTuning
+from app.openai_tables.models import FineTuning
 
 CHECKPOINT = "checkpoint_written"
 

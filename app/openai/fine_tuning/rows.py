@@ -16,7 +16,7 @@ from app.openai.files.reading import Unfitting, read
 from app.openai.files.schemas import TRAINED_ON, faults_of
 from app.openai.files.service import Place, add_rows
 from app.openai.fine_tuning.requests import FineTuningCreate
-from app.openai.models import File
+from app.openai_tables.models import File
 from engine.errors import Fault
 from engine.tasks import TASKS
 

@@ -12,7 +12,7 @@ from app.jobs.models import Job
 from app.jobs.names import from_openai, model_name
 from app.jobs.schemas import Progress, progress_json
 from app.jobs.states import State
-from app.openai.models import FineTuning
+from app.openai_tables.models import FineTuning
 
 STATUSES: dict[State, str] = {
     State.CREATED: "validating_files",

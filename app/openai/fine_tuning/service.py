@@ -23,7 +23,7 @@ from app.jobs.requests import JobCreate, Unfit
 from app.openai.files.service import Place
 from app.openai.fine_tuning.requests import FineTuningCreate, Hyperparameters
 from app.openai.fine_tuning.rows import datasets_of
-from app.openai.models import FineTuning
+from app.openai_tables.models import FineTuning
 from engine import models
 from engine.errors import Fault
 from engine.faults import from_validation

@@ -24,7 +24,6 @@ from app.incoming import landing
 from app.openai.files import service as files
 from app.openai.files.endpoints import place, shown
 from app.openai.files.schemas import ExpiresAfter, FileCreate
-from app.openai.models import File
 from app.openai.retries import claim_of, retried
 from app.openai.uploads import service
 from app.openai.uploads.schemas import (
@@ -36,6 +35,7 @@ from app.openai.uploads.schemas import (
     part_json,
     upload_json,
 )
+from app.openai_tables.models import File
 from engine.errors import Fault
 
 router = Router(prefix="/v1/uploads", tags=["openai"])

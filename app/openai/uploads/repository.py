@@ -6,8 +6,8 @@ from datetime import datetime
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from app.openai.models import Upload, UploadPart
 from app.openai.uploads.schemas import PENDING
+from app.openai_tables.models import Upload, UploadPart
 
 
 def find(session: Session, tenant: str, upload_id: str, *, hold: bool = False) -> Upload | None:

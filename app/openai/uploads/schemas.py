@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.openai.files.schemas import ExpiresAfter, FileShown, Purpose
-from app.openai.models import Upload, UploadPart
+from app.openai_tables.models import Upload, UploadPart
 from app.schemas import OneLine
 
 MOST_PARTS = 10_000

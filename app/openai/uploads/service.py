@@ -16,7 +16,6 @@ from app.erasure import keep_all, unname
 from app.errors import Conflict, Invalid, NotFound, TooLarge
 from app.identity import Identity
 from app.ids import new_id
-from app.openai.models import Upload, UploadPart
 from app.openai.uploads import repository
 from app.openai.uploads.schemas import (
     CANCELLED,
@@ -27,6 +26,7 @@ from app.openai.uploads.schemas import (
     UploadComplete,
     UploadCreate,
 )
+from app.openai_tables.models import Upload, UploadPart
 from app.settings import Settings
 from app.storage import Storage, Stored
 from engine.errors import Fault

@@ -18,7 +18,7 @@ from app.ids import new_id
 from app.jobs.models import Job
 from app.jobs.states import OPEN, State
 from app.main import create_app
-from app.openai.models import File, FileDataset
+from app.openai_tables.models import File, FileDataset
 from tests.app.seeds import seed_dataset, seed_file
 from tests.service import lay_tables, settings_for, worker_for
 from worker.tasks import Worker

@@ -12,7 +12,7 @@ from app.datasets.models import Dataset
 from app.jobs.repository import open_jobs_reading
 from app.openai.expiry import sweep
 from app.openai.files import repository
-from app.openai.models import File
+from app.openai_tables.models import File
 from tests import postgres
 from tests.app.openai.conftest import CHAT, GOOD, MakeClient, jsonl
 from tests.service import tables

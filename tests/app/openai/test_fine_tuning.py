@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from app.jobs.models import Job, MetricPoint
 from app.jobs.states import State
-from app.openai.models import File
+from app.openai_tables.models import File
 from tests.app.openai.conftest import CHAT, GOOD, MakeClient, jsonl, seed_chat
 from tests.app.openai.test_retries import losing
 from tests.service import claimed, job_of

@@ -13,8 +13,8 @@ from sqlalchemy import select, update
 
 from app.jobs.repository import open_jobs_reading
 from app.openai.expiry import expiring, sweep
-from app.openai.models import Upload, UploadPart
 from app.openai.uploads import service as uploads
+from app.openai_tables.models import Upload, UploadPart
 from tests.app.openai.conftest import GOOD, MakeClient
 
 HALVES = GOOD[:100], GOOD[100:]
