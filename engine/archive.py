@@ -65,14 +65,14 @@ def zip_folder(folder: Path, path: Path) -> Path:
 def save_weights(model: nn.Module, folder: Path) -> Path:
     """model.safetensors: the plain weights by their plain names, also of a fake-quantised model; tied ones once."""
     found = plain_state(model)
-    kept = set(found) - _tied(found)
+    kept = set(found) - tied(found)
     state = {name: found[name].detach().cpu().contiguous().clone() for name in kept}
     path = folder / "model.safetensors"
     path.write_bytes(save(dict(sorted(state.items())), metadata={"format": "pt"}))
     return path
 
 
-def _tied(state: Mapping[str, Tensor]) -> set[str]:
+def tied(state: Mapping[str, Tensor]) -> set[str]:
     """The names whose tensor an earlier name has already, as transformers leaves them out of a file."""
     first: dict[tuple[int, torch.Size], str] = {}
     return {
@@ -96,5 +96,5 @@ def load_checkpoint(folder: Path, untouched: nn.Module) -> nn.Module:
         untouched = reshape(untouched, json.loads(shapes.read_text()))
     state = untouched.state_dict()
     loaded = load_file(folder / "model.safetensors")
-    untouched.load_state_dict({**{name: state[name] for name in _tied(state)}, **loaded})
+    untouched.load_state_dict({**{name: state[name] for name in tied(state)}, **loaded})
     return untouched

@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
+from engine.archive import tied
 from engine.evaluate import METRICS
 from engine.inference import eager_answers
 from engine.ports import Answers
@@ -35,11 +37,16 @@ def climb(run: Run, name: str, answers: Answers | None = None) -> Answers:
     if answers is None:
         answers = eager_answers(run.task, run.model, run.data.examples["test"])
     score = METRICS[run.spec.metric].value(run.task.figures(run.spec.metric, answers, run.data.test.labels))
-    size = sum(one.numel() * one.element_size() for one in run.model.state_dict().values())
-    run.state("ladder").setdefault("rungs", []).append(
-        asdict(Rung(name, round(float(score), 6), int(size), round(_latency(run), 4)))
-    )
+    rung = Rung(name, round(float(score), 6), weight_bytes(run.model), round(_latency(run), 4))
+    run.state("ladder").setdefault("rungs", []).append(asdict(rung))
     return answers
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Bytes of the weights, each counted once: what two layers share is stored once too."""
+    state = model.state_dict()
+    again = tied(state)
+    return sum(one.numel() * one.element_size() for name, one in state.items() if name not in again)
 
 
 def rungs(run: Run) -> list[dict[str, Any]]:
