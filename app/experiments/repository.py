@@ -43,6 +43,11 @@ def jobs(session: Session, experiment_ids: Iterable[str]) -> Mapping[str, list[t
     return found
 
 
+def hold_jobs(session: Session, job_ids: Sequence[str]) -> None:
+    """Let nobody else move these jobs until the transaction ends."""
+    session.execute(select(Job.id).where(Job.id.in_(job_ids)).order_by(Job.id).with_for_update())
+
+
 def store_figures(session: Session, experiment_id: str, figures: Mapping[str, Any]) -> bool:
     """Write what the arms come to, once; False: somebody has."""
     statement = (

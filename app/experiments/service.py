@@ -158,11 +158,13 @@ def cancel(session: Session, identity: Identity, experiment_id: str) -> list[Job
             remedy="submit a new experiment",
         )
     able = allowed_from("cancel")
+    going = [job.id for _, job in seen.runs if job is not None and job.state in able]
+    # All before the first move: whoever ends one of them meanwhile would wait for what that counts, and we for it.
+    repository.hold_jobs(session, going)
     moved = []
-    for _, job in seen.runs:
-        if job is not None and job.state in able:
-            with suppress(Conflict):  # it has ended just now
-                moved.append(jobs.act(session, identity, job.id, "cancel"))
+    for job_id in going:
+        with suppress(Conflict):  # it has ended just now
+            moved.append(jobs.act(session, identity, job_id, "cancel"))
     seen.experiment.cancelled_at = datetime.now(UTC)
     session.flush()
     audit(session, identity, "experiment.cancel", experiment_id, {"jobs": len(moved)})
