@@ -49,7 +49,8 @@ class Job(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        Index("ix_jobs_state", "state", "tenant"),
+        # With the kind, or to count jobs for Prometheus would read every job whole.
+        Index("ix_jobs_state", "state", "tenant", "kind"),
         Index("ix_jobs_tenant", "tenant", "id"),
         # Only of those that have one: a submit has nothing to write there.
         Index("ix_jobs_log_key", "log_key", sqlite_where=_LOGGED, postgresql_where=_LOGGED),
