@@ -12,6 +12,7 @@ from app.auth.keyring import KeyRing
 from app.dashboard import repository
 from app.dashboard.models import PanelSession
 from app.database import Database
+from app.dependencies import RANKS
 from app.identity import Identity, Role
 
 
@@ -26,7 +27,7 @@ class Visitor:
     @property
     def may_write(self) -> bool:
         """Whether the pages offer what only members and admins may do."""
-        return self.identity.role != "viewer"
+        return RANKS[self.identity.role] >= RANKS["member"]
 
 
 def begin(session: Session, identity: Identity, hours: float) -> str:

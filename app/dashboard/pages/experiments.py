@@ -16,7 +16,7 @@ from app.dashboard.rendering import render, to
 from app.dashboard.routing import PanelRouter
 from app.dashboard.sessions import Visitor
 from app.dashboard.visitors import Reader, Writer
-from app.dependencies import RANKS, Read, database
+from app.dependencies import Read, database
 from app.errors import Conflict, NotFound
 from app.experiments import ballot_endpoints as ballots_api
 from app.experiments import endpoints as experiments_api
@@ -50,7 +50,6 @@ def page(
         experiments=[(seen[row.id], reading.whole(reading.runs(seen[row.id]))) for row in rows[:ROWS]],
         next=f"/experiments?after={rows[ROWS - 1].id}" if len(rows) > ROWS else None,
         first="/experiments" if after else None,
-        may_write=_may_write(visitor),
     )
 
 
@@ -136,7 +135,6 @@ def shown(request: Request, visitor: Visitor, experiment_id: str) -> dict[str, A
         "charts": reading.charts(experiment),
         "height": reading.HEIGHT,
         "texts": [reading.indented(one) for one in (experiment["baseline"], *experiment["treatments"])],
-        "may_write": _may_write(visitor),
     }
 
 
@@ -144,7 +142,3 @@ def _raters(request: Request, visitor: Visitor, session: Session, experiment_id:
     answer = ballots_api.page(request, visitor.identity, session, experiment_id, Asked(MOST_RATERS, None, "asc"))
     found: list[dict[str, Any]] = orjson.loads(answer.body)["data"]
     return found
-
-
-def _may_write(visitor: Visitor) -> bool:
-    return RANKS[visitor.identity.role] >= RANKS["member"]

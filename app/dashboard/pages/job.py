@@ -15,7 +15,7 @@ from app.dashboard.rendering import render, to
 from app.dashboard.routing import PanelRouter
 from app.dashboard.sessions import Visitor
 from app.dashboard.visitors import Reader, Writer
-from app.dependencies import RANKS, Read, settings, storage
+from app.dependencies import Read, settings, storage
 from app.errors import NotFound
 from app.jobs import endpoints as jobs_api
 from app.jobs import following, service
@@ -41,7 +41,6 @@ def page(request: Request, visitor: Reader, session: Read, job_id: JobId) -> Res
         job=job,
         events=row.events,
         live=reading.is_live(job),
-        may_write=RANKS[visitor.identity.role] >= RANKS["member"],
         metrics=reading.metrics(job),
         pyramid=reading.pyramid(job["plan"], receipt),
         receipt=receipt,

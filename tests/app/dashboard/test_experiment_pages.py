@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 
 from app.dashboard.experiment_form import FIRST_CHANGES
 from app.database import Base
+from app.experiments import settling
 from app.experiments.models import Experiment
 from app.jobs.models import Job
 from app.jobs.states import State
@@ -218,6 +219,17 @@ def test_a_running_experiment_is_cancelled_by_whoever_may(
     assert "This experiment was cancelled" in page.text
     assert f'action="{path}"' not in page.text
     assert browser.post(path).status_code == 409
+
+
+def test_nothing_is_to_be_cancelled_while_figures_are_worked_out(service: FastAPI, sign_in: SignIn) -> None:
+    one = scenes.put_experiment(service, "being worked out", [[(State.SUCCEEDED, 1.0)] * 2] * 2)
+    assert settling._one_at_a_time.acquire(blocking=False)
+    try:
+        page = sign_in().get(f"/experiments/{one}").text
+    finally:
+        settling._one_at_a_time.release()
+    assert "No verdict yet" in page
+    assert f'action="/experiments/{one}/cancel"' not in page
 
 
 def test_a_failed_experiment_says_what_to_do(sign_in: SignIn, seen: dict[str, str]) -> None:

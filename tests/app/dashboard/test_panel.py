@@ -11,6 +11,9 @@ from app.auth.bootstrap import add_key, new_secret
 from app.auth.models import AuditEntry, Key
 from app.dashboard import assets, guard
 from app.dashboard.models import PanelSession
+from app.dashboard.sessions import Visitor
+from app.dependencies import RANKS
+from app.identity import Identity
 from tests.app.dashboard.conftest import ORIGIN, SignIn
 
 
@@ -204,3 +207,8 @@ def test_the_theme_that_was_chosen_stands_in_the_page(sign_in: SignIn) -> None:
 def test_only_sections_that_a_key_may_open_are_shown(sign_in: SignIn) -> None:
     assert '<a href="/jobs" aria-current="page">Jobs</a>' in sign_in("viewer").get("/jobs").text
     assert 'href="/keys"' not in sign_in("viewer").get("/jobs").text
+
+
+def test_pages_offer_writes_to_members_and_admins_alone() -> None:
+    may = {role for role in RANKS if Visitor(Identity("default", "key_1", role), "Ann", "").may_write}
+    assert may == {"member", "admin"}
