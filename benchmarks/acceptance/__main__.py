@@ -15,7 +15,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.acceptance import checking, language, pairs, private, rounds, simulation, topics
+from benchmarks.acceptance import (
+    checking,
+    experiment,
+    language,
+    openai_client,
+    pairs,
+    private,
+    rounds,
+    simulation,
+    topics,
+)
 from benchmarks.acceptance.page import page, section, sections_of, shown
 from benchmarks.acceptance.step import Finding, Step, Walked
 from benchmarks.acceptance.walk import Walk
@@ -35,6 +45,8 @@ STEPS: dict[str, Step] = {
         simulation.STEP,
         private.STEP,
         checking.STEP,
+        openai_client.STEP,
+        experiment.STEP,
     )
 }
 PAGE = ROOT / "docs" / "acceptance.md"

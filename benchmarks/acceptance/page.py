@@ -12,7 +12,7 @@ from benchmarks.acceptance.step import Finding, Step, Walked
 from docs.markdown import table
 
 HELD, MISSED, ABSENT = "Held", "Missed", "Not walked"
-_HEAD = """# Acceptance: the walk of the fourth issue
+_HEAD = """# Acceptance: a walk over HTTP
 
 <!-- Written by `python -m benchmarks.acceptance`; do not edit. -->
 
