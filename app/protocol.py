@@ -5,6 +5,7 @@ The parser takes a header line of any length and joins what came of it anew with
 hold up every other request. Knows no route.
 """
 
+import asyncio
 import json
 from http import HTTPStatus
 
@@ -17,7 +18,8 @@ MOST_HEAD_BYTES = 1 << 16
 def _refusal(status: HTTPStatus, code: str, title: str, detail: str, remedy: str) -> bytes:
     fault = {"code": code, "detail": detail, "remedy": remedy}
     problem = {"type": f"/problems/{code.replace('_', '-')}", "title": title, "status": status.value, **fault}
-    body = json.dumps({**problem, "errors": [{"pointer": "", **fault}]}).encode()
+    error = {"message": detail, "type": "invalid_request_error", "param": None, "code": code}
+    body = json.dumps({**problem, "errors": [{"pointer": "", **fault}], "error": error}).encode()
     head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/problem+json\r\n"
     return f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body
 
@@ -42,6 +44,11 @@ class BoundedHead(HttpToolsProtocol):
     """Ends a connection that sends more than `MOST_HEAD_BYTES` without coming to the end of a head or to a body."""
 
     _pending_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Speak HTTP alone: no route is a WebSocket, and the library of those refuses in words of its own."""
+        super().connection_made(transport)
+        self.ws_protocol_class = None
 
     def data_received(self, data: bytes) -> None:
         """Take what came; 431 and the end where the head goes on for too long."""

@@ -130,6 +130,13 @@ def test_what_is_no_request_is_told_so_as_a_problem(sent: bytes) -> None:
     assert (problem["status"], problem["type"]) == (400, "/problems/unparsable")
     assert problem["errors"][0]["code"] == "unparsable"
     assert problem["remedy"]
+    assert problem["error"]["message"] == problem["detail"]
+
+
+def test_who_asks_for_a_websocket_is_answered_as_anybody() -> None:
+    head = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+    wire, _ = told(head + b"sec-websocket-version: 13\r\nsec-websocket-key: short\r\n\r\n")
+    assert wire.written.startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_request_after_one_that_was_answered_is_refused_by_itself() -> None:
