@@ -3,23 +3,25 @@
 Knows neither torch nor the server: what it needs is in the folder, but for the key that the receipt is checked against.
 """
 
+import csv
 import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from client import canonical_json, signature
-from client.archive import stored_zip
+from client.archive import stored_zip, unpacked
 from client.artifact import Package
 from client.errors import BadPackage, BadUsage
 
 RECEIPT, ARCHIVE = "receipt.json", "model.zip"
 _ROUNDING = 0.005
 _AGAIN = "download the model again; if it stays so, do not use it"
+_ROWS = 'give JSONL such as {"text": "...", "label": "spam"}, or a CSV file with the columns text and label'
 
 
 @dataclass(frozen=True)
@@ -33,18 +35,21 @@ class Verified:
 
 
 def verify(folder: Path, pinned: str | None, data: Path | None = None) -> Verified:
-    """Check a folder that `fiftytwo download` filled.
+    """Check a folder that `fiftytwo download` filled, or a `model.zip` by itself.
 
     Args:
-        folder: the unpacked package, with or without `model.zip` beside it.
+        folder: the unpacked package, with or without `model.zip` beside it, or the ZIP.
         pinned: the server's public key in base64, as kept at login; None checks against the receipt's own.
-        data: labelled test rows as JSONL (`text`, and `label` or `label_name`), to be answered again.
+        data: labelled test rows as JSONL or CSV (`text`, and `label` or `label_name`), to be answered again.
 
     Raises:
         BadPackage: something differs; says what.
         BadUsage: the folder or the data cannot be read.
     """
-    content = _read(folder / RECEIPT)
+    owner = _Unpacked()
+    if folder.is_file():
+        folder = unpacked(owner, folder)
+    content = _read(folder / RECEIPT, "fiftytwo download JOB --out FOLDER")
     receipt = _canonical(content)
     key = signature.check(receipt, pinned)
     listed = _check_files(folder, receipt)
@@ -53,11 +58,15 @@ def verify(folder: Path, pinned: str | None, data: Path | None = None) -> Verifi
     return Verified(key, pinned is not None, listed, measured)
 
 
-def _read(path: Path) -> bytes:
+class _Unpacked:
+    """What a ZIP's files lie on disk for: they go with it."""
+
+
+def _read(path: Path, remedy: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise BadUsage(f"cannot read {path}: {error}", remedy="fiftytwo download JOB --out FOLDER") from error
+        raise BadUsage(f"cannot read {path}: {error.strerror}", remedy=remedy) from error
 
 
 def _canonical(content: bytes) -> dict[str, Any]:
@@ -137,24 +146,35 @@ def _wilson(share: float, n: int) -> tuple[float, float]:
 
 def _labelled(path: Path, labels: Sequence[str]) -> tuple[list[str], list[str]]:
     """Texts and the names of their labels; a whole number is a place among the model's labels."""
+    content = _read(path, "check the path of the labelled test rows").decode("utf-8-sig", "replace")
     texts, names = [], []
-    for number, line in enumerate(_read(path).decode("utf-8", "replace").splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in _lines(path, content):
         try:
-            row = json.loads(line)
+            row = json.loads(line) if isinstance(line, str) else line
             if not isinstance(row, dict):
                 raise ValueError("it is no JSON object")
             names.append(_name_of(row["label_name"] if "label_name" in row else row["label"], labels))
             texts.append(str(row["text"]))
-        except (ValueError, KeyError, RecursionError) as error:
-            raise BadUsage(
-                f"line {number} of {path} is no labelled row: {error}",
-                remedy='give JSONL such as {"text": "...", "label_name": "spam"}',
-            ) from error
+        except KeyError as error:
+            raise BadUsage(f"line {number} of {path} is no labelled row: no {error}", remedy=_ROWS) from error
+        except (ValueError, RecursionError) as error:
+            raise BadUsage(f"line {number} of {path} is no labelled row: {error}", remedy=_ROWS) from error
     if not texts:
-        raise BadUsage(f"{path} holds no rows", remedy="give labelled test rows as JSONL")
+        raise BadUsage(f"{path} holds no rows", remedy=_ROWS)
     return texts, names
+
+
+def _lines(path: Path, content: str) -> Iterator[tuple[int, str | dict[str, str]]]:
+    """Each line that is not empty, with its number: of JSONL as it stands, of CSV the cells by column."""
+    if path.suffix.lower() != ".csv":
+        yield from ((number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip())
+        return
+    reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
+    try:
+        for row in reader:
+            yield reader.line_num, {name: cell for name, cell in row.items() if cell is not None}
+    except csv.Error as error:
+        raise BadUsage(f"line {reader.line_num} of {path} cannot be read: {error}", remedy=_ROWS) from error
 
 
 def _name_of(label: Any, labels: Sequence[str]) -> str:

@@ -206,6 +206,32 @@ def test_a_line_that_is_no_labelled_row_is_named(signed: Path, tmp_path: Path, l
         verify(signed, None, data)
 
 
+def test_labelled_rows_may_be_the_csv_file_that_was_uploaded(signed: Path, tmp_path: Path) -> None:
+    data = tmp_path / "test.CSV"
+    data.write_text('\ufefflabel,text,note\n"ham","hello",\nspam,"free\nprize",x\n', "utf-8")
+    assert verify(signed, None, data).measured == {"accuracy": 1.0, "claimed": 1.0, "n": 2}
+    data.write_text("text,label\nhello,ham\nfree prize\n")
+    with pytest.raises(BadUsage, match=r"line 3 of .* is no labelled row: no 'label'"):
+        verify(signed, None, data)
+    data.write_text('text,label\n"hello')
+    with pytest.raises(BadUsage, match=r"line 1 of .* cannot be read"):
+        verify(signed, None, data)
+
+
+def test_data_that_are_not_there_are_not_looked_for_in_a_download(signed: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadUsage, match=r"nowhere\.jsonl: No such file") as refused:
+        verify(signed, None, tmp_path / "nowhere.jsonl")
+    assert refused.value.remedy == "check the path of the labelled test rows"
+
+
+def test_a_zip_by_itself_is_checked_as_its_folder_is(signed: Path, key: Path, tmp_path: Path) -> None:
+    alone = shutil.move(signed / "model.zip", tmp_path / "bought.zip")
+    assert verify(Path(alone), public_key(key)).files == verify(signed, None).files
+    Path(alone).write_bytes(Path(alone).read_bytes().replace(b'"job_1"', b'"job_2"'))
+    with pytest.raises(BadPackage):
+        verify(Path(alone), public_key(key))
+
+
 def test_the_key_is_its_owners_alone_and_made_once(tmp_path: Path) -> None:
     path = ensure_key(tmp_path / "key.pem")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
