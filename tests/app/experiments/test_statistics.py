@@ -116,14 +116,14 @@ def mean_of(differences: Array, key: int = 0, resamples: int = 400) -> Sampled:
     return sample(parts, each, lambda sums: sums[..., 0] / sums[..., 1], key, resamples=resamples)
 
 
-@pytest.mark.parametrize(("of_items", "of_seeds"), [(0.5, 0.0), (0.5, 0.05), (0.1, 0.1)])
+@pytest.mark.parametrize(("of_items", "of_seeds"), [(0.5, 0.0), (0.05, 0.02), (0.1, 0.1)])
 def test_intervals_hold_what_they_promise(of_items: float, of_seeds: float) -> None:
     """Of 300 experiments whose true difference is zero the interval leaves it out in about a twentieth."""
     drawn, kept, runs = np.random.default_rng(4), 0, 300
     for number in range(runs):
         low, high = interval(mean_of(crossed(drawn, 3, 60, of_items, of_seeds)), number)
         kept += low <= 0 <= high
-    assert 0.915 <= kept / runs <= 0.99
+    assert 0.93 <= kept / runs <= 0.99
 
 
 def test_items_alone_would_be_too_sure_where_seeds_differ() -> None:
