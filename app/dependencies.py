@@ -8,6 +8,7 @@ the database while every thread waits for it. Knows no domain.
 import difflib
 import functools
 import inspect
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -113,23 +114,29 @@ async def identify(request: Request) -> Identity:
             headers={"Retry-After": str(max(1, round(wait)))},
         )
     if request.scope["query_string"]:
-        _refuse_unknown_query(request)
+        _refuse_odd_query(request)
     return identity
 
 
-def _refuse_unknown_query(request: Request) -> None:
-    """Refuse names that the route does not know; those with brackets, such as `metadata[team]`, it documents itself."""
+def _refuse_odd_query(request: Request) -> None:
+    """Refuse names that the route does not know, and those that come twice, of which one value would be left unread.
+
+    Names with brackets, such as `metadata[team]`, the route documents itself.
+    """
     route = request.scope["route"]
     known = _query_names(route.dependant)
     deep = {
         one["name"] for one in (route.openapi_extra or {}).get("parameters", ()) if one.get("style") == "deepObject"
     }
     faults = []
-    for name in dict.fromkeys(request.query_params.keys()):
+    for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
         if name not in known and not ("[" in name and name.partition("[")[0] in deep):
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             remedy = f"did you mean {near[0]}?" if near else f"known are: {', '.join(known) or 'none'}"
             faults.append(Fault("", "unknown_parameter", f"there is no query parameter {name[:80]!r} here", remedy))
+        elif times > 1:
+            said = f"the query parameter {name[:80]!r} comes {times} times"
+            faults.append(Fault("", "repeated_parameter", said, "send it once"))
     if faults:
         raise Invalid("; ".join(fault.detail for fault in faults), remedy="mend the address", faults=faults)
 

@@ -163,9 +163,9 @@ class Unavailable(ServiceError):
 # Errors of the engine by status; any other is a failure of ours.
 ENGINE_STATUSES: dict[type[EngineError], int] = {InvalidPlan: 422, InvalidData: 422}
 # Statuses that routing itself answers with.
-_ROUTED: tuple[type[ServiceError], ...]
-_ROUTED = (Unparsable, Unauthorized, Forbidden, NotFound, TooLarge, UnsupportedMedia)
-ROUTING_ERRORS = {one.status: one for one in _ROUTED}
+_ROUTED = Unparsable, Unauthorized, Forbidden, NotFound, TooLarge, UnsupportedMedia
+ROUTING_ERRORS: dict[int, type[ServiceError]] = {one.status: one for one in _ROUTED}
+_MENDS = {"header": "mend the header"} | dict.fromkeys(("path", "query", "cookie"), "mend the address")
 
 
 def request_id(request: Request) -> str:
@@ -209,9 +209,9 @@ def of_validation(request: Request, error: RequestValidationError) -> ServiceErr
     if isinstance(error.body, bytes) and error.body:
         return UnsupportedMedia("this route takes JSON", remedy="send `Content-Type: application/json`")
     faults = [
-        Fault("", fault["type"], f"{fault['loc'][0]} parameter {fault['loc'][-1]}: {fault['msg']}", "mend the address")
+        Fault("", fault["type"], f"{where} parameter {fault['loc'][-1]}: {fault['msg']}", _MENDS.get(where, ""))
         for fault in error.errors()
-        if fault["loc"][0] != "body"
+        if (where := fault["loc"][0]) != "body"
     ]
     faults += _body_faults(request, error)
     return Invalid("; ".join(fault.detail for fault in faults), remedy="mend every listed fault", faults=faults)

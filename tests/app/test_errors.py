@@ -73,6 +73,8 @@ def test_bad_requests_are_problems(
     admin: TestClient, method: str, path: str, options: dict[str, Any], status: int
 ) -> None:
     answer = admin.request(method, path, **options)
+    if "Idempotency-Key" in options.get("headers", {}):
+        assert answer.json()["errors"][0]["remedy"] == "mend the header"
 
     assert answer.status_code == status
     assert answer.headers["content-type"] == errors.MEDIA_TYPE

@@ -271,6 +271,9 @@ def test_lists_and_filters(admin: TestClient, dataset: MakeDataset) -> None:
     assert admin.get("/v1/jobs", params={"state": "asleep"}).status_code == 422
     for name in ("metadata", "x[y]", "metadatax[y]", "state[y]"):
         assert admin.get("/v1/jobs", params={name: "a"}).status_code == 422, name
+    for twice in ("limit=1&limit=2", "metadata[team]=a&metadata[team]=b"):
+        told = admin.get(f"/v1/jobs?{twice}&pge=1").json()["errors"]
+        assert [one["code"] for one in told] == ["repeated_parameter", "unknown_parameter"]
     for page in ("/v1/datasets", f"/v1/jobs/{ids[0]}", "/v1/keys"):
         answer = admin.get(page, params={"metadata[y]": "1"})
         assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "unknown_parameter"), page
