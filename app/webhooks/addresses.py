@@ -84,10 +84,10 @@ class Target:
         found = self._resolved()
         for one in found:
             if reason := refusal(one, private=private):
-                detail = f"the host leads to {reason}"
-                raise Refused(
-                    "webhook_address", detail, "name a public address, or let the operator allow private ones"
-                )
+                remedy = "name a public address"
+                if refusal(one, private=True) is None:
+                    remedy += ", or let the operator set FIFTYTWO_WEBHOOK_PRIVATE_ADDRESSES"
+                raise Refused("webhook_address", f"the host leads to {reason}", remedy)
         return str(found[0])
 
     def _resolved(self) -> list[Address]:

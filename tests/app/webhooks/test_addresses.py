@@ -43,6 +43,16 @@ def test_the_machines_own_services_never(address: str) -> None:
     assert refusal(ip_address(address), private=True)
 
 
+def test_the_remedy_names_the_setting_only_where_that_would_help() -> None:
+    with pytest.raises(Refused) as here:
+        Target.of("http://127.0.0.1/").address(private=False)
+    assert "FIFTYTWO_WEBHOOK_PRIVATE_ADDRESSES" in here.value.remedy
+    for private in (False, True):
+        with pytest.raises(Refused) as never:
+            Target.of("http://169.254.169.254/").address(private=private)
+        assert never.value.remedy == "name a public address"
+
+
 @pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.0.0.1", "[::ffff:127.0.0.1]", "localhost"])
 def test_other_spellings_of_this_machine(host: str) -> None:
     with pytest.raises(Refused, match="leads to"):
