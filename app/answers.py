@@ -45,9 +45,7 @@ def encoded(document: Mapping[str, Any]) -> Encoded:
     return Encoded(content, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
 
 
-def show(
-    request: Request, document: Encoded, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
+def show(request: Request, document: Encoded, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """The answer with this document, as `answer` has it."""
     fields = {"ETag": document.etag, "Cache-Control": "private, no-cache"}
     if status == 200 and request.method in ("GET", "HEAD") and names(request, "if-none-match", document.etag):

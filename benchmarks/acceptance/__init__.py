@@ -1,1 +1,1 @@
-"""A walk through what the fourth issue promises, over HTTP; `python -m benchmarks.acceptance` writes it up."""
+"""A walk through what the project promises, over HTTP; `python -m benchmarks.acceptance` writes it up."""
