@@ -41,7 +41,7 @@ docs: $(STAMP) ## run the demo, then write the figures and the generated pages
 # The stamp is younger than what it was made from, so a changed dependency installs again and nothing else does.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
-	@echo "Setting up .venv: some minutes and about 2 GB the first time."
+	@echo "Setting up .venv: some minutes and about 3 GB the first time."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
 		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e '.[server,dev]'
