@@ -48,8 +48,13 @@ def of(session: Session, tenant: str, models_dir: Path | None) -> Offers:
     trained = trained_models.trained(session, tenant, newest)[:MOST]
     bases = models.describe(models_dir)
     return Offers(
-        tuple(Offer(one.id, one.name or one.id, one.task, one.rows) for one in rows if one.status == "ready"),
+        tuple(Offer(one.id, _title(one.name, one.id), one.task, one.rows) for one in rows if one.status == "ready"),
         tuple(Offer(file.job_id, job.name or job.id, job.task) for file, job in trained if job is not None),
         tuple(Offer(one["id"], one["id"], one["task"]) for one in bases if models.built_in(one["id"])),
         tuple(Offer(one["id"], one["id"], one["task"]) for one in bases if not models.built_in(one["id"])),
     )
+
+
+def _title(name: str | None, dataset_id: str) -> str:
+    """The name with the end of the id: a file that was uploaded twice has its name twice."""
+    return f"{name} · {dataset_id[-6:]}" if name else dataset_id

@@ -18,7 +18,7 @@ class DatasetCreate(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     task: Task = Field(description="What the rows are for.")
-    name: Name | None = Field(default=None, description="What people call it.")
+    name: Name | None = Field(default=None, description="What people call it; empty: as the file is called.")
     text_column: Column | None = Field(default=None, description="Column of the text; default `text`.")
     label_column: Column | None = Field(default=None, description="Column of the class; default `label`.")
     split_column: Column | None = Field(

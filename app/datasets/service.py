@@ -4,6 +4,7 @@ import base64
 import difflib
 import itertools
 import math
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -63,7 +64,12 @@ def wanted(form: Form) -> DatasetCreate:
         refuse([*faults, *from_validation(error, DatasetCreate)])
         raise
     refuse(faults)
-    return found
+    return found if found.name else found.model_copy(update={"name": _name(form.filename or "")})
+
+
+def _name(filename: str) -> str | None:
+    """What a file is called, less folders and all that a line cannot show; None where nothing is left."""
+    return "".join(one for one in re.split(r"[/\\]", filename)[-1] if one.isprintable()).strip() or None
 
 
 def add(

@@ -15,7 +15,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from app.datasets import check
+from app.datasets import check, service
+from app.datasets.upload import Form
 from app.ids import new_id
 from app.jobs import repository as jobs
 from app.jobs.models import Job
@@ -40,6 +41,20 @@ def test_an_upload_is_ready_at_once(admin: TestClient, settings: Settings) -> No
     assert admin.get("/v1/datasets").json()["data"] == [made]
     assert admin.get("/v1/datasets", params={"task": "image_classification"}).json()["data"] == []
     assert [path.name for path in stored(settings)] == [made["sha256"]]
+
+
+@pytest.mark.parametrize(
+    ("filename", "name"),
+    [
+        ("mail.jsonl", "mail.jsonl"),
+        ("/home/eve/mail.jsonl", "mail.jsonl"),
+        ("C:\\a\u202e.jsonl", "a.jsonl"),
+        ("a/", None),
+    ],
+)
+def test_a_data_set_without_a_name_is_called_as_its_file(filename: str, name: str | None) -> None:
+    assert service.wanted(Form(filename, fields={"task": "causal_lm"})).name == name
+    assert service.wanted(Form(filename, fields={"task": "causal_lm", "name": "mail"})).name == "mail"
 
 
 def test_a_preview_shows_the_first_rows(admin: TestClient) -> None:
