@@ -78,6 +78,7 @@ COMPANY |= {40: [{"number": 40, "client_rate": 0.5}]}
 COMPANY_BY_TASK: dict[tuple[str, int], list[dict[str, Any]]] = {
     ("causal_lm", 37): [{"number": 19}],
     ("causal_lm", 40): [{"number": 19}],
+    ("text_image_pairs", 43): [{"number": 45}],
 }
 
 

@@ -14,7 +14,7 @@ def test_a_population_is_made_and_told(admin: TestClient, population: str) -> No
     expected = {"clients": 1_000, "unit": "client", "min_clients": 10, "spent": 0.0, "left": 8.0}
     assert {name: told[name] for name in expected} == expected
     assert told["budget"] == {"epsilon": 8.0, "delta": 1e-5}
-    assert "1,500" in told["warnings"][0]
+    assert "100 clients lost 7.5 points" in told["warnings"][0]
     assert admin.get("/v1/populations").json()["data"] == [told]
     assert admin.post("/v1/populations", json=POPULATION | {"clients": 2_000}).json()["warnings"] == []
 
