@@ -47,7 +47,7 @@ def test_an_upload_is_ready_at_once(admin: TestClient, settings: Settings) -> No
     ("filename", "name"),
     [
         ("mail.jsonl", "mail.jsonl"),
-        ("/home/eve/mail.jsonl", "mail.jsonl"),
+        ("/srv/eve/mail.jsonl", "mail.jsonl"),
         ("C:\\a\u202e.jsonl", "a.jsonl"),
         ("a/", None),
     ],
