@@ -133,10 +133,7 @@ def delete(session: Session, identity: Identity, job_id: str) -> list[str]:
         )
     keys = [row.storage_key for row in rows] + [snapshot.key for snapshot in kept]
     keys += [job.log_key] if job.log_key is not None else []
-    for row in rows:
-        session.delete(row)
-    audit(session, identity, "job.delete", job_id, {"artifacts": len(rows)})
-    unname(session, keys)
+    _drop(session, identity, "job.delete", job_id, rows, keys)
     return keys
 
 
@@ -152,11 +149,18 @@ def erase_files(session: Session, identity: Identity, job_id: str) -> list[str]:
     find(session, identity.tenant, job_id, hold=True)
     rows = _unread(session, identity.tenant, job_id)
     keys = [row.storage_key for row in rows] + snapshots.drop(session, job_id, keep=0)
+    _drop(session, identity, "model.delete", job_id, rows, keys)
+    return keys
+
+
+def _drop(
+    session: Session, identity: Identity, action: str, job_id: str, rows: Sequence[Artifact], keys: Sequence[str]
+) -> None:
+    """Take a job's files off record, and their keys with them; `action` is what the audit calls it."""
     for row in rows:
         session.delete(row)
-    audit(session, identity, "model.delete", job_id, {"artifacts": len(rows)})
+    audit(session, identity, action, job_id, {"artifacts": len(rows)})
     unname(session, keys)
-    return keys
 
 
 def _unread(session: Session, tenant: str, job_id: str) -> Sequence[Artifact]:
