@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from mimetypes import guess_type
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,11 +47,8 @@ def seed(service: FastAPI, folder: Path, tenant: str = "default") -> Seeds:
     dataset = seed_dataset(service, folder, tenant)
     jobs = {state: seed_job(service, dataset, tenant, state) for state in State}
     artifacts = [
-        seed_artifact(service, folder, tenant, jobs[State.SUCCEEDED], kind, name, media_type)
-        for kind, name, media_type in (
-            ("model", "model.zip", "application/zip"),
-            ("receipt", "receipt.json", "application/json"),
-        )
+        seed_artifact(service, folder, tenant, jobs[State.SUCCEEDED], kind, name)
+        for kind, name in (("model", "model.zip"), ("receipt", "receipt.json"))
     ]
     population = seed_population(service, tenant)
     webhook, delivery = seed_webhook(service, jobs[State.SUCCEEDED], tenant)
@@ -154,11 +152,11 @@ def seed_webhook(service: FastAPI, job: str, tenant: str = "default") -> tuple[s
 
 
 def seed_artifact(
-    service: FastAPI, folder: Path, tenant: str, job: str, kind: str, filename: str, media_type: str
+    service: FastAPI, folder: Path, tenant: str, job: str, kind: str, filename: str, content: bytes | None = None
 ) -> str:
-    """A stored artifact of the job."""
+    """A stored artifact of the job; without `content` it holds what it is."""
     file = folder / new_id("file")
-    file.write_text(json.dumps({"of": tenant, "kind": kind}))
+    file.write_bytes(json.dumps({"of": tenant, "kind": kind}).encode() if content is None else content)
     stored = service.state.storage.save(file)
     artifact = Artifact(
         id=new_id("art"),
@@ -167,7 +165,7 @@ def seed_artifact(
         attempt=1,
         kind=kind,
         filename=filename,
-        media_type=media_type,
+        media_type=guess_type(filename)[0] or "application/octet-stream",
         sha256=stored.sha256,
         size_bytes=stored.size_bytes,
         storage_key=stored.key,

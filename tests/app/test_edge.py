@@ -35,7 +35,7 @@ def paths(service: FastAPI, tmp_path: Path) -> Callable[[str], str]:
     """Fills in the ids of things that are there."""
     dataset = seed_dataset(service, tmp_path)
     job = seed_job(service, dataset, state=State.SUCCEEDED)
-    model = seed_artifact(service, tmp_path, "default", job, "model", "model.zip", "application/zip")
+    model = seed_artifact(service, tmp_path, "default", job, "model", "model.zip")
     ids = {"dataset_id": dataset, "job_id": job, "artifact_id": model, "model_id": model, "choice": "9", "key_id": "x"}
     ids["webhook_id"], _ = seed_webhook(service, job)
     ids |= {"file_id": seed_file(service, tmp_path), "experiment_id": seed_experiment(service, dataset)}

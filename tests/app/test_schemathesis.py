@@ -88,14 +88,14 @@ def things(service: FastAPI, tmp_path_factory: pytest.TempPathFactory) -> Callab
     folder = tmp_path_factory.mktemp("things")
     dataset = seed_dataset(service, folder)
     done = seed_job(service, dataset, state=State.SUCCEEDED)
-    model = seed_artifact(service, folder, "default", done, "model", "model.zip", "application/zip")
-    seed_artifact(service, folder, "default", done, "receipt", "receipt.json", "application/json")
+    model = seed_artifact(service, folder, "default", done, "model", "model.zip")
+    seed_artifact(service, folder, "default", done, "receipt", "receipt.json")
 
     population = seed_population(service)
 
     def trained() -> str:
         job = seed_job(service, dataset, state=State.SUCCEEDED)
-        return seed_artifact(service, folder, "default", job, "model", "model.zip", "application/zip")
+        return seed_artifact(service, folder, "default", job, "model", "model.zip")
 
     def job(operation: str) -> str:
         if operation.startswith("GET"):

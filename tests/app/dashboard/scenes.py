@@ -14,12 +14,12 @@ from typing import Any
 from fastapi import FastAPI
 from sqlalchemy import insert
 
-from app.artifacts.models import Artifact
 from app.ids import new_id
 from app.jobs import service
 from app.jobs.models import Job, JobEvent, MetricPoint
 from app.jobs.states import State
 from engine.spec import Spec
+from tests.app.seeds import seed_artifact
 
 DEMO = Path(__file__).parents[3] / "docs" / "demo.json"
 NOW = datetime.now(UTC)
@@ -111,26 +111,7 @@ def put_job(
 
 def put_file(service_: FastAPI, folder: Path, job: str, kind: str, filename: str, content: bytes) -> None:
     """A stored artifact of a job."""
-    path = folder / new_id("file")
-    path.write_bytes(content)
-    stored = service_.state.storage.save(path)
-    media_type = "application/json" if filename.endswith("json") else "application/zip"
-    with service_.state.database.session() as session:
-        session.add(
-            Artifact(
-                id=new_id("art"),
-                tenant="default",
-                job_id=job,
-                attempt=1,
-                kind=kind,
-                filename=filename,
-                media_type=media_type,
-                sha256=stored.sha256,
-                size_bytes=stored.size_bytes,
-                storage_key=stored.key,
-                created_at=NOW,
-            )
-        )
+    seed_artifact(service_, folder, "default", job, kind, filename, content)
 
 
 def put_log(service_: FastAPI, job: str) -> None:

@@ -182,7 +182,7 @@ def test_the_other_kinds_begin_with_a_trained_model(scene: Scene, tmp_path: Path
     browser, dataset, service = scene
     trained = seed_job(service, dataset, state=State.SUCCEEDED)
     for one in ("model", "checkpoint", "detector"):
-        seed_artifact(service, tmp_path, "default", trained, one, f"{one}.zip", "application/zip")
+        seed_artifact(service, tmp_path, "default", trained, one, f"{one}.zip")
     assert f'value="{trained}"' in browser.get(f"/jobs/new?kind={kind}").text
     extras: dict[str, dict[str, Any]] = {
         "compress": {"instructions": "post_training_quantization", "dataset": dataset},

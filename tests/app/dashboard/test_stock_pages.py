@@ -101,7 +101,7 @@ def test_long_lists_go_on(service: FastAPI, sign_in: SignIn, tmp_path: Path, mon
     assert made[0] in second
     assert made[2] not in second
     jobs = [seed_job(service, made[0], state=State.SUCCEEDED) for _ in range(3)]
-    models = [seed_artifact(service, tmp_path, "default", job, "model", "model.zip", "application/zip") for job in jobs]
+    models = [seed_artifact(service, tmp_path, "default", job, "model", "model.zip") for job in jobs]
     assert f'href="/models?after={models[1]}"' in browser.get("/models").text
     assert jobs[0] in browser.get(f"/models?after={models[1]}").text
 
@@ -111,8 +111,8 @@ def test_models_are_the_bases_and_what_the_tenant_has_trained(
 ) -> None:
     dataset = seed_dataset(service, tmp_path)
     mine, theirs = (seed_job(service, dataset, tenant, State.SUCCEEDED) for tenant in ("default", "other"))
-    artifact = seed_artifact(service, tmp_path, "default", mine, "model", "model.zip", "application/zip")
-    seed_artifact(service, tmp_path, "other", theirs, "model", "model.zip", "application/zip")
+    artifact = seed_artifact(service, tmp_path, "default", mine, "model", "model.zip")
+    seed_artifact(service, tmp_path, "other", theirs, "model", "model.zip")
     page = sign_in().get("/models").text
     assert "resnet-small" in page
     assert "default for text classification" in page

@@ -11,8 +11,8 @@ from tests.app.seeds import seed_artifact, seed_dataset, seed_job
 
 def test_a_trained_model_has_the_task_of_its_job(service: FastAPI, admin: TestClient, tmp_path: Path) -> None:
     job = seed_job(service, seed_dataset(service, tmp_path), state=State.SUCCEEDED)
-    model = seed_artifact(service, tmp_path, "default", job, "model", "model.zip", "application/zip")
-    receipt = seed_artifact(service, tmp_path, "default", job, "receipt", "receipt.json", "application/json")
+    model = seed_artifact(service, tmp_path, "default", job, "model", "model.zip")
+    receipt = seed_artifact(service, tmp_path, "default", job, "receipt", "receipt.json")
 
     shown = admin.get(f"/v1/models/{model}").json()
     assert (shown["task"], shown["job"]) == ("text_classification", job)
@@ -22,7 +22,7 @@ def test_a_trained_model_has_the_task_of_its_job(service: FastAPI, admin: TestCl
 
 def test_models_come_in_pages(service: FastAPI, admin: TestClient, tmp_path: Path) -> None:
     job = seed_job(service, seed_dataset(service, tmp_path), state=State.SUCCEEDED)
-    made = [seed_artifact(service, tmp_path, "default", job, "model", "model.zip", "application/zip") for _ in range(5)]
+    made = [seed_artifact(service, tmp_path, "default", job, "model", "model.zip") for _ in range(5)]
     whole = admin.get("/v1/models").json()
     ids = [one["id"] for one in whole["data"]]
     assert (ids[-5:], whole["has_more"]) == (made[::-1], False)
