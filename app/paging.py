@@ -11,6 +11,9 @@ from fastapi import Depends, Query
 from sqlalchemy import Select
 from sqlalchemy.orm import InstrumentedAttribute
 
+After = Annotated[
+    str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_]+$", description="The last id of the page before.")
+]
 Row = TypeVar("Row")
 Selected = TypeVar("Selected", bound=Select[*tuple[Any, ...]])
 
@@ -32,9 +35,7 @@ class Asked:
 
 async def _asked(
     limit: Annotated[int, Query(ge=1, le=200, description="Most rows of the page.")] = 20,
-    after: Annotated[
-        str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_]+$", description="The last id of the page before.")
-    ] = None,
+    after: After = None,
     order: Annotated[Literal["asc", "desc"], Query(description="Oldest or newest first.")] = "desc",
 ) -> Asked:
     return Asked(limit, after, order)

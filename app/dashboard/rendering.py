@@ -1,7 +1,7 @@
-"""From a template and its values to a page. Knows no domain."""
+"""From a template and its values to a page. Of any domain it knows the names of the tasks alone."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from app.dashboard import assets, wording
 from app.dashboard.navigation import sections
 from app.dashboard.sessions import Visitor
+from app.datasets.schemas import Task
 
 THEMES = ("light", "dark")
 TEMPLATES = Environment(
@@ -20,7 +21,7 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
     auto_reload=False,
 )
-TEMPLATES.globals.update(static=assets.address, sheets=assets.SHEETS, took=wording.took)
+TEMPLATES.globals.update(static=assets.address, sheets=assets.SHEETS, took=wording.took, tasks=get_args(Task))
 TEMPLATES.filters.update(wording.FILTERS)
 
 

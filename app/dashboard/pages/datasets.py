@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import anyio
-from fastapi import Path, Query
+from fastapi import Path
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -23,14 +23,13 @@ from app.dependencies import Read, database, settings, storage
 from app.errors import ServiceError
 from app.idempotency import once
 from app.incoming import landing
-from app.paging import Asked
+from app.paging import After, Asked
 from app.privacy import repository as ledger
 from app.privacy.schemas import budget_json
 from engine.errors import EngineError, Fault
 
 router = PanelRouter()
 ROWS, PREVIEWED = 50, 8
-After = Annotated[str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_]+$")]
 DatasetId = Annotated[str, Path(max_length=64)]
 
 

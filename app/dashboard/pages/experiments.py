@@ -4,7 +4,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import orjson
-from fastapi import Form, Path, Query
+from fastapi import Form, Path
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 from starlette.requests import Request
@@ -23,7 +23,7 @@ from app.experiments import endpoints as experiments_api
 from app.experiments import repository, service
 from app.experiments.ballot_endpoints import RaterCreate
 from app.idempotency import UNCLAIMED
-from app.paging import Asked
+from app.paging import After, Asked
 from engine.errors import Fault
 from engine.faults import from_validation
 
@@ -39,7 +39,7 @@ def page(
     request: Request,
     visitor: Reader,
     session: Read,
-    after: Annotated[str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_]+$")] = None,
+    after: After = None,
 ) -> Response:
     """One page of the tenant's experiments."""
     rows = list(repository.page(session, visitor.identity.tenant, Asked(ROWS, after, "desc")))

@@ -1,9 +1,8 @@
 """The list of jobs: filtered by state and kind, newest first, read page by page from the id of the last row."""
 
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 from urllib.parse import urlencode
 
-from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,6 +15,7 @@ from app.dependencies import Read
 from app.jobs import repository
 from app.jobs.schemas import job_json
 from app.jobs.states import State
+from app.paging import After
 from engine.spec import Kind
 
 router = PanelRouter()
@@ -29,7 +29,7 @@ def page(
     session: Read,
     state: Chosen[State] = None,
     kind: Chosen[Kind] = None,
-    after: Annotated[str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_]+$")] = None,
+    after: After = None,
 ) -> Response:
     """One page of the tenant's jobs."""
     chosen = {name: value for name, value in (("state", state), ("kind", kind)) if value is not None}

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import orjson
-from fastapi import Form, Path, Query
+from fastapi import Form, Path
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 from starlette.requests import Request
@@ -19,7 +19,7 @@ from app.dashboard.sessions import Visitor
 from app.dashboard.visitors import Administrator
 from app.dependencies import RANKS, Read, Write, database
 from app.errors import Invalid, ServiceError
-from app.paging import Asked
+from app.paging import After, Asked
 from engine.errors import Fault
 from engine.faults import from_validation
 
@@ -32,7 +32,7 @@ def page(
     request: Request,
     visitor: Administrator,
     session: Read,
-    after: Annotated[str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_]+$")] = None,
+    after: After = None,
 ) -> Response:
     """The keys that this admin sees, the newest first."""
     return _page(request, visitor, session, after)

@@ -1,8 +1,7 @@
 """Models: the bases of this server, and what the tenant's jobs have trained."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,7 +11,7 @@ from app.dashboard.routing import PanelRouter
 from app.dashboard.visitors import Reader
 from app.dependencies import Read, settings
 from app.models import repository
-from app.paging import Asked
+from app.paging import After, Asked
 from engine import models
 
 router = PanelRouter()
@@ -24,7 +23,7 @@ def page(
     request: Request,
     visitor: Reader,
     session: Read,
-    after: Annotated[str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_]+$")] = None,
+    after: After = None,
 ) -> Response:
     """The bases, and one page of trained models, the newest first."""
     rows = repository.trained(session, visitor.identity.tenant, Asked(ROWS, after, "desc"))

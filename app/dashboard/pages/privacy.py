@@ -18,7 +18,7 @@ from app.dashboard.visitors import Reader, Writer
 from app.datasets import repository as datasets
 from app.dependencies import Read, database
 from app.errors import Invalid, ServiceError
-from app.paging import Asked
+from app.paging import After, Asked
 from app.privacy import endpoints as privacy_api
 from app.privacy.schemas import BudgetPut
 from engine.errors import Fault
@@ -34,7 +34,7 @@ def page(
     visitor: Reader,
     session: Read,
     dataset: Annotated[str, Query(max_length=64)] = "",
-    after: Annotated[str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_]+$")] = None,
+    after: After = None,
 ) -> Response:
     """The accounts, and one page of the ledger."""
     return _page(request, visitor, session, after, {"dataset": dataset})

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import orjson
-from fastapi import Path, Query
+from fastapi import Path
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -17,7 +17,7 @@ from app.dashboard.sessions import Visitor
 from app.dashboard.visitors import Reader, Writer
 from app.dependencies import Read, Write, database
 from app.errors import Invalid, ServiceError
-from app.paging import Asked
+from app.paging import After, Asked
 from app.webhooks import endpoints as webhooks_api
 from app.webhooks.schemas import WebhookCreate
 from engine.errors import Fault
@@ -58,7 +58,7 @@ def one(
     visitor: Reader,
     session: Read,
     webhook_id: WebhookId,
-    after: Annotated[str | None, Query(max_length=64, pattern=r"^[A-Za-z0-9_]+$")] = None,
+    after: After = None,
 ) -> Response:
     """What was sent to it, with every attempt, and what waits."""
     webhook = orjson.loads(webhooks_api.find(request, visitor.identity, session, webhook_id).body)
