@@ -79,6 +79,8 @@ def test_a_job_from_submit_to_erasure(
     url = job["artifacts"][0]["url"]
     assert admin.get(url).status_code == 200
     assert admin.delete(own).status_code == 202
+    newest = admin.get("/v1/audit").json()["data"][0]
+    assert (newest["action"], newest["subject_id"]) == ("job.delete", job["id"])
     assert admin.get(own).status_code == 404
     assert admin.get(url).status_code == 404
     assert not (settings.data_dir / "runs" / job["id"]).exists()
