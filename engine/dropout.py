@@ -4,8 +4,8 @@ PyTorch draws each element's fate apart and on one thread, which shows beside th
 of 64 bits decides four elements, from the same generator, so seeds and snapshots mean what they meant. A probability is
 rounded to 16 bits, and what is kept is scaled by the rounded one, so the mean is exact.
 
-Attention without dropout is left to PyTorch, in fp32 where it learns: on a processor the fused backward pass of torch 2.13
-is several times slower in bf16.
+Attention without dropout is left to PyTorch, in fp32 where it learns: on a processor the fused backward pass of torch
+2.13 is several times slower in bf16.
 """
 
 import math
