@@ -7,7 +7,7 @@ Knows no domain: it is handed a plain JSON object.
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -15,13 +15,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.errors import PreconditionFailed
+from app.moments import rfc3339
 
 
 def timestamp(moment: datetime | None) -> str | None:
     """A moment as RFC 3339 in UTC with milliseconds, or None."""
-    if moment is None:
-        return None
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(moment) if moment is not None else None
 
 
 def answer(

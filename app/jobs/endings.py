@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from app.jobs import files, tallies
 from app.jobs.models import Job
 from app.jobs.states import TERMINAL, Move, Mover
+from app.moments import rfc3339
 from app.privacy import settlement
 from app.webhooks import outbox
 
@@ -42,4 +43,4 @@ def _facts(job: Job) -> dict[str, Any]:
 
 
 def _moment(at: datetime | None) -> str | None:
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z") if at is not None else None
+    return rfc3339(at) if at is not None else None

@@ -4,12 +4,13 @@ Knows no request.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import String, select, type_coerce
 from sqlalchemy.orm import Session
 
 from app.jobs.models import MetricPoint
+from app.moments import rfc3339
 
 Stored = str | datetime
 Point = tuple[int, float, Stored]
@@ -35,6 +36,6 @@ def series_of(session: Session, job_id: str, names: Sequence[str] | None, since_
 def moment(stored: Stored) -> str:
     """A stored moment as answers have it: RFC 3339 in UTC with milliseconds."""
     if isinstance(stored, datetime):
-        return stored.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return rfc3339(stored)
     # SQLite has a text without a time zone, which `UtcDateTime` keeps in UTC.
     return f"{stored[:10]}T{stored[11:23]:0<12}Z" if len(stored) > 19 else f"{stored[:10]}T{stored[11:]}.000Z"

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.database import database_now
 from app.ids import new_id
+from app.moments import rfc3339
 from app.webhooks.models import PENDING, WebhookDelivery, WebhookEndpoint
 
 NATIVE, OPENAI = "job", "fine_tuning.job"
@@ -70,5 +71,4 @@ def _event(kind: str, family: str | None, job_id: str, facts: Mapping[str, Any])
     event: dict[str, Any] = {"id": new_id("evt"), "object": "event", "type": kind}
     if family == OPENAI:
         return event | {"created_at": int(now.timestamp()), "data": {"id": job_id}}
-    at = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return event | {"timestamp": at, "data": {"id": job_id, "object": "job", **facts}}
+    return event | {"timestamp": rfc3339(now), "data": {"id": job_id, "object": "job", **facts}}

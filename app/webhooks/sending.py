@@ -18,6 +18,7 @@ import httpx
 from standardwebhooks import Webhook
 
 from app.database import Database
+from app.moments import rfc3339
 from app.webhooks import repository
 from app.webhooks.addresses import Refused, Target, Unresolved
 from app.webhooks.models import DELIVERED, FAILED, PENDING
@@ -80,10 +81,9 @@ def deliver_due(database: Database, *, private: bool) -> int:
 
 
 def _logged(message: Message, outcome: Outcome) -> dict[str, object]:
-    at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return {
         "attempt": message.attempt,
-        "at": at,
+        "at": rfc3339(datetime.now(UTC)),
         "status_code": outcome.status,
         "error": outcome.error,
         "seconds": round(outcome.seconds, 3),
