@@ -101,7 +101,7 @@ class Worker:
             Lease(self.database, run, self.settings.lease_seconds, self.settings.heartbeat_seconds) as lease,
         ):
             folder = RunFolder(self.settings.data_dir, self.storage, run, store)
-            telling, state = Telling(self._tracker, run), None
+            telling, state = Telling(self._tracker, run, lambda: lease.state is None), None
             try:
                 state = self._conclude(run, lease, folder, self._run_engine(run, lease, folder, telling))
             except LeaseLapsed:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from app.jobs.lifecycle import Point, Run
 from app.jobs.states import TERMINAL, State
@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 MOST_WAITING = 1_000
 PATIENCE_SECONDS = 5.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,13 @@ def tracker_of(settings: Settings) -> Callable[[], Tracker] | None:
 
 
 class Telling:
-    """Tells a tracker of one run, from a thread of its own."""
+    """Tells a tracker of one run, from a thread of its own.
 
-    def __init__(self, make: Callable[[], Tracker] | None, run: Run) -> None:
+    `fenced`: whether the run has been fenced off, and whoever holds the job now tells of it: not a word more goes out.
+    """
+
+    def __init__(self, make: Callable[[], Tracker] | None, run: Run, fenced: Callable[[], bool]) -> None:
+        self._fenced = fenced
         self._waiting: queue.Queue[Sequence[Point] | _End] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._left_out = 0
@@ -91,9 +97,14 @@ class Telling:
             self._left_out += len(points)
 
     def end(self, state: State | None) -> None:
-        """The run is over; what waits has some seconds to go out."""
+        """The run is over, and left the job in this state; what waits has some seconds to go out.
+
+        None: it was fenced off, or may have been.
+        """
         if self._thread is None:
             return
+        if state is None:
+            self._fenced = lambda: True
         try:
             self._waiting.put(_End(state if state in TERMINAL else None), timeout=PATIENCE_SECONDS)
         except queue.Full:
@@ -107,15 +118,19 @@ class Telling:
         told: Sequence[Point] | _End = ()
         try:
             tracker = make()
-            tracker.begin(run)
+            self._say(tracker.begin, run)
             while not isinstance(told := self._waiting.get(), _End):
-                tracker.points(told)
-            tracker.end(told.state)
+                self._say(tracker.points, told)
+            self._say(tracker.end, told.state)
         except Exception as error:
             # Whatever it is, it is the tracker's; the address may hold a password.
             log.warning("the tracker failed, and is told no more of this run: %s", type(error).__name__)
             while not isinstance(told, _End):
                 told = self._waiting.get()
+
+    def _say(self, method: Callable[[T], None], what: T) -> None:
+        if not self._fenced():
+            method(what)
 
 
 @dataclass(frozen=True)

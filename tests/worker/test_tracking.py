@@ -2,21 +2,24 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import update
 
 from app.database import Database
-from app.jobs import repository
+from app.jobs import lifecycle, repository
 from app.jobs.lifecycle import Point
+from app.jobs.models import Job
 from app.jobs.states import State
 from app.settings import Settings
 from tests.service import job_of, put_job, settings_for, worker_for
 from worker import tracking
 from worker.tasks import Worker
-from worker.tracking import Tracked, Tracker, parameters, tracker_of
+from worker.tracking import Telling, Tracked, Tracker, parameters, tracker_of
 
 
 class Listening:
@@ -53,6 +56,18 @@ class Hanging(Listening):
 
     def points(self, points: Sequence[Point]) -> None:
         threading.Event().wait(30)
+
+
+class Fencing(Listening):
+    """Lets another attempt begin as soon as it is told of points."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__()
+        self._database = database
+
+    def points(self, points: Sequence[Point]) -> None:
+        with self._database.session() as session:
+            session.execute(update(Job).values(attempt=Job.attempt + 1))
 
 
 @pytest.fixture
@@ -96,6 +111,32 @@ def test_nor_does_one_that_hangs(settings: Settings, database: Database, monkeyp
     job_id = put_job(database, steps=3, sleep=0)
     worker_with(settings, database, Hanging).run_next()
     assert job_of(database, job_id).state is State.SUCCEEDED
+
+
+def test_a_fenced_run_says_nothing_more(settings: Settings, database: Database) -> None:
+    listening = Fencing(database)
+    put_job(database, steps=500)
+    worker_with(settings, database, lambda: listening).run_next()
+    assert len(listening.runs) == 1
+    assert listening.ends == []
+
+
+def test_what_waits_when_the_fence_falls_is_not_said(database: Database) -> None:
+    listening, fenced, begun = Listening(), threading.Event(), threading.Event()
+    put_job(database, steps=1)
+    run = lifecycle.claim(database, "a worker", 60, 1)
+    assert run is not None
+
+    def make() -> Tracker:
+        begun.wait(10)
+        return listening
+
+    telling = Telling(make, run, fenced.is_set)
+    telling.take([Point("train_loss", 1, 0.5, datetime.now(UTC))])
+    fenced.set()
+    begun.set()
+    telling.end(State.QUEUED)
+    assert (listening.runs, listening.heard, listening.ends) == ([], [], [])
 
 
 def test_a_tracker_that_is_not_installed_is_told_of_once(
@@ -155,3 +196,8 @@ def test_mlflow_has_a_run_for_each_job(
     (run,) = client.search_runs([experiment.experiment_id])
     assert (run.info.status, run.data.tags["fiftytwo.attempt"]) == ("SCHEDULED", "2")
     assert run.data.metrics["privacy/epsilon"] == 1.5
+
+    # Nor is one that another worker goes on with already.
+    make().begin(Tracked(job_id, "default", 3, {}))
+    again.end(None)
+    assert client.search_runs([experiment.experiment_id])[0].info.status == "RUNNING"

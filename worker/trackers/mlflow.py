@@ -34,7 +34,7 @@ class MlflowTracker:
     def __init__(self, uri: str, experiment: str) -> None:
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._experiment = experiment
-        self._run = ""
+        self._run = self._attempt = ""
 
     def begin(self, run: Tracked) -> None:
         """Make the job's run, or go on with it."""
@@ -49,7 +49,8 @@ class MlflowTracker:
             told = [Param(name, value[:LONGEST_VALUE]) for name, value in run.parameters.items()]
             for start in range(0, len(told), PARAMETERS_AT_ONCE):
                 self._client.log_batch(self._run, params=told[start : start + PARAMETERS_AT_ONCE])
-        self._client.set_tag(self._run, ATTEMPT, str(run.attempt))
+        self._attempt = str(run.attempt)
+        self._client.set_tag(self._run, ATTEMPT, self._attempt)
 
     def points(self, points: Sequence[Point]) -> None:
         """Log the values under the steps and moments that they are of."""
@@ -61,11 +62,11 @@ class MlflowTracker:
             self._client.log_batch(self._run, metrics=told[start : start + AT_ONCE])
 
     def end(self, state: State | None) -> None:
-        """Say how it ended; one that will go on is scheduled."""
-        if state is None:
-            self._client.update_run(self._run, status="SCHEDULED")
-        else:
+        """Say how it ended; one that will go on is scheduled, unless it goes on already."""
+        if state is not None:
             self._client.set_terminated(self._run, STATUSES[state])
+        elif self._client.get_run(self._run).data.tags.get(ATTEMPT) == self._attempt:
+            self._client.update_run(self._run, status="SCHEDULED")
 
     def _experiment_id(self) -> str:
         found = self._client.get_experiment_by_name(self._experiment)
