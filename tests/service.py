@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import Engine, event, select, update
 
 from app.artifacts.models import Artifact
 from app.database import Base, Database, database_now
@@ -41,6 +41,21 @@ class SilentBell:
     def ring(self) -> None:
         """Count."""
         self.rings += 1
+
+
+@contextmanager
+def statements(engine: Engine) -> Iterator[Sequence[str]]:
+    """What the database is asked by way of an engine while the context lasts."""
+    asked: list[str] = []
+
+    def hear(_: Any, __: Any, statement: str, *___: Any) -> None:
+        asked.append(statement)
+
+    event.listen(engine, "before_cursor_execute", hear)
+    try:
+        yield asked
+    finally:
+        event.remove(engine, "before_cursor_execute", hear)
 
 
 def settings_for(folder: Path, **changes: Any) -> Settings:

@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 from app.health import repository
 from app.jobs.states import State
 from app.jobs.tallies import BOUNDS, DURATION, LAPSE, NEVER_RAN, WAIT
-from app.privacy import repository as ledger
 from app.privacy.composition import total
 from app.webhooks import repository as webhooks
 
@@ -103,10 +102,8 @@ class Fleet:
             "Epsilon that private jobs have spent or reserved on the rows of a data set, or on a population.",
             labels=("dataset",),
         )
-        for account in repository.accounts(self.session, self.tenant):
-            entries = ledger.entries_on(self.session, account.tenant, account.subject)
-            found = ledger.datasets_of(self.session, account.tenant, [account.subject]).get(account.subject)
-            spent.add_metric((found[0].id if found else account.subject,), total(account, entries).quoted)
+        for name, account, entries in repository.accounts(self.session, self.tenant):
+            spent.add_metric((name,), total(account, entries).quoted)
         yield spent
 
     def _webhooks(self) -> Iterator[Metric]:

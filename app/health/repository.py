@@ -1,13 +1,14 @@
 """The queries behind the figures. `tenant` None: of every tenant. Knows no HTTP."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, func, select
+from sqlalchemy import ColumnElement, Row, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.database import database_now
+from app.datasets.models import Dataset
 from app.jobs.models import Job, JobEvent, JobTally, WorkerSeen
 from app.jobs.states import LEASED, State
 from app.privacy.models import PrivacyAccount, PrivacyEntry
@@ -57,13 +58,20 @@ def workers(session: Session) -> Sequence[datetime]:
     return session.scalars(select(WorkerSeen.at)).all()
 
 
-def accounts(session: Session, tenant: str | None) -> Sequence[PrivacyAccount]:
-    """Every account that something was entered for."""
-    entered = select(PrivacyEntry.id).where(
-        PrivacyEntry.tenant == PrivacyAccount.tenant, PrivacyEntry.subject == PrivacyAccount.subject
-    )
-    query: Select[Any] = select(PrivacyAccount).where(entered.exists(), *_of(PrivacyAccount.tenant, tenant))
-    return session.scalars(query.order_by(PrivacyAccount.id)).all()
+def accounts(session: Session, tenant: str | None) -> list[tuple[str, PrivacyAccount, list[PrivacyEntry]]]:
+    """Every account that something was entered for, with that, by the name of its oldest data set, or else its own."""
+    entries: defaultdict[tuple[str, str], list[PrivacyEntry]] = defaultdict(list)
+    for entry in session.scalars(select(PrivacyEntry).where(*_of(PrivacyEntry.tenant, tenant))):
+        entries[entry.tenant, entry.subject].append(entry)
+    of = (Dataset.tenant, Dataset.lineage)
+    oldest = select(*of, func.min(Dataset.id)).where(Dataset.lineage.in_(select(PrivacyAccount.subject))).group_by(*of)
+    names = {row[:2]: row[2] for row in session.execute(oldest.where(*_of(Dataset.tenant, tenant)))}
+    query = select(PrivacyAccount).where(*_of(PrivacyAccount.tenant, tenant)).order_by(PrivacyAccount.id)
+    return [
+        (names.get((one.tenant, one.subject), one.subject), one, entries[one.tenant, one.subject])
+        for one in session.scalars(query)
+        if (one.tenant, one.subject) in entries
+    ]
 
 
 def _of(column: InstrumentedAttribute[str], tenant: str | None) -> tuple[ColumnElement[bool], ...]:

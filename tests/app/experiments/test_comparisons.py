@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import event
 
 from app.experiments import settling
 from app.experiments.comparing import figures_of
@@ -17,6 +16,7 @@ from app.experiments.reading import Left, paired, training_seconds
 from app.experiments.wording import summary
 from tests.app.experiments.asked import experiment
 from tests.app.experiments.conftest import ROWS
+from tests.service import statements
 
 
 def lines(hits: list[int], ids: list[int] | None = None) -> list[dict[str, Any]]:
@@ -105,17 +105,8 @@ def test_whoever_looks_while_figures_are_worked_out_is_not_held_up(
 
 
 def test_a_look_reads_no_request_of_a_job(admin: TestClient, service: FastAPI, finished: dict[str, Any]) -> None:
-    asked: list[str] = []
-
-    def hear(_: Any, __: Any, statement: str, *___: Any) -> None:
-        asked.append(statement)
-
-    readers = service.state.database.readers
-    event.listen(readers, "before_cursor_execute", hear)
-    try:
+    with statements(service.state.database.readers) as asked:
         assert finished["id"] in {one["id"] for one in admin.get("/v1/experiments").json()["data"]}
-    finally:
-        event.remove(readers, "before_cursor_execute", hear)
     assert any("jobs.state" in statement for statement in asked)
     assert not any("jobs.spec" in statement or "jobs.plan" in statement for statement in asked)
 

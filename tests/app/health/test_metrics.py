@@ -11,16 +11,20 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import delete, update
+from sqlalchemy.orm import Session
 
 from app.database import Database
+from app.datasets.models import Dataset
 from app.health.figures import Figures
+from app.ids import new_id
 from app.jobs import lifecycle, presence, repository
 from app.jobs.lifecycle import Batch, Ending, Happening
 from app.jobs.models import Job, JobEvent, JobTally, WorkerSeen
 from app.jobs.states import CANCEL_IDLE, State
 from app.privacy.models import SPENT, PrivacyAccount, PrivacyEntry
+from engine import accounting
 from tests.app.seeds import seed_dataset
-from tests.service import claimed, let_lapse, owner_moves, put_job
+from tests.service import claimed, let_lapse, owner_moves, put_job, statements
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"
 Labels = tuple[tuple[str, str], ...]
@@ -138,22 +142,53 @@ def test_workers_are_missed_until_they_take_leave(service: FastAPI, admin: TestC
     assert (sample(admin, "fiftytwo_worker_heartbeat_age_seconds") or 0) < 60
 
 
+def spend(session: Session, tenant: str, subject: str, noise: float) -> None:
+    """Enter what a job has spent on a subject, at a delta for which the accountant has a short way."""
+    now = datetime.now(UTC)
+    entry = {"mechanism": "gaussian", "sampling": "poisson", "sampling_rate": 0.01, "noise_multiplier": noise}
+    entry |= {"delta": 1e-20, "nominal": 1000, "planned": 100, "counted": 100, "state": SPENT, "created_at": now}
+    entry |= {"id": new_id("led"), "job_id": new_id("job"), "unit": "record"}
+    session.add(PrivacyAccount(id=new_id("pac"), tenant=tenant, subject=subject, created_at=now))
+    session.add(PrivacyEntry(tenant=tenant, subject=subject, **entry))
+
+
 def test_what_was_spent_of_privacy(service: FastAPI, admin: TestClient, tmp_path: Path) -> None:
-    dataset, now = seed_dataset(service, tmp_path), datetime.now(UTC)
+    dataset = seed_dataset(service, tmp_path)
     with service.state.database.session() as session:
-        account = PrivacyAccount(id="pac_1", tenant="default", subject="gone", created_at=now)
-        entry = {"mechanism": "gaussian", "sampling": "poisson", "sampling_rate": 0.01, "noise_multiplier": 1.0}
-        entry |= {"delta": 1e-5, "nominal": 1000, "planned": 100, "counted": 100, "state": SPENT, "created_at": now}
-        session.add_all(
-            [
-                account,
-                PrivacyEntry(id="led_1", tenant="default", subject="gone", job_id="job_1", unit="record", **entry),
-            ]
-        )
+        spend(session, "default", "gone", 1.0)
     spent = sample(admin, "fiftytwo_privacy_epsilon_spent", dataset="gone")
     assert spent is not None
     assert 0 < spent < math.inf
     assert sample(admin, "fiftytwo_privacy_epsilon_spent", dataset=dataset) is None
+
+
+def test_many_accounts_take_as_many_queries_as_one(service: FastAPI, admin: TestClient, tmp_path: Path) -> None:
+    dataset, other = seed_dataset(service, tmp_path), "other"
+    database: Database = service.state.database
+    with database.session() as session:
+        found = session.get(Dataset, dataset)
+        assert found is not None
+        spend(session, "default", found.lineage, 1.0)
+    with statements(database.readers) as asked:
+        sample(admin, "fiftytwo_workers")
+        alone = len(asked)
+    with database.session() as session:
+        for number in range(300):
+            spend(session, "default", f"rows {number}", 1 + number / 1000)
+        # Of the same rows, but somebody else's.
+        spend(session, other, found.lineage, 0.5)
+    before = scraped(admin)
+    misses = [one.cache_info().misses for one in (accounting._pld, accounting._rdp)]
+    with statements(database.readers) as asked:
+        spent = {key: value for key, value in scraped(admin).items() if key[0] == "fiftytwo_privacy_epsilon_spent"}
+        assert len(asked) == alone
+    assert [one.cache_info().misses for one in (accounting._pld, accounting._rdp)] == misses
+    names = {f"rows {number}" for number in range(300)} | {dataset, found.lineage}
+    assert {dict(labels)["dataset"] for _, labels in spent} == names
+    assert spent == {key: before[key] for key in spent}
+    assert sample(admin, "fiftytwo_privacy_epsilon_spent", dataset=found.lineage) > sample(  # type: ignore[operator]
+        admin, "fiftytwo_privacy_epsilon_spent", dataset=dataset
+    )
 
 
 def test_a_tenant_is_told_of_itself_alone(service: FastAPI, admin: TestClient, client_for: Clients) -> None:
