@@ -1,6 +1,6 @@
 """Decoders as bases of language models: which architectures are served, and a GGUF file as a folder of safetensors.
 
-Reading a GGUF file costs some twenty seconds of processor time, so it is done once and kept. Knows no task.
+Reading a GGUF file costs some ten seconds of processor time, so it is done once and kept. Knows no task.
 """
 
 import copy
@@ -8,11 +8,14 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
+
+from engine.gguf_weights import model_of
 
 # Architectures whose head is one product over the last states, with nothing behind it: `engine.token_loss` relies on
 # that. Each was read in transformers.
@@ -61,10 +64,11 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fiftytwo"
 
 
-def converted(folder: Path) -> Path:
+def converted(folder: Path, told: Callable[[], None] = lambda: None) -> Path:
     """A folder in the Hugging Face layout with what a GGUF file in `folder` holds, in fp32; made on first use.
 
-    It appears whole or not at all; of two processes that make it at once the first wins.
+    It appears whole or not at all; of two processes that make it at once the first wins. `told` is called before it is
+    made, since that takes a while.
     """
     file = _gguf_in(folder)
     if file is None:
@@ -73,6 +77,7 @@ def converted(folder: Path) -> Path:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     place = cache_dir() / "models" / f"{file.stem}-{digest[:12]}"
     if not place.is_dir():
+        told()
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=".converting-") as scratch:
             made = Path(scratch) / "model"
@@ -86,14 +91,13 @@ def converted(folder: Path) -> Path:
 
 
 def convert(file: Path, out: Path) -> None:
-    """Write a GGUF file's model, tokenizer and chat template into `out`, synced to the disk."""
-    read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    # What was read still calls itself quantised, and then neither trains nor saves; a fresh one with its weights does.
-    config = config_of(file.parent)
-    vars(config).pop("quantization_config", None)
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    plain.load_state_dict(read.state_dict())
-    plain.save_pretrained(out)
+    """Write a GGUF file's model, tokenizer and chat template into `out`, synced to the disk.
+
+    Raises:
+        InvalidData: for a model that is not of the Llama family.
+    """
+    model: Any = model_of(file, config_of(file.parent))
+    model.save_pretrained(out)
     AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(out)
     for name in ("config.json", "generation_config.json"):  # equal files, whichever version wrote them
         path = out / name

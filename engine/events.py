@@ -1,9 +1,9 @@
 """What a run tells while it goes on. Frozen facts, one JSON line each; who listens is not known here.
 
-The stream of a run, in order: `PhaseStarted` (data, train, compress, export, measure, receipt), many `StepDone`,
-a `CheckpointWritten` now and then, `PrivacyDrawn` before each private step, `Warned` where something deserves a look,
-`FileWritten` for each output, and last exactly one of `Finished`, `Stopped` (run the same command again to go on) or
-`Failed`.
+The stream of a run, in order: `PhaseStarted` (converting_base_model where a base is met for the first time, then data,
+train, compress, export, measure, receipt), many `StepDone`, a `CheckpointWritten` now and then, `PrivacyDrawn` before
+each private step, `Warned` where something deserves a look, `FileWritten` for each output, and last exactly one of
+`Finished`, `Stopped` (run the same command again to go on) or `Failed`.
 """
 
 import json

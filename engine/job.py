@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -36,9 +37,9 @@ def run_job(spec: Spec, folder: Path, sink: Sink, *, job: str | None, interrupt:
         StopRequested: after a snapshot, where one could be taken.
     """
     settle_sums()
+    base = _base(spec, sink)
     sink.emit(PhaseStarted(phase="data"))
     sources = [(Source.open(Path(path)), role) for role, path in spec.files()]
-    base = _base(spec)
     rows = read_rows(sources, _labels(spec, sources))
     facts = facts_of(rows, base) | group_facts(source.roles for source, _ in sources)
     train_file = sources[0][0]
@@ -127,11 +128,12 @@ def _filled(parts: dict[str, Rows]) -> None:
         )
 
 
-def _base(spec: Spec) -> Base:
+def _base(spec: Spec, sink: Sink) -> Base:
     wrong = fault(spec.base_model, spec.task, models_dir())
     if wrong is not None:
         raise InvalidPlan([wrong])
-    return find(spec.base_model, models_dir())
+    converting = PhaseStarted(phase="converting_base_model")
+    return find(spec.base_model, models_dir(), converting=partial(sink.emit, converting))
 
 
 def _labels(spec: Spec, sources: Sequence[tuple[Source, str]]) -> tuple[str, ...]:

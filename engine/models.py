@@ -8,7 +8,7 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -94,11 +94,12 @@ def built_in(name: str) -> bool:
     return name in FROM_SCRATCH or name in PACKAGED
 
 
-def find(name: str, local: Path | None, *, weights: bool = True) -> Base:
+def find(name: str, local: Path | None, *, weights: bool = True, converting: Callable[[], None] = lambda: None) -> Base:
     """The base of a name: built in, packaged, a folder under `local`, or a hub id that is cached or can be reached.
 
     Args:
         weights: False looks, and fetches no more than the small files that say what the base is.
+        converting: called before a base is converted, which happens once and takes a while.
 
     Raises:
         InvalidData: where there is none, with the reason.
@@ -107,7 +108,7 @@ def find(name: str, local: Path | None, *, weights: bool = True) -> Base:
         return Base(name, None)
     if name in PACKAGED:
         folder = _packaged(name)
-        return Base(name, converted(folder) if weights else folder)
+        return Base(name, converted(folder, converting) if weights else folder)
     if (own := folder_of(name, local)) is not None:
         return Base(name, _checked(own))
     folder = _from_hub(name, weights)

@@ -38,6 +38,8 @@ PASSED_PREFIXES = (
     "PYTHON",
     "LD_",
     "CUDA_",
+    "CUBLAS_",
+    "CUDNN_",
     "NVIDIA_",
     "OMP_",
     "MKL_",
@@ -46,6 +48,7 @@ PASSED_PREFIXES = (
     "OPENBLAS_",
     "MALLOC_",
     "TORCH_",
+    "PYTORCH_",
     "XDG_",
     "SSL_",
     "HF_HUB_",
@@ -223,4 +226,6 @@ class Worker:
         # A run shares the machine with everything else here: its threads sleep while they wait for each other.
         # Spinning, as OpenMP does by default, costs a busy machine a multiple of the work.
         sharing = {"OMP_WAIT_POLICY": "PASSIVE", **kept}
+        # What a run prints becomes a log, where a bar that is drawn anew a hundred times is a hundred lines.
+        sharing |= {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         return sharing | {"OMP_NUM_THREADS": str(run.threads), "PYTHONUNBUFFERED": "1"}

@@ -7,11 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM
 
+from engine import job
+from engine.decoders import convert
 from engine.errors import InvalidData
-from engine.events import Listed
+from engine.events import Listed, PhaseStarted
 from engine.exporters import FORMATS, gguf
+from engine.gguf_weights import model_of
 from engine.inference import eager_answers
 from engine.interrupt import Interrupt
 from engine.job import run_job
@@ -107,3 +112,35 @@ def test_a_whole_job_ships_as_gguf(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert receipt["size"]["exported_bytes"] == archive.getinfo("model.gguf").file_size
     assert {"model.gguf", "Modelfile", "tokenizer.json", "config.json", "MODEL_CARD.md"} <= set(names)
     assert abs(receipt["quality"]["loss"]["value"]) < 0.05
+
+
+def test_a_base_is_read_as_transformers_reads_it(run: Run, tmp_path: Path) -> None:
+    folder = written(run, tmp_path / "package", "gguf-q8_0")
+    (folder / "config.json").unlink()  # what says that a folder needs no conversion
+    convert(folder / gguf.FILE, tmp_path / "base")
+    found: dict[str, Any] = load_file(tmp_path / "base" / "model.safetensors")
+    expected = gguf.load_gguf(folder).state_dict()
+    assert set(found) == set(expected) - {"lm_head.weight"}
+    assert all(torch.equal(weight, expected[name]) for name, weight in found.items())
+    assert AutoTokenizer.from_pretrained(tmp_path / "base").chat_template == run.task.tokenizer.chat_template  # type: ignore[attr-defined]
+
+
+def test_only_the_first_job_tells_that_its_base_is_converted(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = written(run, tmp_path / "package", "gguf")
+    (folder / "config.json").unlink()
+    monkeypatch.setenv("FIFTYTWO_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr("engine.models._packaged", lambda _: folder)
+    spec, sink = Spec.model_validate({"task": "causal_lm", "dataset": "ds_1"}), Listed()
+    first, second = (job._base(spec, sink) for _ in range(2))
+    assert first == second
+    (told,) = sink.events
+    assert isinstance(told, PhaseStarted)
+    assert told.phase == "converting_base_model"
+
+
+def test_a_base_of_another_family_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidData, match="type qwen2") as refused:
+        model_of(tmp_path / "model.gguf", AutoConfig.for_model("qwen2"))
+    assert "safetensors" in refused.value.remedy

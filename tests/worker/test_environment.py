@@ -19,3 +19,8 @@ def test_a_run_keeps_converted_bases_in_the_data_folder_or_where_the_setting_say
     assert _told(settings, database)["FIFTYTWO_CACHE_DIR"] == str(settings.data_dir / "cache")
     moved = settings.model_copy(update={"cache_dir": tmp_path / "elsewhere"})
     assert _told(moved, database)["FIFTYTWO_CACHE_DIR"] == str(tmp_path / "elsewhere")
+
+
+def test_no_library_draws_bars_into_a_log(settings: Settings, database: Database) -> None:
+    told = _told(settings, database)
+    assert (told["TQDM_DISABLE"], told["HF_HUB_DISABLE_PROGRESS_BARS"]) == ("1", "1")
