@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 import engine
-from engine.answers import OUTPUT, answer_lines
+from engine.answers import answer_lines, output
 from engine.archive import entry, save_shapes, save_weights
 from engine.data import Source
 from engine.errors import WrongExport
@@ -27,14 +27,14 @@ from engine.evaluate import wilson
 from engine.events import PhaseStarted
 from engine.export import TOLERANCE
 from engine.exporters import FORMATS
-from engine.guard import public_effects
+from engine.guard import hides_test_rows, public_effects
 from engine.handover import Output, finished, hand_over
 from engine.inference import eager_answers
 from engine.ladder import climb, rungs
 from engine.limits import refuse_missed
 from engine.measure import READERS, Request
 from engine.models import Base
-from engine.ports import Answers, device_of
+from engine.ports import Answers
 from engine.quantized import in_float, setting_of
 from engine.receipt import Evidence, build, figures_of, sections
 from engine.report import report
@@ -48,12 +48,13 @@ class Origin:
     """The trained model that a run began with instead of a base: what its files and its receipt take over from that.
 
     `preprocess`: the steps of its package; `reshaped`: its shapes are not those that its configuration says;
-    `datasets`: what the receipt lists.
+    `datasets`: what the receipt lists; `names_rows`: it may tell of test rows one by one.
     """
 
     preprocess: Sequence[Mapping[str, Any]]
     reshaped: bool
     datasets: Sequence[Mapping[str, Any]]
+    names_rows: bool
 
 
 def deliver(
@@ -101,6 +102,7 @@ def deliver(
         whole=FORMATS[format_of(run)].whole,
         untuned_answers=untuned,
         datasets=None if origin is None else origin.datasets,
+        names_rows=origin.names_rows if origin is not None else not hides_test_rows(run.spec),
     )
     receipt = _told(run, sources, base, job, evidence, work)
     shutil.rmtree(work)
@@ -129,7 +131,7 @@ def _told(
     page = Output("report", "text/html; charset=utf-8", Path("report.html"))
     others = {page: _report(run, receipt, evidence)}
     if run.spec.answers:
-        others[OUTPUT] = answer_lines(run, evidence.exported_answers, evidence.found)
+        others[output(run.spec)] = answer_lines(run, evidence.exported_answers, evidence.found)
     hand_over(run.sink, work.parent / "outputs", receipt, folders, others)
     return receipt
 
@@ -158,13 +160,10 @@ def _compress(run: Run, reference: Answers | None) -> tuple[Answers, Answers]:
     with in_float(run.model):
         before = eager_answers(run.task, run.model, run.data.examples["test"]) if reference is None else reference
     as_it_stands = reference is None and setting_of(run.model) is None
-    expected = climb(run, "trained", before if as_it_stands else None)
+    expected = climb(run, "trained", run.model, before if as_it_stands else None)
     for one in run.plan.on("compress"):
         run.model = one.compress(run, run.model)
-        expected = climb(run, one.name)
-    if device_of(run.model).type != "cpu":  # where the file is measured, to the last digit
-        expected = eager_answers(run.task, run.model.to("cpu"), run.data.examples["test"])
-    run.model.eval()
+        expected = climb(run, one.name, run.model, below=expected)
     return before, expected
 
 
@@ -205,7 +204,7 @@ def measure_request(run: Run, sources: Sequence[Source], package: Path, untouche
         with_texts=run.spec.include_inputs,
         format=format_of(run),
         threads=torch.get_num_threads(),
-        with_answers=run.spec.answers,
+        with_answers=bool(run.spec.answers),
     )
 
 

@@ -143,6 +143,9 @@ def test_the_file_holds_integers_and_is_smaller(client: httpx.Client, text_job: 
     receipt = client.get(text_job["receipt_url"]).json()
     assert receipt["size"]["exported_bytes"] < receipt["size"]["reference_bytes"]
     assert receipt["size"]["parameters"]["exported"] < receipt["size"]["parameters"]["reference"]
+    assert [one["name"] for one in receipt["ladder"]] == ["untrained", "structured_pruning", "trained"]
+    whole, cut, trained = (one["bytes"] for one in receipt["ladder"])
+    assert whole > trained > cut, "the ranges of activations are bytes too"
     assert {one["name"]: one["outcome"] for one in receipt["limits"]["checks"]} == {
         "max_metric_loss": "passed",
         "min_metric": "passed",

@@ -10,6 +10,7 @@ from torch import nn
 from engine.coupling import Forward, Unfit, Width, followed, widths
 from engine.errors import Fault, InvalidPlan
 from engine.instruction import ALL_TASKS, COMPRESSES, Instruction
+from engine.ladder import climb
 from engine.ports import Batch, device_of
 from engine.prepare import count_steps, device
 from engine.pruning import check_blocks, drop_blocks, kept, macs, prune, reshape, shapes_of
@@ -98,11 +99,15 @@ class StructuredPruning(Instruction):
         shapes = run.state(self.name).get("shapes")
         if shapes is not None:
             return reshape(model, shapes)
-        if not run.task.pretrained:
+        if run.task.pretrained:
+            climb(run, "untrained", model)
+        else:
             model = _trained_in_float(run, model)
-        model = self._pruned(run, model, recovery_steps=0)
+            climb(run, "trained_in_float", model)
+        model = self._pruned(run, model.to(device()), recovery_steps=0)
+        climb(run, self.name, model)
         run.state(self.name)["shapes"] = shapes_of(model)
-        return model
+        return model.to(device())
 
     def compress(self, run: Run, model: nn.Module) -> nn.Module:
         """Prune the trained model and recover, where training is fast."""

@@ -55,7 +55,7 @@ def test_a_finished_job_shows_its_proof(sign_in: SignIn, jobs: dict[str, str]) -
     assert tiers == ["deployment", "safety", "efficiency", "foundation"]
     assert re.search(r"Structured pruning<span class=\"instruction-effect\">parameters removed <b>0.4989</b>", page)
     ladder = re.findall(r'<th scope="row">([\w ]+)</th>\s*<td class="number" data-label="accuracy">', page)
-    assert ladder == ["trained", "structured pruning", "quantization aware training", "the file"]
+    assert ladder == ["trained in float", "structured pruning", "trained", "the file"]
 
 
 AGGREGATE = {

@@ -14,6 +14,7 @@ from engine.errors import InvalidPlan
 from engine.events import Event, Listed, Warned
 from engine.instruction import Instruction
 from engine.instructions.compression.i45_structured_pruning import StructuredPruning
+from engine.ladder import rungs
 from engine.plan import Plan
 from engine.pruning import shapes_of
 from engine.run import Run
@@ -106,6 +107,9 @@ def test_under_fake_quantisation_widths_come_first_and_nothing_is_cut_afterwards
     pruned = sum(weight.numel() for weight in run.model.parameters())
     assert rounding.seen == [pruned, *[0] * run.clock.total], "a float phase does not round"
     assert pruned < whole
+    first, cut = rungs(run)
+    assert (first["name"], cut["name"]) == ("untrained" if kind == "text" else "trained_in_float", NAME)
+    assert first["bytes"] - cut["bytes"] >= 4 * (whole - pruned), "and the statistics of what was cut"
     shapes = shapes_of(run.model)
     assert shapes_of(run.plan.instructions[0].compress(run, run.model)) == shapes
     assert run.plan.instructions[0].report(run)["parameters_before"] == whole
