@@ -13,6 +13,7 @@ from engine.baseline import BASELINE
 from engine.errors import Fault, InvalidPlan
 from engine.hooks import Phase
 from engine.instruction import HOOKS, Instruction
+from engine.providers import remedy
 
 if TYPE_CHECKING:  # a spec holds instructions that a plan orders: a circle of types only
     from engine.spec import Spec
@@ -82,8 +83,8 @@ class Plan:
         ]
 
 
-def _fault(index: int, code: str, detail: str, remedy: str) -> Fault:
-    return Fault(f"/instructions/{index}", code, detail, remedy)
+def _fault(index: int, code: str, detail: str, mend: str) -> Fault:
+    return Fault(f"/instructions/{index}", code, detail, mend)
 
 
 def _repeated(chosen: Sequence[Instruction]) -> Iterator[Fault]:
@@ -114,9 +115,7 @@ def _missing(chosen: Sequence[Instruction], facts: frozenset[str]) -> Iterator[F
     for index, one in enumerate(chosen):
         for need, reason in one.needs.items():
             if need not in there:
-                yield _fault(
-                    index, "missing_need", f"{one.name} needs {need}: {reason}", f"add {need}, or leave {one.name} out"
-                )
+                yield _fault(index, "missing_need", f"{one.name} needs {need}: {reason}", remedy(need, one, chosen))
 
 
 def _excluded(chosen: Sequence[Instruction], facts: frozenset[str]) -> Iterator[Fault]:

@@ -1,9 +1,9 @@
 """Bad specs: every fault at once, where it is, and what to do."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from engine.errors import Fault
 from engine.faults import from_validation
@@ -124,3 +124,56 @@ def test_defaults_are_filled_in() -> None:
     assert filled["model"] == "minilm-l6"
     assert filled["training"]["learning_rate"] == 1e-4
     assert Training().rate(pretrained=False) == 1e-3
+
+
+class Part(BaseModel):
+    """A section that may be left out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    items: int = 1
+
+
+class Other(BaseModel):
+    """What may stand in its place."""
+
+    weight: float
+
+
+class Body(BaseModel):
+    """Sections in every place that a section can have."""
+
+    maybe: Part | None = None
+    several: tuple[Part, ...] = ()
+    named: dict[str, Part] = {}
+    either: Part | Other | None = None
+    tagged: Annotated[
+        Annotated[str, Tag("plain")] | Annotated[Part, Tag("section")],
+        Discriminator(lambda given: "plain" if isinstance(given, str) else "section"),
+    ] = ""
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(1, 2), min_length=2, max_length=3)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"maybe": {"itms": 3}}, [("/maybe/itms", "did you mean items?")]),
+        ({"maybe": {"x": 3}}, [("/maybe/x", "leave it out; known are items")]),
+        ({"several": [{}, {"itms": 3}]}, [("/several/1/itms", "did you mean items?")]),
+        ({"named": {"a": {"itms": 3}}}, [("/named/a/itms", "did you mean items?")]),
+        ({"tagged": {"itms": 3}}, [("/tagged/itms", "did you mean items?")]),
+        (
+            {"either": {"weight": "much", "items": 1}},
+            [("/either/weight", "leave it out; known are items"), ("/either/weight", "send a number")],
+        ),
+        ({"seeds": [1, -2]}, [("/seeds/1", "send a number of at least 0")]),
+        ({"seeds": [-1]}, [("/seeds/0", "send a number of at least 0"), ("/seeds", "send at least 2 items")]),
+        ({"seeds": [1, 2, 3, 4]}, [("/seeds", "send at most 3 items")]),
+    ],
+)
+def test_a_section_is_known_wherever_it_stands_and_a_list_has_the_length_that_was_sent(
+    body: dict[str, Any], told: list[tuple[str, str]]
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Body.model_validate(body)
+    assert [(fault.pointer, fault.remedy) for fault in from_validation(caught.value, Body)] == told

@@ -1,7 +1,7 @@
 """A plan tells every problem at once, and its order follows from what the instructions say of themselves."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 from pydantic import Field
@@ -177,3 +177,19 @@ def test_without_takes_facts_along() -> None:
     left = made.without({3})
     assert [one.number for one in left.instructions] == [2]
     assert left.facts == {"x", "pretrained"}
+
+
+@pytest.mark.parametrize(
+    ("instructions", "remedy"),
+    [
+        ([51], "add quantization_aware_training (49), or leave dynamic_range out"),
+        ([28], "add autocast (26) with dtype float16, or leave dynamic_loss_scaling out"),
+        ([26, 28], "give autocast (26) dtype float16, or leave dynamic_loss_scaling out"),
+        ([{"number": 9, "group": "cluster"}], "leave stratified_split out, or choose other parameters"),
+    ],
+)
+def test_what_is_needed_is_told_by_who_provides_it(instructions: list[Any], remedy: str) -> None:
+    spec = Spec.model_validate({"task": "text_classification", "dataset": "ds_1", "instructions": instructions})
+    with pytest.raises(InvalidPlan) as caught:
+        Plan.of(spec)
+    assert remedy in next(fault.remedy for fault in caught.value.faults if fault.code == "missing_need")

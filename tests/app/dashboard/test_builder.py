@@ -86,7 +86,7 @@ def test_a_conflict_stands_beside_its_field_and_goes_when_it_is_mended(scene: Sc
     found = browser.post("/jobs/new/check", data=form).json()
     assert found["task"] == "text_classification"
     assert [one["code"] for one in found["faults"]["instructions.51"]] == ["missing_need"]
-    assert found["faults"]["instructions.51"][0]["remedy"].startswith("add fake_quantized")
+    assert found["faults"]["instructions.51"][0]["remedy"].startswith("add quantization_aware_training (49)")
     assert [one["code"] for one in found["faults"]["training.epochs"]] == ["greater_than_equal"]
     assert "2 things to mend" in found["panel"]
     assert 'data-toggle="f-instructions-49">Add 49<' in found["panel"]

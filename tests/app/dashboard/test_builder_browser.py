@@ -63,7 +63,7 @@ def test_a_conflict_shows_its_remedy_and_goes_when_it_is_mended(scene: Scene) ->
     expect(page.locator("#f-51-momentum")).to_be_visible()
     told(page, "1 to mend")
     beside = page.locator('[data-field="instructions.51"] > .field-faults')
-    expect(beside).to_contain_text("Remedy: add fake_quantized")
+    expect(beside).to_contain_text("Remedy: add quantization_aware_training (49)")
     expect(page.locator("#f-instructions-51")).to_have_attribute("aria-invalid", "true")
     expect(page.locator("#f-instructions-51")).to_be_focused()
     page.fill("#f-training-epochs", "0")
