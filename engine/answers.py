@@ -1,8 +1,7 @@
 """answers.jsonl: what the exported file says of each test row, and the row's part in the score. Knows no task.
 
-One JSON object a line, in the order of the test rows. Rows are named by id and hash, never by their text. Of a private
-data set it tells no more than a receipt may: the guarantee covers the training rows, none of which is here, and what
-the model says of other rows follows from its weights.
+One JSON object a line, in the order of the test rows. Rows are named by id and hash, never by their text. Both follow
+from the content, so where no row may be told of by itself the file is for whoever runs the job, and is not handed out.
 """
 
 import json
@@ -13,9 +12,16 @@ from typing import Any
 from engine.handover import Output
 from engine.ports import Answers
 from engine.run import Run
+from engine.spec import Spec
 
-OUTPUT = Output("answers", "application/x-ndjson", Path("answers.jsonl"))
+KEPT = "kept_answers"
+"""The kind of the file where it is not to be handed out."""
 _DIGITS = 6
+
+
+def output(spec: Spec) -> Output:
+    """The file, of the kind that says who may have it."""
+    return Output(KEPT if spec.answers == "kept" else "answers", "application/x-ndjson", Path("answers.jsonl"))
 
 
 def answer_lines(run: Run, answers: Answers, found: Mapping[str, Any]) -> bytes:

@@ -15,6 +15,7 @@ from engine.data import Data, Source
 from engine.deliver import Origin, deliver
 from engine.errors import InvalidData, InvalidPlan
 from engine.events import Finished, PhaseStarted, Sink
+from engine.guard import hides_test_rows
 from engine.interrupt import Interrupt
 from engine.kinds import CompressFile, InFolder, derived_faults
 from engine.parent import Opened, none_of, open_parent, told, without
@@ -53,7 +54,12 @@ def compress_model(spec: CompressFile, folder: Path, sink: Sink, *, job: str | N
     run.task = parent.task
     run.data = Data(parts["train"], parts["valid"], parts["test"], run.task)
     run.model = run.task.build().eval()
-    origin = Origin(parent.preprocess, (parent.checkpoint / SHAPES).is_file(), _told(parent, parts, tested, given))
+    origin = Origin(
+        parent.preprocess,
+        (parent.checkpoint / SHAPES).is_file(),
+        _told(parent, parts, tested, given),
+        names_rows=not hides_test_rows(parent.spec),
+    )
     receipt = deliver(run, folder, [source for source, _ in tested], parent.base, job, origin=origin)
     shutil.rmtree(opened, ignore_errors=True)
     sink.emit(Finished(result={"limits": receipt["limits"]}))

@@ -105,7 +105,6 @@ def deliver(
         names_rows=origin.names_rows if origin is not None else not hides_test_rows(run.spec),
     )
     receipt = _told(run, sources, base, job, evidence, work)
-    shutil.rmtree(work)
     refuse_missed(receipt)
     return receipt
 
@@ -113,7 +112,7 @@ def deliver(
 def _told(
     run: Run, sources: Sequence[Source], base: Base, job: str | None, evidence: Evidence, work: Path
 ) -> dict[str, Any]:
-    """Make the receipt, and hand everything over; gives the receipt."""
+    """Make the receipt, hand everything over, and clear `work` away; gives the receipt."""
     run.sink.emit(PhaseStarted(phase="receipt"))
     evidence = replace(evidence, sections=sections(run))
     figures = figures_of(run, evidence)
@@ -133,6 +132,7 @@ def _told(
     if run.spec.answers:
         others[output(run.spec)] = answer_lines(run, evidence.exported_answers, evidence.found)
     hand_over(run.sink, work.parent / "outputs", receipt, folders, others)
+    shutil.rmtree(work)
     return receipt
 
 

@@ -18,6 +18,7 @@ from engine.deliver import audited, format_of, in_fresh_process, measure_request
 from engine.errors import InvalidData
 from engine.events import Finished, PhaseStarted, Sink
 from engine.exporters import FORMATS
+from engine.guard import hides_test_rows
 from engine.handover import finished, hand_over
 from engine.inference import eager_answers
 from engine.interrupt import Interrupt
@@ -52,6 +53,7 @@ def evaluate_model(spec: EvaluateFile, folder: Path, sink: Sink, *, job: str | N
     sources = [source for source, _ in given]
     sink.emit(PhaseStarted(phase="measure"))
     evidence = _measured(run, parent, given, work)
+    evidence = replace(evidence, names_rows=spec.dataset is not None or not hides_test_rows(parent.spec))
     audited(run, parent.package)
     sink.emit(PhaseStarted(phase="receipt"))
     effects = {one.number: one.report(run) for one in run.plan.on("report")}

@@ -28,6 +28,7 @@ _PUBLIC_WARNINGS = frozenset(
         "few_attacked_rows",
         "fresh_projections",
         "no_gradient",
+        "not_repeatable",
         "nothing_to_choose_by",
         "small_pool",
         "stored_in_eight_bits",
@@ -46,6 +47,17 @@ def public_figures(values: Mapping[str, float], spec: "Spec", plan: "Plan") -> M
         return values
     public = _PUBLIC | _OF_VALID_ROWS if "valid" in dict(spec.files()) else _PUBLIC
     return {name: value for name, value in values.items() if name in public}
+
+
+def hides_test_rows(spec: "Spec") -> bool:
+    """Whether no row that scores a run may be told of by itself, since it lies in the data set that is kept private.
+
+    Of rows that are a data set of their own everybody may ask a plain job. What is worked out from all of them together
+    is told: a score, an interval. An answer of a model that is handed out is as good as the row's name to whoever has
+    the row, so names alone are not what is kept back.
+    """
+    private = any(PRIVATE in one.provides for one in spec.instructions)
+    return private and "test" not in dict(spec.files())
 
 
 def is_public_warning(code: str, plan: "Plan") -> bool:

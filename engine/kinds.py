@@ -15,6 +15,7 @@ from client.signals import SignalName
 from engine.aggregate import AggregateFile
 from engine.errors import Fault, InvalidPlan
 from engine.faults import from_validation
+from engine.guard import hides_test_rows
 from engine.optimizer import rate_factor
 from engine.spec import Choice, Export, Limits, MetricName, Real, Spec, TaskName, TrainFile, Training
 
@@ -244,7 +245,7 @@ def derived_faults(body: Derived, parent: Spec, facts: frozenset[str]) -> list[F
         detail = f"the model serves {parent.task}, not {body.task}"
         faults.append(Fault("/task", "wrong_task", detail, f"send {parent.task}, or leave task out"))
     own_rows = body.dataset is None or isinstance(body, Compress)  # a compression is scored on its parent's in any case
-    if body.include_inputs and own_rows and "differential_privacy" in facts:
+    if body.include_inputs and own_rows and hides_test_rows(parent):
         detail = "the rows that the model was trained on privately may not stand in a receipt"
         faults.append(Fault("/include_inputs", "excluded", detail, "leave it out, or name another data set"))
     if isinstance(body, Compress):

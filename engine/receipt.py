@@ -40,6 +40,7 @@ class Evidence:
     `datasets`: what the receipt lists, where it is not the files of the spec with the rows of each split.
     `sections`: what instructions know for whole sections, such as `privacy`.
     `whole`: the file runs without the base that it was trained from.
+    `names_rows`: test rows may be told of one by one.
     """
 
     reference_kind: str
@@ -56,6 +57,7 @@ class Evidence:
     datasets: Sequence[Mapping[str, Any]] | None = None
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     whole: bool = True
+    names_rows: bool = True
 
     @property
     def exported_bytes(self) -> int:
@@ -157,11 +159,9 @@ def _quality(run: Run, figures: Figures, evidence: Evidence) -> dict[str, Any]:
         "loss": {"value": rounded(lost.value), "ci95": [rounded(lost.low), rounded(lost.high)]},
         **task.quality(was, now_, truth),
         "agreement": None if figures.agreement is None else rounded(figures.agreement.value),
-        "flipped": [
-            _flip(run, evidence, i) for i in ([] if same is None else np.flatnonzero(~same)[:_FLIPPED].tolist())
-        ],
+        "flipped": [] if same is None else _flipped(run, evidence, np.flatnonzero(~same)[:_FLIPPED].tolist()),
         **_base(run, evidence),
-        "golden": [_golden(run, evidence, one) for one in evidence.found["golden"]],
+        "golden": _golden(run, evidence),
         **({"generation": evidence.found["generation"]} if "generation" in evidence.found else {}),
     }
 
@@ -185,11 +185,17 @@ def _base(run: Run, evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _golden(run: Run, evidence: Evidence, one: Mapping[str, Any]) -> dict[str, Any]:
-    """An answer to a test row, or one to a prompt, which shows itself."""
-    if "row" not in one:
-        return dict(one)
-    return {**_row(run, evidence, one["row"]), **run.task.said(one["answers"])}
+def _golden(run: Run, evidence: Evidence) -> list[dict[str, Any]]:
+    """Answers to test rows, or to prompts, which show themselves."""
+    return [
+        {**_row(run, evidence, one["row"]), **run.task.said(one["answers"])} if "row" in one else dict(one)
+        for one in evidence.found["golden"]
+        if evidence.names_rows or "row" not in one
+    ]
+
+
+def _flipped(run: Run, evidence: Evidence, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    return [_flip(run, evidence, one) for one in numbers] if evidence.names_rows else []
 
 
 def _flip(run: Run, evidence: Evidence, number: int) -> dict[str, Any]:

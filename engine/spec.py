@@ -7,7 +7,17 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from engine.accounting import PrivacyBudget
@@ -111,6 +121,16 @@ def _one_or_three(dataset: Any) -> str:
     return "file_a_split" if isinstance(dataset, Splits | Mapping) else "one_file"
 
 
+def _told_or_kept(answers: Any) -> str:
+    return "kept_answers" if answers == "kept" else "true_or_false"
+
+
+Told: TypeAlias = Annotated[
+    Annotated[bool, Field(strict=True), Tag("true_or_false")] | Annotated[Literal["kept"], Tag("kept_answers")],
+    Discriminator(_told_or_kept),
+    WithJsonSchema({"type": "boolean"}),
+]
+"""Whether the answers to test rows are written. `kept`: for whoever runs the job alone, such as an experiment."""
 Dataset: TypeAlias = Annotated[
     Annotated[Annotated[str, Field(min_length=1, strict=True)], Tag("one_file")]
     | Annotated[Splits, Tag("file_a_split")],
@@ -138,9 +158,7 @@ class Spec(BaseModel):
         default="trained", description="The score to hold against: the trained weights', or an untreated twin's."
     )
     include_inputs: bool = Field(default=False, strict=True, description="Let the receipt quote texts of test rows.")
-    answers: bool = Field(
-        default=False, strict=True, description="Also write `answers.jsonl`: what the file says of each test row."
-    )
+    answers: Told = Field(default=False, description="Also write `answers.jsonl`: what the file says of each test row.")
 
     @field_validator("task")
     @classmethod

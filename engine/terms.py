@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from engine import accounting
 from engine.accounting import PrivacyEvent
 from engine.errors import Fault, InvalidPlan
+from engine.guard import hides_test_rows
 
 if TYPE_CHECKING:  # a spec holds instructions, which ask here: a circle of types only
     from engine.spec import Spec
 
 DEFAULT_EPSILON = 8.0
 _MOST_RATE = 0.5
+_APART = "give test rows that are a data set of their own"
 _MARKS = 20  # how often epsilon is worked out on the way
 
 
@@ -102,9 +104,12 @@ def choice_faults(spec: "Spec", epsilon: float | None, noise_multiplier: float |
     if spec.training.keep != "last":
         detail = "the best of several states is chosen by plain figures of private rows"
         yield Fault("", "private_choice", detail, 'leave training.keep at "last"')
-    if spec.include_inputs:
+    if spec.include_inputs and hides_test_rows(spec):
         detail = "rows of the data set would stand in the receipt as they are"
-        yield Fault("", "rows_in_the_receipt", detail, "leave include_inputs out")
+        yield Fault("", "rows_in_the_receipt", detail, f"leave include_inputs out, or {_APART}")
+    if spec.answers is True and hides_test_rows(spec):
+        detail = "whoever has a row could look up in answers.jsonl whether it scored the model, and its label"
+        yield Fault("", "rows_in_the_answers", detail, f"leave answers out, or {_APART}")
     if spec.compare != "trained":
         detail = "the untreated twin would train on the private rows once more"
         yield Fault("", "second_training", detail, 'leave compare at "trained"')

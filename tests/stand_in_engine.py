@@ -120,7 +120,8 @@ def deliver(folder: Path, chain: str, spec: dict[str, Any], ways: dict[str, Any]
     if spec.get("answers"):
         smaller = len(spec["instructions"])
         receipt |= {"size": {"exported_bytes": 1000 - 500 * smaller}, "latency": {"ratio": 0.5}}
-        output(folder, "answers", "answers.jsonl", "application/x-ndjson", answers(spec, ways))
+        kind = "kept_answers" if spec["answers"] == "kept" else "answers"
+        output(folder, kind, "answers.jsonl", "application/x-ndjson", answers(spec, ways))
     output(folder, "receipt", "receipt.json", "application/json", json.dumps(receipt).encode())
 
 

@@ -21,6 +21,7 @@ from app.jobs.requests import JobCreate, Unfit
 from app.privacy.composition import Spending
 from engine.errors import Fault
 from engine.faults import from_validation
+from engine.guard import hides_test_rows
 
 NAME = "baseline"
 _OURS: Mapping[str, str] = {
@@ -52,7 +53,8 @@ class Arm:
         """Its job with this seed."""
         training = self.body.training.model_copy(update={"seed": seed})
         title = f"{self.body.name or name}: {self.name}, seed {seed}"
-        return self.body.model_copy(update={"training": training, "answers": True, "name": title[-200:]})
+        answers = "kept" if hides_test_rows(self.body) else True
+        return self.body.model_copy(update={"training": training, "answers": answers, "name": title[-200:]})
 
 
 def arms_of(
@@ -177,15 +179,16 @@ def _other_rows(pointer: str, baseline: Arm | Sequence[Fault], arm: Arm) -> list
 
 
 def _shown_to_people(wanted: ExperimentCreate | Unfit, arms: Sequence[Arm]) -> list[Fault]:
-    """People read test rows, which no receipt of a private job may quote either."""
+    """People read test rows, which no receipt of such a job may quote either."""
     asked = wanted.human if isinstance(wanted, ExperimentCreate) else wanted.body.get("human")
-    hidden = [arm.name for arm in arms if private.is_private(arm.body)]
+    hidden = [arm.name for arm in arms if hides_test_rows(arm.body)]
     if asked is None or not hidden:
         return []
     detail = (
         f"people would read test rows of a data set that {hidden[0]} trains on privately, and no guarantee covers these"
     )
-    return [Fault("/human", "rows_shown", detail, "leave human out, or let people judge arms that are not private")]
+    remedy = "leave human out, or give test rows that are a data set of their own"
+    return [Fault("/human", "rows_shown", detail, remedy)]
 
 
 def _splitting(arm: Arm) -> list[dict[str, Any]]:

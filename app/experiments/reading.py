@@ -17,7 +17,7 @@ from app.experiments.service import Seen
 from app.jobs.states import State
 from app.storage import Storage
 
-NEEDED = ("answers", "receipt")
+_ANSWERS = ("answers", artifacts.KEPT)
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,23 @@ class Trace:
 
     arm: int
     seed: int
-    files: Mapping[str, Artifact]
+    answers: Artifact
+    receipt: Artifact
     training_seconds: float | None
 
 
 def traces(session: Session, seen: Seen) -> list[Trace]:
     """Those of the jobs that succeeded and whose files have not been erased."""
     jobs = [job.id for _, job in seen.runs if job is not None and job.state is State.SUCCEEDED]
-    files = artifacts.of_jobs(session, seen.experiment.tenant, jobs)
+    given, kept = (find(session, seen.experiment.tenant, jobs) for find in (artifacts.of_jobs, artifacts.kept))
     phases = repository.phases(session, jobs)
     found = []
     for place, _ in seen.runs:
-        kinds = {one.kind: one for one in files.get(place.job_id, ())}
-        if kinds.keys() >= set(NEEDED):
-            found.append(Trace(place.arm, place.seed, kinds, training_seconds(phases.get(place.job_id, ()))))
+        files = {one.kind: one for one in (*given.get(place.job_id, ()), *kept.get(place.job_id, ()))}
+        answers, receipt = next((files[kind] for kind in _ANSWERS if kind in files), None), files.get("receipt")
+        if answers is not None and receipt is not None:
+            seconds = training_seconds(phases.get(place.job_id, ()))
+            found.append(Trace(place.arm, place.seed, answers, receipt, seconds))
     return found
 
 
@@ -74,7 +77,7 @@ def left_by(storage: Storage, arms: int, traced: Sequence[Trace]) -> list[dict[i
     found: list[dict[int, Left]] = [{} for _ in range(arms)]
     for one in traced:
         try:
-            answers, receipt = (_content(storage, one.files[kind]) for kind in NEEDED)
+            answers, receipt = (_content(storage, file) for file in (one.answers, one.receipt))
         except FileNotFoundError:
             continue
         lines = _by_id([orjson.loads(line) for line in answers.splitlines()])

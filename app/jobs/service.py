@@ -165,7 +165,7 @@ def _drop(
 
 def _unread(session: Session, tenant: str, job_id: str) -> Sequence[Artifact]:
     """A job's files, which no job that has not ended needs; raises Conflict where one does."""
-    rows = artifacts.of_job(session, tenant, job_id)
+    rows = artifacts.every_of_job(session, tenant, job_id)
     reading = sorted({reader for row in rows for reader in repository.open_jobs_reading(session, tenant, row.id)})
     if reading:
         detail = f"{len(reading)} jobs that have not ended need its files: {', '.join(reading[:10])}"

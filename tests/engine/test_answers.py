@@ -13,6 +13,7 @@ from engine.data import Source
 from engine.deliver import deliver
 from engine.evaluate import METRICS
 from engine.events import FileWritten, Listed
+from engine.inference import eager_answers
 from engine.language_reader import LanguageReader
 from engine.models import Base
 from engine.rows import Rows
@@ -41,6 +42,22 @@ def test_the_file_gives_the_score_of_the_receipt_and_tells_no_row(tmp_path: Path
     figures = np.array([line["figures"] for line in lines])
     assert METRICS["accuracy"].value(figures) == pytest.approx(receipt["quality"]["exported"]["value"], abs=1e-6)
     assert [line["label"] == line["predicted"] for line in lines] == (figures[:, 0] == 1).tolist()
+
+
+@pytest.mark.usefixtures("measured_here")
+def test_of_a_private_data_set_no_test_row_is_told_of_by_itself(tmp_path: Path) -> None:
+    rows = tiny_image_rows(60)
+    run = trained(tiny_image_run(tmp_path, (), rows, epochs=1), tmp_path)
+    path = write_rows(rows, tmp_path / "ds_1.parquet", run.spec.task)
+    fields = {**run.spec.model_dump(), "dataset": str(path), "answers": "kept", "instructions": [37]}
+    run.spec = Spec.model_validate(fields)
+    contrary = -eager_answers(run.task, run.model, run.data.examples["test"])
+    quality = deliver(run, tmp_path, [Source.open(path)], Base(run.spec.base_model, None), "job_1", contrary)["quality"]
+    assert quality["agreement"] == 0, "every row is flipped"
+    assert (quality["flipped"], quality["golden"]) == ([], [])
+    assert isinstance(run.sink, Listed)
+    kinds = {one.kind for one in run.sink.events if isinstance(one, FileWritten)}
+    assert kinds == {"model", "checkpoint", "receipt", "report", "kept_answers"}
 
 
 def test_a_language_model_tells_bits_and_bytes() -> None:

@@ -82,6 +82,14 @@ def test_without_rows_the_parent_is_the_reference(parent: Json, folder: Path) ->
     assert [step["name"] for step in config["preprocess"]] == ["text_normalization"]
 
 
+def test_of_a_private_models_test_rows_none_is_told_of_by_itself(parent: Json, folder: Path) -> None:
+    private = {**parent, "spec": {**parent["spec"], "instructions": [37]}}
+    compressed(private, folder / "private", [DYNAMIC])
+    quality = receipt_of(folder / "private")["quality"]
+    assert quality["exported"]["n"]
+    assert (quality["flipped"], quality["golden"]) == ([], [])
+
+
 def test_equal_jobs_give_equal_bytes_also_after_a_kill(
     parent: Json, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

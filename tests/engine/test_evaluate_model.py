@@ -93,6 +93,15 @@ def test_all_rows_of_a_data_set_go_through_what_the_package_replays(parent: Json
     assert mean == pytest.approx(float(shares.max(axis=1).mean()), abs=1e-4)
 
 
+def test_of_a_private_models_own_test_rows_none_is_told_of_by_itself(parent: Json, folder: Path) -> None:
+    private = {**parent, "spec": {**parent["spec"], "instructions": [37]}}
+    quality = evaluated(private, folder / "private_own")["quality"]
+    assert quality["exported"]["n"]
+    assert (quality["flipped"], quality["golden"]) == ([], [])
+    path = write_rows(tiny_text_rows(30, seed=9), folder / "ds_public.parquet", "text_classification")
+    assert len(evaluated(private, folder / "private_others", dataset=str(path))["quality"]["golden"]) == 20
+
+
 def test_limits_decide_after_the_receipt_is_whole(parent: Json, folder: Path) -> None:
     with pytest.raises(LimitMissed) as caught:
         evaluated(parent, folder / "missed", limits={"max_size_bytes": 10, "min_metric": 0.0})

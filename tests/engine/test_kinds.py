@@ -24,8 +24,12 @@ TRAINED = Spec.model_validate(
 DYNAMIC = {"number": 47, "scheme": "dynamic_int8"}
 
 
-def codes(body: Compress | Evaluate, *facts: str) -> dict[str, str]:
-    found = derived_faults(body, TRAINED, frozenset(facts))
+PRIVATE = Spec.model_validate({**TRAINED.model_dump(), "instructions": [37]})
+
+
+def codes(body: Compress | Evaluate, trained: Spec = TRAINED) -> dict[str, str]:
+    facts = frozenset[str]().union(*(one.provides for one in trained.instructions))
+    found = derived_faults(body, trained, facts)
     assert all(fault.detail and fault.remedy for fault in found)
     return {fault.pointer: fault.code for fault in found}
 
@@ -85,15 +89,18 @@ def test_an_instruction_acts_in_some_kinds_alone() -> None:
 
 
 def test_a_private_model_learns_from_no_further_row_and_shows_none() -> None:
-    private = "differential_privacy"
     taught = compress(instructions=[45], dataset="ds_1")
     assert codes(taught) == {}
-    assert codes(taught, private) == {"/instructions/0": "excluded"}
-    assert codes(compress(dataset="ds_1"), private) == {}
+    assert codes(taught, PRIVATE) == {"/instructions/0": "excluded"}
+    assert codes(compress(dataset="ds_1"), PRIVATE) == {}
     shown = Evaluate.model_validate({"kind": "evaluate", "model": "job_1", "include_inputs": True})
-    assert codes(compress(dataset="ds_2", include_inputs=True), private) == {"/include_inputs": "excluded"}
+    assert codes(compress(dataset="ds_2", include_inputs=True), PRIVATE) == {"/include_inputs": "excluded"}
     assert codes(shown) == {}
-    assert codes(shown, private) == {"/include_inputs": "excluded"}
+    assert codes(shown, PRIVATE) == {"/include_inputs": "excluded"}
+    apart = Spec.model_validate({**PRIVATE.model_dump(), "dataset": {"train": "ds_1", "test": "ds_2"}})
+    assert codes(shown, apart) == {}
+    elsewhere = shown.model_copy(update={"dataset": "ds_3"})
+    assert codes(elsewhere, PRIVATE) == {}
 
 
 def test_what_learns_needs_rows() -> None:

@@ -76,7 +76,7 @@ def test_a_language_model_is_trained_through_its_adapters(tmp_path: Path) -> Non
 
 
 def _faults(*chosen: Any, task: str = "text_classification", facts: tuple[str, ...] = (), **fields: Any) -> list[str]:
-    spec = Spec.model_validate({"task": task, "dataset": "none", "instructions": chosen, **fields})
+    spec = Spec.model_validate({"task": task, "dataset": "none", **fields, "instructions": chosen})
     try:
         Plan.of(spec, facts)
     except InvalidPlan as refused:
@@ -92,6 +92,7 @@ def _faults(*chosen: Any, task: str = "text_classification", facts: tuple[str, .
         ({"expected_batch": 9}, {"training": {"batch_size": 9}}, "/instructions/0/expected_batch one_of_two"),
         ({}, {"training": {"keep": "best"}}, "/instructions/0 private_choice"),
         ({}, {"include_inputs": True}, "/instructions/0 rows_in_the_receipt"),
+        ({}, {"answers": True}, "/instructions/0 rows_in_the_answers"),
         ({}, {"compare": "untreated"}, "/instructions/0 second_training"),
         ({"epsilon": 3.0}, {"limits": {"max_epsilon": 1.0}}, "/instructions/0/epsilon limit_missed"),
         ({"scope": "lora"}, {}, "/instructions/0/scope missing_need"),
@@ -104,6 +105,16 @@ def test_what_breaks_the_guarantee_is_refused(chosen: dict[str, Any], fields: di
 def test_a_plain_request_is_not(tmp_path: Path) -> None:
     assert _faults(37, training={"epochs": 9, "batch_size": 64}) == []
     assert _faults({"name": "dp_sgd", "steps": 9, "expected_batch": 64}, limits={"max_epsilon": 8.0}) == []
+    assert _faults(37, answers="kept") == []
+
+
+def test_test_rows_of_a_data_set_of_their_own_may_be_told_of() -> None:
+    apart = {"train": "private", "test": "public"}
+    assert _faults(37, dataset=apart, answers=True, include_inputs=True) == []
+    assert _faults(40, answers=True, include_inputs=True) == [
+        "/instructions/0 rows_in_the_receipt",
+        "/instructions/0 rows_in_the_answers",
+    ]
 
 
 @pytest.mark.parametrize("fact", ["couples_rows", "reads_training_rows", "mixed_labels", "window", "loss_scaling"])

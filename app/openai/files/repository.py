@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from app.artifacts.models import Artifact
+from app.artifacts.repository import handed_out
 from app.datasets.models import Dataset
 from app.openai_tables.models import File, FileDataset
 from app.paging import Asked
@@ -27,7 +28,7 @@ def page(session: Session, tenant: str, asked: Asked, purpose: str | None) -> Se
 
 def results(session: Session, tenant: str, asked: Asked) -> Sequence[Artifact]:
     """One page of what the tenant's jobs have made and one more."""
-    return session.scalars(asked.cut(select(Artifact).where(Artifact.tenant == tenant), Artifact.id)).all()
+    return session.scalars(asked.cut(handed_out(tenant), Artifact.id)).all()
 
 
 def datasets(session: Session, tenant: str, file_ids: Sequence[str]) -> dict[str, dict[str, str]]:
