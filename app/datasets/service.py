@@ -21,6 +21,7 @@ from app.datasets.upload import Form, refuse
 from app.erasure import keep_all, unname
 from app.errors import Conflict, NotFound
 from app.identity import Identity
+from app.schemas import plain
 from app.storage import Storage, Stored, at_hand
 from engine.errors import Fault
 from engine.faults import from_validation
@@ -69,7 +70,7 @@ def wanted(form: Form) -> DatasetCreate:
 
 def _name(filename: str) -> str | None:
     """What a file is called, less folders and all that a line cannot show; None where nothing is left."""
-    return "".join(one for one in re.split(r"[/\\]", filename)[-1] if one.isprintable()).strip() or None
+    return plain("".join(one for one in re.split(r"[/\\]", filename)[-1] if one.isprintable())) or None
 
 
 def add(

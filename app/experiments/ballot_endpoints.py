@@ -13,11 +13,10 @@ from app.experiments import ballots, raters, repository, service
 from app.experiments.ballots import Choice
 from app.experiments.endpoints import ExperimentId
 from app.experiments.models import ExperimentRater
-from app.experiments.schemas import RaterName
 from app.experiments.settling import settled
 from app.idempotency import Idempotent
 from app.paging import Page, paged
-from app.schemas import ListOf
+from app.schemas import ListOf, ShortName
 
 router = Router(prefix="/v1/experiments/{experiment_id}", tags=["experiments"])
 NONE_LEFT: dict[int | str, dict[str, Any]] = {204: {"description": "Nothing is left for this rater."}}
@@ -61,7 +60,7 @@ class RaterCreate(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [{"name": "Ann"}]})
 
-    name: RaterName
+    name: ShortName
 
 
 class RaterShown(BaseModel):
@@ -82,7 +81,7 @@ def following(
     identity: Anyone,
     experiment_id: ExperimentId,
     rater: Annotated[
-        RaterName | None, Query(description="Who judges; with a rater's own key it may be left out.")
+        ShortName | None, Query(description="Who judges; with a rater's own key it may be left out.")
     ] = None,
 ) -> Response:
     """In an order and with sides of the rater's own. 409 before all jobs have ended, 204 when nothing is left."""

@@ -6,7 +6,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
     WrapValidator,
     field_validator,
@@ -14,13 +13,11 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.jobs.requests import Unfit
-from app.schemas import Name, OneLine
+from app.schemas import Name, ShortName
 from engine.faults import from_validation
 from engine.spec import Real, Whole
 
 Seed = Annotated[Whole, Field(ge=0, lt=2**53)]
-RaterName = OneLine[Annotated[str, StringConstraints(min_length=1, max_length=64)]]
-ArmName = OneLine[Annotated[str, StringConstraints(min_length=1, max_length=64)]]
 MOST_TREATMENTS, MOST_SEEDS, MOST_ITEMS = 8, 20, 200
 MARGIN = 0.01
 _STRICT = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +40,7 @@ class Treatment(BaseModel):
 
     model_config = _STRICT
 
-    name: ArmName
+    name: ShortName
     changes: dict[str, Any] = Field(
         description="What differs from the baseline, as a JSON Merge Patch (RFC 7396): objects are merged, all else is"
         " put in place, null takes the default."

@@ -10,6 +10,7 @@ from app.datasets.check import LocatedFault, check
 from app.datasets.schemas import DatasetCreate, Task
 from app.datasets.service import Content
 from app.errors import Invalid
+from app.schemas import plain
 from app.settings import Settings
 
 # Where the file does not even hold rows; what else is wrong with one is for its owner to look up.
@@ -61,7 +62,8 @@ def read(source: Path, filename: str, task: Task, settings: Settings, content: C
         Unfitting: they do not fit the task, or cannot be read.
         TooLarge: the file unpacks to more than this server takes.
     """
-    fields = DatasetCreate(task=task, name=filename)
+    # A file that came before names were checked may be called otherwise.
+    fields = DatasetCreate(task=task, name=plain(filename) or None)
     rows = source.with_name(f"{source.name}.{task}.parquet")
     known = filename.lower().endswith(KNOWN_ENDINGS)
     try:

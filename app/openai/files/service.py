@@ -26,7 +26,7 @@ from app.openai.files import repository
 from app.openai.files.reading import Rows, Unfitting, read, task_of
 from app.openai.files.schemas import TRAINED_ON, FileCreate, told
 from app.openai_tables.models import File, FileDataset
-from app.schemas import CONTROL
+from app.schemas import plain
 from app.settings import Settings
 from app.storage import Storage, Stored
 from engine.errors import Fault
@@ -81,7 +81,7 @@ def wanted(form: Form) -> FileCreate:
 
 def plain_name(filename: str) -> str:
     """A file's name without signs that a terminal or a log would obey."""
-    return CONTROL.sub("", filename)[-200:] or "file"
+    return plain(filename)[-200:].strip() or "file"
 
 
 def take(

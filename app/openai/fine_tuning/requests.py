@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.jobs.requests import MetadataKey, MetadataValue, Unfit
-from app.schemas import OneLine
+from app.schemas import ShortName
 from engine.faults import from_validation
 from engine.spec import TaskName
 
@@ -37,7 +37,6 @@ EXAMPLE: dict[str, Any] = {
 }
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 FileId = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-Suffix = OneLine[Annotated[str, StringConstraints(min_length=1, max_length=64)]]
 
 
 def _whole(value: Any) -> Any:
@@ -118,7 +117,7 @@ class FineTuningCreate(BaseModel):
     validation_file: FileId | None = Field(
         default=None, description="What the model is scored on; without it a tenth of the rows."
     )
-    suffix: Suffix | None = Field(default=None, description="A part of the trained model's name.")
+    suffix: ShortName | None = Field(default=None, description="A part of the trained model's name.")
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**53)] | None = Field(
         default=None, description="`training.seed`."
     )

@@ -6,11 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.openai.files.schemas import ExpiresAfter, FileShown, Purpose
 from app.openai_tables.models import Upload, UploadPart
-from app.schemas import OneLine
+from app.schemas import Name
 
 MOST_PARTS = 10_000
 PENDING, COMPLETED, CANCELLED, EXPIRED = "pending", "completed", "cancelled", "expired"
-FileName = OneLine[Annotated[str, StringConstraints(min_length=1, max_length=200)]]
 Id = Annotated[str, StringConstraints(max_length=64)]
 
 
@@ -20,7 +19,7 @@ class UploadCreate(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bytes: Annotated[int, Field(strict=True, ge=1, lt=2**53)] = Field(description="How large the file will be.")
-    filename: FileName = Field(description="What it is called.")
+    filename: Name = Field(description="What it is called.")
     mime_type: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
         description="Its media type; what it is read as follows from its content."
     )
