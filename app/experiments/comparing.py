@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from app.experiments.reading import Left, Paired
-from app.experiments.scores import Array, Score, score_of
+from app.experiments.scores import Score, score_of
 from app.experiments.statistics import (
     Sampled,
+    Table,
     alike,
     holm,
     interval,
@@ -45,30 +46,31 @@ class _Table:
     """All answers as parts of the score, with the rows that are alike in all arms put together for the draws."""
 
     def __init__(self, metric: str, rows: Paired) -> None:
-        figures = {
-            (arm, seed): rows.figures(arm, seed) for arm, by_seed in enumerate(rows.by_arm) for seed in sorted(by_seed)
-        }
         self.n = len(rows.ids)
-        classes = int(max((one[:, 1:3].max(initial=0) for one in figures.values()), default=0)) + 1
+        self._figures = [{seed: rows.figures(arm, seed) for seed in sorted(of)} for arm, of in enumerate(rows.by_arm)]
+        every = [one for of in self._figures for one in of.values()]
+        classes = int(max((one[:, 1:3].max(initial=0) for one in every), default=0)) + 1
         self.score: Score = score_of(metric, classes)
-        self.parts: dict[int, dict[int, Array]] = {arm: {} for arm in range(len(rows.by_arm))}
-        for (arm, seed), one in figures.items():
-            self.parts[arm][seed] = self.score.parts(one)
-        looked = [one[:, : self.score.columns] for one in figures.values()]
+        looked = [one[:, : self.score.columns] for one in every]
         self._kinds, self._weights = alike(np.hstack(looked)) if self.n else (np.zeros(0, np.int64),) * 2
 
     def sampled(self, arm: int) -> Sampled | None:
         """The score of an arm by seed; None where it has no answers."""
-        if not self.n or not self.parts[arm]:
+        seeds = self.seeds(arm)
+        if not self.n or not seeds:
             return None
-        parts = np.stack(list(self.parts[arm].values()))[:, self._kinds]
+        parts = [self.score.parts(self._figures[arm][seed][self._kinds]) for seed in seeds]
         # As Agresti and Coull have it, whose interval is never empty.
         unseen = np.sqrt(2) / (self.n + 4) if self.score.counted else 0.0
         return sample(parts, self._weights, self.score.of, KEY, float(unseen))
 
     def seeds(self, arm: int) -> list[int]:
         """The seeds that an arm has answers of, in the order of `sampled`."""
-        return list(self.parts[arm])
+        return list(self._figures[arm])
+
+    def parts(self, arm: int, seeds: Sequence[int]) -> list[Table]:
+        """What is summed for the score, row by row, by seed; made anew, as that of all arms would be too much."""
+        return [self.score.parts(self._figures[arm][seed]) for seed in seeds]
 
 
 def _arm(table: _Table, sampled: Sampled | None, by_seed: Mapping[int, Left]) -> dict[str, Any]:
@@ -96,7 +98,7 @@ class _Pair:
 
     def __init__(self, table: _Table, sampled: Sequence[Sampled | None], arm: int) -> None:
         self.table = table
-        self.seeds = [seed for seed in table.seeds(arm) if seed in table.parts[0]]
+        self.seeds = [seed for seed in table.seeds(arm) if seed in table.seeds(0)]
         self.p_value: float | None = None
         self.p_adjusted: float | None = None
         self.difference: Sampled | None = None
@@ -108,7 +110,7 @@ class _Pair:
         self.difference = _of_seeds(second, table.seeds(arm), self.seeds).less(
             _of_seeds(first, table.seeds(0), self.seeds), unseen
         )
-        treatment, baseline = (np.stack([table.parts[one][seed] for seed in self.seeds]) for one in (arm, 0))
+        treatment, baseline = (table.parts(one, self.seeds) for one in (arm, 0))
         self.p_value = permutation_p(treatment, baseline, table.score.of, KEY)
 
     def told(self, name: str, metric: str, margin: float, comparisons: int) -> dict[str, Any]:

@@ -5,13 +5,16 @@ A row's figures are those of `engine.evaluate`; its parts are numbers whose sums
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
+from app.experiments.statistics import Array, Table
 from engine.evaluate import METRICS
 
-Array = npt.NDArray[np.float64]
+Figures = npt.NDArray[np.number[Any]]
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Score:
     `counted`: a row is right or wrong; `more_is_better`: whether a higher score is a better one.
     """
 
-    parts: Callable[[Array], Array]
+    parts: Callable[[Figures], Table]
     of: Callable[[Array], Array]
     columns: int
     counted: bool
@@ -42,19 +45,20 @@ def _ratio(sums: Array) -> Array:
     return found
 
 
-def _share_parts(figures: Array) -> Array:
-    return np.stack([figures[:, 0], np.ones(len(figures))], axis=1)
+def _share_parts(figures: Figures) -> Array:
+    return np.stack([figures[:, 0].astype(np.float64), np.ones(len(figures))], axis=1)
 
 
-def _bits_parts(figures: Array) -> Array:
-    return np.stack([figures[:, 0] / np.log(2), figures[:, 1]], axis=1)
+def _bits_parts(figures: Figures) -> Array:
+    return np.stack([figures[:, 0] / np.log(2), figures[:, 1].astype(np.float64)], axis=1)
 
 
-def _class_parts(figures: Array, classes: int) -> Array:
+def _class_parts(figures: Figures, classes: int) -> Table:
     """(n, 3 * classes): the row is right and of the class, is of it, is said to be."""
-    every = np.arange(classes)
-    truth, said = (figures[:, column, None] == every for column in (1, 2))
-    return np.concatenate([truth & said, truth, said], axis=1).astype(np.float64)
+    truth, said = (figures[:, column].astype(np.int32) for column in (1, 2))
+    rows, right = np.arange(len(figures)), np.flatnonzero(truth == said)
+    places = np.concatenate([right, rows, rows]), np.concatenate([truth[right], truth + classes, said + 2 * classes])
+    return sparse.csr_array((np.ones(len(places[0]), np.int32), places), (len(figures), 3 * classes))
 
 
 def _macro_f1(sums: Array) -> Array:

@@ -1,5 +1,5 @@
 """How sure a difference between two arms is: intervals, a permutation test, Holm's correction, a verdict, seeds that
-would decide. Numpy alone; knows neither experiments nor files.
+would decide. Arithmetic alone; knows neither experiments nor files.
 
 Every arm answers the same items (test rows) once for each seed, so its results are a table, seeds by items, and two
 arms' tables are paired cell by cell. Items and seeds both are samples: of the rows that a model will meet, and of the
@@ -9,13 +9,16 @@ models that a training could have given. Decision 21 says why it is done so.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 Array: TypeAlias = npt.NDArray[np.float64]
 Whole: TypeAlias = npt.NDArray[np.int64]
+Table: TypeAlias = Array | sparse.csr_array
+"""Items by columns; sparse where an item has a number in few of many columns."""
 OfSums: TypeAlias = Callable[[Array], Array]
 """From sums over items, (..., m), to scores, (...)."""
 Verdict = Literal["better", "worse", "no_difference", "undecided"]
@@ -24,7 +27,8 @@ RESAMPLES, PERMUTATIONS, LEVEL = 2_000, 4_999, 0.05
 MOST_SEEDS = 1_000
 """So many seeds are looked at for an answer; what takes more counts as never."""
 _EXACT_ITEMS = 12
-_CELLS = 1 << 22
+_CELLS = 1 << 20
+"""Of a table of draws by items, of which there are a few at a time."""
 _Z = NormalDist().inv_cdf(1 - LEVEL / 2)
 
 
@@ -62,29 +66,39 @@ class Components:
 
 
 def sample(
-    parts: Array, weights: Whole, of: OfSums, key: int, unseen: float = 0.0, resamples: int = RESAMPLES
+    parts: Sequence[Table], weights: Whole, of: OfSums, key: int, unseen: float = 0.0, resamples: int = RESAMPLES
 ) -> Sampled:
     """A score of one arm with its resamples; equal keys and weights draw the same items.
 
     Args:
-        parts: (seeds, items, m), what is summed over the items.
+        parts: (items, m) for each seed, what is summed over the items.
         weights: (items,), how many items are like each of these in all arms (`alike`); ones where each stands alone.
         of: from sums to scores.
         key: of the draws.
         unseen: as of `Sampled`.
         resamples: how many.
     """
-    seeds, items, width = parts.shape
-    columns = np.moveaxis(parts, 1, 0).reshape(items, seeds * width)
+    items, width = parts[0].shape
+    columns, seeds = _side_by_side(parts), len(parts)
     generator, total, found = np.random.default_rng([key, items]), int(weights.sum()), []
     chunk = max(1, _CELLS // total)
     for start in range(0, resamples, chunk):
         counts = _counts(generator, min(chunk, resamples - start), weights, total)
-        found.append(of((counts @ columns).reshape(len(counts), seeds, width)))
+        found.append(of(_sums(counts, columns).reshape(len(counts), seeds, width)))
     return Sampled(of((weights @ columns).reshape(seeds, width)), np.concatenate(found), unseen)
 
 
-def alike(figures: Array) -> tuple[Whole, Whole]:
+def _side_by_side(parts: Sequence[Table]) -> Table:
+    return sparse.hstack(parts, format="csr") if sparse.issparse(parts[0]) else np.hstack(parts)
+
+
+def _sums(counts: Whole, columns: Table) -> Array:
+    """(rows, columns) of sums over the items, each taken so often; whole numbers stay whole."""
+    found: Array = counts.astype(columns.dtype) @ columns
+    return found
+
+
+def alike(figures: npt.NDArray[np.number[Any]]) -> tuple[Whole, Whole]:
     """Items whose figures, (items, k), are equal, put together: the number of one of each kind, and how many they are.
 
     To draw from kinds by their number is to draw from the items, and far less work where rows are right or wrong.
@@ -135,7 +149,7 @@ def interval(one: Sampled, key: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def permutation_p(treatment: Array, baseline: Array, of: OfSums, key: int) -> float:
+def permutation_p(treatment: Sequence[Table], baseline: Sequence[Table], of: OfSums, key: int) -> float:
     """How often a difference as large comes about where it makes no difference which arm gave an item's answers.
 
     What is permuted: an item's answers of both arms are exchanged, those of all seeds together, each item by itself.
@@ -144,19 +158,18 @@ def permutation_p(treatment: Array, baseline: Array, of: OfSums, key: int) -> fl
     items differ every exchange is counted; else 4,999 are drawn, and the one at hand is counted in.
 
     Args:
-        treatment: (seeds, items, m) as of `sample`; baseline: the same.
+        treatment: (items, m) for each seed, as of `sample`.
+        baseline: the same.
     """
-    change = baseline - treatment
-    differs = (change != 0).any(axis=(0, 2))
-    items = int(differs.sum())
+    columns = _side_by_side([before - after for before, after in zip(baseline, treatment, strict=True)])
+    columns = columns[abs(columns).sum(axis=1) > 0]
+    items = columns.shape[0]
     if not items:
         return 1.0
-    seeds, _, width = change.shape
-    columns = np.moveaxis(change[:, differs], 1, 0).reshape(items, seeds * width)
-    first, second = treatment.sum(axis=1), baseline.sum(axis=1)
+    first, second = (np.stack([one.sum(axis=0) for one in arm]) for arm in (treatment, baseline))
 
-    def statistic(flips: Whole, columns: Array) -> Array:
-        moved = (flips @ columns).reshape(len(flips), seeds, width)
+    def statistic(flips: Whole, columns: Table) -> Array:
+        moved = _sums(flips, columns).reshape(len(flips), *first.shape)
         found: Array = np.abs((of(first + moved) - of(second - moved)).mean(axis=1))
         return found
 
@@ -164,12 +177,25 @@ def permutation_p(treatment: Array, baseline: Array, of: OfSums, key: int) -> fl
     if items <= _EXACT_ITEMS:
         every = (np.arange(2**items)[:, None] >> np.arange(items)) & 1
         return float((statistic(every, columns) >= observed).mean())
-    kinds, counts = alike(columns)
+    kinds, counts = alike(_in_few(columns) if sparse.issparse(columns) else columns)
     generator, reached, chunk = np.random.default_rng([key, 2]), 0, max(1, _CELLS // len(kinds))
     for start in range(0, PERMUTATIONS, chunk):
         flips = generator.binomial(counts, 0.5, (min(chunk, PERMUTATIONS - start), len(kinds)))
         reached += int((statistic(flips, columns[kinds]) >= observed).sum())
     return (1 + reached) / (1 + PERMUTATIONS)
+
+
+def _in_few(columns: sparse.csr_array) -> npt.NDArray[np.number[Any]]:
+    """(items, k), a few numbers an item, by which items are equal and in order as they are by all of their columns."""
+    # Of each number where it stands, the first ones weighing most, under its sign; then what it is.
+    columns.sort_indices()
+    held = np.diff(columns.indptr)
+    slots = np.arange(columns.nnz) - np.repeat(columns.indptr[:-1], held)
+    found = np.zeros((columns.shape[0], held.max(), 2), columns.dtype)
+    places = np.sign(columns.data) * (columns.shape[1] - columns.indices)
+    found[np.repeat(np.arange(len(held)), held), slots] = np.stack([places, columns.data], axis=1)
+    few: npt.NDArray[np.number[Any]] = found.reshape(len(held), -1)
+    return few
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

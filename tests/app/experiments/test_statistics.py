@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import sparse, stats
 
 from app.experiments.scores import score_of
 from app.experiments.statistics import (
     Array,
     Sampled,
+    Table,
+    _in_few,
     alike,
     components,
     holm,
@@ -28,10 +30,10 @@ from engine.evaluate import METRICS, class_figures
 SHARE = score_of("accuracy", 2)
 
 
-def parts_of(hits: Any) -> Array:
-    """(seeds, items, 2) of right and wrong answers (seeds, items)."""
+def parts_of(hits: Any) -> list[Table]:
+    """(items, 2) for each seed, of right and wrong answers (seeds, items)."""
     table = np.asarray(hits, np.float64)
-    return np.stack([SHARE.parts(row[:, None]) for row in table])
+    return [SHARE.parts(row[:, None]) for row in table]
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "bits_per_byte", "recall_at_10"])
@@ -79,7 +81,7 @@ def test_a_permuted_f1_exchanges_whole_answers() -> None:
     truth = np.array([0, 0, 1, 1])
     said = [np.array([0, 1, 1, 0]), np.array([0, 0, 1, 0])]
     score = score_of("macro_f1", 2)
-    first, second = (np.stack([score.parts(class_figures(truth, one))]) for one in said)
+    first, second = ([score.parts(class_figures(truth, one))] for one in said)
 
     def difference(swap: Sequence[int]) -> float:
         one, other = np.where(swap, said[1], said[0]), np.where(swap, said[0], said[1])
@@ -89,6 +91,31 @@ def test_a_permuted_f1_exchanges_whole_answers() -> None:
     every = [difference(swap) for swap in itertools.product([0, 1], repeat=4)]
     oracle = float(np.mean(np.array(every) >= difference([0] * 4) - 1e-12))
     assert permutation_p(first, second, score.of, 0) == pytest.approx(oracle)
+
+
+def test_few_numbers_tell_items_apart_as_all_their_columns_do() -> None:
+    table = np.random.default_rng(8).choice([-2, -1, 0, 0, 0, 1], (300, 5))
+    whole, few = alike(table), alike(_in_few(sparse.csr_array(table)))
+    assert 100 < len(whole[0]) < 300
+    for one, other in zip(whole, few, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_sparse_table_gives_what_a_dense_one_does() -> None:
+    drawn = np.random.default_rng(9)
+    truth, score = drawn.integers(0, 6, 150), score_of("macro_f1", 6)
+    arms: list[list[Any]] = [
+        [score.parts(class_figures(truth, np.where(drawn.random(150) < share, truth, 0))) for _ in range(3)]
+        for share in (0.7, 0.75)
+    ]
+    dense: list[list[Any]] = [[one.toarray() for one in arm] for arm in arms]
+    each = np.ones(150, np.int64)
+    told, told_dense = (sample(given[0], each, score.of, 3, resamples=50) for given in (arms, dense))
+    np.testing.assert_array_equal(told.drawn, told_dense.drawn)
+    np.testing.assert_array_equal(told.by_seed, told_dense.by_seed)
+    p_value = permutation_p(arms[1], arms[0], score.of, 3)
+    assert p_value == permutation_p(dense[1], dense[0], score.of, 3)
+    assert 0.001 < p_value < 0.999
 
 
 def test_holm_by_hand() -> None:
@@ -111,8 +138,8 @@ def crossed(drawn: np.random.Generator, seeds: int, items: int, of_items: float,
 
 
 def mean_of(differences: Array, key: int = 0, resamples: int = 400) -> Sampled:
-    parts = np.stack([differences, np.ones_like(differences)], axis=2)
-    each = np.ones(parts.shape[1], np.int64)
+    parts = [np.stack([row, np.ones_like(row)], axis=1) for row in differences]
+    each = np.ones(differences.shape[1], np.int64)
     return sample(parts, each, lambda sums: sums[..., 0] / sums[..., 1], key, resamples=resamples)
 
 
