@@ -12,7 +12,12 @@ from http import HTTPStatus
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MOST_HEAD_BYTES = 1 << 16
-"""Of one request: its first line and its headers; also what follows a body in pieces, between and behind them."""
+"""Of one request: its first line and its headers, to the byte; also what follows a body in pieces, between and behind
+them."""
+
+
+class _HeadTooLarge(Exception):
+    """A head has ended, and is larger than it may be."""
 
 
 def _refusal(status: HTTPStatus, code: str, title: str, detail: str, remedy: str) -> bytes:
@@ -41,9 +46,10 @@ _UNREADABLE = _refusal(
 
 
 class BoundedHead(HttpToolsProtocol):
-    """Ends a connection that sends more than `MOST_HEAD_BYTES` without coming to the end of a head or to a body."""
+    """Ends a connection whose head has more than `MOST_HEAD_BYTES`, whether or not it comes to its end."""
 
     _pending_bytes = 0
+    _refused_head = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Speak HTTP alone: no route is a WebSocket, and the library of those refuses in words of its own."""
@@ -58,8 +64,8 @@ class BoundedHead(HttpToolsProtocol):
             self._end(_TOO_LARGE)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what the parser cannot read."""
-        self._end(_UNREADABLE)
+        """Answer what the parser cannot read, or gave up on."""
+        self._end(_TOO_LARGE if self._refused_head else _UNREADABLE)
 
     def _end(self, refusal: bytes) -> None:
         """Close the connection, with a word why where no answer is under way."""
@@ -68,9 +74,17 @@ class BoundedHead(HttpToolsProtocol):
         self.transport.close()
 
     def on_headers_complete(self) -> None:
-        """The head has ended."""
+        """The head has ended; it may have come all at once, before anybody could count what was pending."""
         self._pending_bytes = 0
+        if self._head_bytes() > MOST_HEAD_BYTES:
+            self._refused_head = True
+            raise _HeadTooLarge  # which ends the parser, and that calls `send_400_response`
         super().on_headers_complete()
+
+    def _head_bytes(self) -> int:
+        """What the first line and the headers have, with the ends of the lines and the one that is empty."""
+        first = len(self.parser.get_method()) + len(self.url) + len("  HTTP/1.1\r\n")
+        return first + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers) + len("\r\n")
 
     def on_body(self, body: bytes) -> None:
         """A part of the body; how much of it may come is for the application to say."""

@@ -85,6 +85,25 @@ def test_a_head_that_goes_on_and_on_ends_the_connection(start: bytes) -> None:
     assert (told_of["status"], told_of["errors"][0]["code"]) == (431, "head_too_large")
 
 
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("more", [0, 1])
+def test_the_limit_of_a_head_holds_to_the_byte(more: int, whole: bool) -> None:
+    start, end = b"GET /jobs HTTP/1.1\r\nhost: a\r\nx: ", b"\r\n\r\n"
+    head = start + b"a" * (MOST_HEAD_BYTES + more - len(start) - len(end)) + end
+    wire, _ = told(head) if whole else told(head[:60_000], head[60_000:])
+    assert wire.ended == bool(more)
+    assert wire.written.startswith(b"HTTP/1.1 431 " if more else b"HTTP/1.1 200 ")
+    assert wire.written.count(b"HTTP/1.1 ") == 1
+
+
+def test_a_large_head_behind_another_request_is_counted_by_itself() -> None:
+    first, large = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n", b"GET /?" + b"a" * MOST_HEAD_BYTES + b" HTTP/1.1\r\n\r\n"
+    wire, _ = told(first, large[:30_000], large[30_000:])
+    assert wire.ended
+    assert wire.written.startswith(b"HTTP/1.1 200 ")
+    assert wire.written.count(b"HTTP/1.1 431 ") == 1
+
+
 def test_a_tail_behind_a_body_in_pieces_is_bounded_too() -> None:
     head = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
     whole, _ = told(head, b"3\r\nabc\r\n0\r\nx: ", *[PIECE] * 2, b"\r\n\r\n")
