@@ -4,19 +4,22 @@ Operators' commands need the extra [server]; they are loaded by name when called
 """
 
 import argparse
+import errno
 import importlib
+import importlib.metadata
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Protocol, cast
 
 from rich.console import Console
 from rich.markup import escape
 
-from client import commands, offline
+from client import commands, offline, submission
 from client.commands import Session
-from client.errors import BadUsage, ClientError, ExitCode
+from client.errors import EXIT_MEANS, BadUsage, ClientError, ExitCode, Interrupted
 
 OPERATORS = {
     "serve": "the whole service on this machine: API, broker, workers",
@@ -26,17 +29,16 @@ OPERATORS = {
     "admin-key": "make another admin key straight in the database, where the first is lost",
     "demo": "train, compress and prove a small model on a server of its own",
 }
-_EXIT_CODES = """\
-exit codes: 0 it worked (with a job: it succeeded), 1 the job failed or missed its limits, 2 bad usage, a refused
-request or a file that cannot be written, 3 the server could not be reached, 4 a downloaded file is damaged, 130
-interrupted (the job goes on)
+ENDINGS = textwrap.fill(f"exit codes: {'; '.join(f'{code.value} {means}' for code, means in EXIT_MEANS.items())}", 115)
+_WITH_SERVER = f"""\
+{ENDINGS}
 
 the server and the key come from --server and --key, else FIFTYTWO_SERVER and FIFTYTWO_KEY, else `fiftytwo login`"""
 _EPILOG = f"""\
 for operators (needs the extra: pip install 'fiftytwo[server]'):
-{chr(10).join(f"  {name:<10}{text}" for name, text in OPERATORS.items())}
+{chr(10).join(f"  {name:<12}{text}" for name, text in OPERATORS.items())}
 
-{_EXIT_CODES}"""
+{_WITH_SERVER}"""
 
 
 class Operators(Protocol):
@@ -73,7 +75,7 @@ def main(words: Sequence[str] | None = None) -> int:
         _print_error(error, as_json="--json" in words)
         return int(error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted; a submitted job goes on", file=sys.stderr)
+        print("interrupted; a submitted job goes on, and a download where it stopped", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output went away, as `head` does; Python's own flush at exit must not complain either.
@@ -82,7 +84,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except OSError as error:
         # The disk, a folder or a name that it does not take: whichever command met it, the user can act on it.
         where = f"{error.filename}: " if error.filename else ""
-        remedy = "check the path, who may write there, and how much room is left"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "make room, then run it again" if full else "check the path, and who may write there"
         _print_error(BadUsage(f"{where}{error.strerror or error}", remedy=remedy), as_json="--json" in words)
         return int(ExitCode.REFUSED)
 
@@ -93,11 +96,11 @@ def _print_error(error: ClientError, *, as_json: bool) -> None:
         print(json.dumps({"error": {**error.json(), **kept}}, ensure_ascii=False, indent=2))
         return
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    lines = error.lines()
+    kind, lines = "interrupted" if isinstance(error, Interrupted) else "error", error.lines()
     if error.dataset:
         lines.append(f"  the data set stays as {error.dataset}: submit again with --data {error.dataset}")
     for number, line in enumerate(lines):
-        console.print(escape(f"error: {line}" if number == 0 else line))
+        console.print(escape(f"{kind}: {line}" if number == 0 else line))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -109,44 +112,54 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=raw,
     )
+    top.add_argument("--version", action="version", version=f"fiftytwo {importlib.metadata.version('fiftytwo')}")
     verbs = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     output, server = _shared_flags()
 
-    def command(name: str, run: Callable[[Session], ExitCode], *parents: Any) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable[[Session], ExitCode], parent: Any = server) -> argparse.ArgumentParser:
         text = (run.__doc__ or "").strip()
+        epilog = _WITH_SERVER if parent is server else ENDINGS
         added = verbs.add_parser(
-            name, help=text, description=text, parents=parents, epilog=_EXIT_CODES, formatter_class=raw
+            name, help=text, description=text, parents=[parent], epilog=epilog, formatter_class=raw
         )
         added.set_defaults(run=run)
         return added
 
-    command("login", commands.login, server)
-    _datasets(command("datasets", commands.datasets, server))
-    _submit(command("submit", commands.submit, server))
-    command("watch", commands.watch, server).add_argument("job", metavar="JOB")
-    jobs = command("jobs", commands.jobs, server)
+    command("login", commands.login)
+    _datasets(command("datasets", commands.datasets))
+    _submit(command("submit", submission.submit))
+    command("watch", commands.watch).add_argument("job", metavar="JOB", help="its id (job_...)")
+    jobs = command("jobs", commands.jobs)
     jobs.add_argument("job", metavar="JOB", nargs="?", help="show this one")
     for field in ("state", "task", "kind"):
-        jobs.add_argument(f"--{field}", help=f"only jobs of this {field}")
-    jobs.add_argument("--limit", type=_count, default=50, help="at most so many, the newest first (default 50)")
-    command("cancel", commands.cancel, server).add_argument("job", metavar="JOB", nargs="+")
-    download = command("download", commands.download, server)
-    download.add_argument("job", metavar="JOB", help="a job, or an artifact by its id (art_...)")
-    download.add_argument("--out", metavar="DIR", help="the folder to fill (default: named like the job)")
-    download.add_argument("--kind", default="model", help="model (default), checkpoint, receipt, ...")
+        jobs.add_argument(f"--{field}", metavar="WORD", help=f"only jobs of this {field}")
+    _limit(jobs)
+    for move in (commands.cancel, commands.pause, commands.resume):
+        command(move.__name__, move).add_argument("job", metavar="JOB", nargs="+", help="their ids (job_...)")
+    _download(command("download", commands.download))
     predict = command("predict", commands.predict, output)
-    predict.add_argument("folder", metavar="DIR", help="a downloaded folder, or its model.zip")
-    predict.add_argument("input", metavar="TEXT_OR_FILE", nargs="+", help="a file is read as one text or one picture")
-    predict.add_argument("--threads", type=_count, default=1, help="processor threads (default 1)")
-    predict.add_argument("--batch-size", type=_count, default=32, help="inputs answered together (default 32)")
+    _inputs(predict)
+    predict.add_argument("--batch-size", metavar="N", type=_count, default=32, help="answered together (default 32)")
     verify = command("verify", offline.verify, output)
     verify.add_argument("folder", metavar="DIR", help="a downloaded folder, or its model.zip")
     verify.add_argument("--key", dest="receipt_key", help="public key of the server's receipts (default: as at login)")
     verify.add_argument("--data", metavar="FILE", help="labelled test rows as JSONL or CSV, to be answered again")
     _detect(command("detect", offline.detect, output))
-    shown = command("instructions", commands.instructions, server)
+    command("models", commands.models)
+    shown = command("instructions", commands.instructions)
     shown.add_argument("name", metavar="NUMBER_OR_NAME", nargs="?", help="show this one")
     return top
+
+
+def commands_of(top: argparse.ArgumentParser, above: str = "") -> dict[str, argparse.ArgumentParser]:
+    """Every command below by its words, those of `datasets` too."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for action in top._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                found[f"{above}{name}"] = command
+                found |= commands_of(command, f"{above}{name} ")
+    return found
 
 
 def _shared_flags(default: Any = None) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
@@ -158,41 +171,58 @@ def _shared_flags(default: Any = None) -> tuple[argparse.ArgumentParser, argpars
     unset = default if default is argparse.SUPPRESS else False
     output.add_argument("--json", action="store_true", default=unset, help="print one JSON document, not text")
     server = argparse.ArgumentParser(add_help=False, parents=[output])
-    server.add_argument("--server", metavar="URL", default=default, help="address of the server")
+    server.add_argument("--server", metavar="URL", default=default, help="address, such as http://127.0.0.1:8052")
     server.add_argument("--key", default=default, help="API key")
     return output, server
 
 
 def _datasets(datasets: argparse.ArgumentParser) -> None:
     datasets.set_defaults(action="list")
-    datasets.add_argument("--limit", type=_count, default=50, help="at most so many, the newest first (default 50)")
+    _limit(datasets)
     actions = datasets.add_subparsers(title="actions", metavar="ACTION", dest="action")
     _, server = _shared_flags(argparse.SUPPRESS)
-    actions.add_parser("list", help="list them (what happens without an action)", parents=[server])
-    upload = actions.add_parser("upload", help="upload a file", parents=[server])
-    upload.add_argument("file", metavar="FILE")
+    listing = "list them (what happens without an action)"
+    actions.add_parser("list", help=listing, description=listing, parents=[server])
+    upload = actions.add_parser("upload", help="upload a file", description="upload a file", parents=[server])
+    upload.add_argument("file", metavar="FILE", help="CSV, JSONL, Parquet, or a ZIP of pictures")
     upload.add_argument("--task", required=True, help="text_classification, image_classification, ...")
     upload.add_argument("--name", help="a name to know it by")
     _upload_flags(upload)
     for action, text in (("show", "show one"), ("delete", "erase one and every copy")):
-        actions.add_parser(action, help=text, parents=[server]).add_argument("dataset", metavar="DATASET")
+        actions.add_parser(action, help=text, description=text, parents=[server]).add_argument(
+            "dataset", metavar="DATASET", help="its id (ds_...)"
+        )
 
 
 def _upload_flags(upload: argparse.ArgumentParser) -> None:
     for column in ("text", "label", "split", "group"):
         upload.add_argument(f"--{column}-column", metavar="NAME", help=f"the column of the {column}")
-    upload.add_argument("--nominal-rows", type=_count, help="the public number of rows, for privacy")
+    upload.add_argument("--nominal-rows", metavar="N", type=_count, help="the public number of rows, for privacy")
     upload.add_argument("--invalid-rows", choices=["refuse", "skip"], help="what a bad row means (default refuse)")
     upload.add_argument("--max-invalid-fraction", type=float, metavar="F", help="most rows to skip, 0 to 1")
 
 
+def _limit(listing: argparse.ArgumentParser) -> None:
+    listing.add_argument("--limit", metavar="N", type=_count, default=50, help="the newest so many (default 50)")
+
+
+def _download(download: argparse.ArgumentParser) -> None:
+    download.add_argument("job", metavar="JOB", help="a job, or an artifact by its id (art_...)")
+    download.add_argument("--out", metavar="DIR", help="the folder to fill (default: named like the job)")
+    download.add_argument("--kind", default="model", help="model (default), checkpoint, receipt, ...")
+
+
+def _inputs(answering: argparse.ArgumentParser) -> None:
+    answering.add_argument("folder", metavar="DIR", help="a downloaded folder, or its model.zip")
+    answering.add_argument("input", metavar="TEXT_OR_FILE", nargs="+", help="a file is read as one text or one picture")
+    answering.add_argument("--threads", metavar="N", type=_count, default=1, help="processor threads (default 1)")
+
+
 def _detect(detect: argparse.ArgumentParser) -> None:
-    detect.add_argument("folder", metavar="DIR", help="a downloaded folder, or its model.zip")
-    detect.add_argument("input", metavar="TEXT_OR_FILE", nargs="+", help="a file is read as one text or one picture")
+    _inputs(detect)
     detect.add_argument("--target-fpr", type=float, metavar="F", help="share of honest inputs that may be flagged")
     detect.add_argument("--signals", type=_words, metavar="LIST", help="some of the detector's signals, with commas")
     detect.add_argument("--control", choices=["fpr", "fdr"], default="fpr", help="what the share is of (default fpr)")
-    detect.add_argument("--threads", type=_count, default=1, help="processor threads (default 1)")
 
 
 def _submit(submit: argparse.ArgumentParser) -> None:
@@ -216,7 +246,7 @@ def _submit(submit: argparse.ArgumentParser) -> None:
         help="any field of the spec, such as training.epochs=3 or limits.max_metric_loss=0.01; may be repeated",
     )
     _upload_flags(submit)
-    submit.add_argument("--dry-run", action="store_true", help="show the plan and an estimate; run nothing")
+    submit.add_argument("--dry-run", action="store_true", help="show the plan and an estimate; keep nothing")
     submit.add_argument("--wait", action="store_true", help="follow the job to its end and print its receipt")
     submit.add_argument("--download", metavar="DIR", help="then put the model there (waits)")
 

@@ -14,11 +14,10 @@ from rich.markup import escape
 from client import account, tables
 from client.archive import unpack
 from client.artifact import Package
-from client.errors import BadUsage, ClientError, ExitCode, fault_lines
+from client.errors import BadUsage, ExitCode, Interrupted, Unreachable, fault_lines
 from client.http import TERMINAL, Client, Json
 from client.inference import predictions
 from client.progress import Download, follow
-from client.spec import check_all_but_data, spec_of
 
 UPLOAD_FIELDS = (
     "task",
@@ -78,7 +77,7 @@ def datasets(session: Session) -> ExitCode:
     words = session.words
     with session.client() as client:
         if words.action == "upload":
-            return _show_dataset(session, _upload(session, client, Path(words.file), _upload_fields(session)))
+            return _show_dataset(session, sent(session, client, Path(words.file), upload_fields(session)))
         if words.action == "show":
             return _show_dataset(session, client.get(f"/v1/datasets/{words.dataset}"))
         if words.action == "delete":
@@ -88,7 +87,8 @@ def datasets(session: Session) -> ExitCode:
                 session.print_json({"id": words.dataset, "deleted": True})
             return ExitCode.OK
         found = list(client.listed("/v1/datasets", at_most=words.limit, order="desc"))
-    _listed(session, found, ("id", "name", "task", "status", "rows", "labels", "created_at"))
+    empty = "there is no data set yet\n  next: fiftytwo datasets upload --help"
+    _listed(session, found, ("id", "name", "task", "status", "rows", "labels", "created_at"), empty)
     return ExitCode.OK
 
 
@@ -102,65 +102,29 @@ def _show_dataset(session: Session, dataset: Json) -> ExitCode:
     return ExitCode.OK
 
 
-def _upload_fields(session: Session) -> dict[str, str]:
+def upload_fields(session: Session) -> dict[str, str]:
+    """The flags of an upload as the fields of its form."""
     fields = {name: str(value) for name in UPLOAD_FIELDS if (value := getattr(session.words, name, None)) is not None}
     if "task" not in fields:
         raise BadUsage("the task of the data is not given", remedy="--task text_classification, or another task")
     return fields
 
 
-def _upload(session: Session, client: Client, path: Path, fields: Mapping[str, str]) -> Json:
+def sent(session: Session, client: Client, path: Path, fields: Mapping[str, str]) -> Json:
+    """Upload a data set."""
     with session.progress.status(escape(f"uploading {path.name}")):
         return client.upload(path, fields)
-
-
-def submit(session: Session) -> ExitCode:
-    """Upload the data if it is a file, submit a job, and with --wait see it through."""
-    words = session.words
-    spec = spec_of(words)
-    uploaded: str | None = None
-    with session.client() as client:
-        if words.data and not words.data.startswith("ds_"):
-            fields = _upload_fields(session)
-            check_all_but_data(client, spec)
-            dataset = _upload(session, client, Path(words.data), fields)
-            spec["dataset"] = uploaded = dataset["id"]
-            session.say(f"uploaded {words.data} as {uploaded}: {dataset.get('rows')} rows")
-        try:
-            job = client.post("/v1/jobs", spec, **({"dry_run": "true"} if words.dry_run else {}))
-        except ClientError as error:
-            error.dataset = uploaded
-            raise
-        if words.dry_run:
-            return _dry_run(session, job)
-        if words.wait or words.download:
-            session.say(f"submitted {job['id']}")
-            return _see_through(session, client, job["id"], words.download)
-    if session.json:
-        session.print_json(job)
-    session.say(f"submitted {job['id']} ({job['state']})\n  next: fiftytwo watch {job['id']}")
-    return ExitCode.OK
-
-
-def _dry_run(session: Session, answer: Json) -> ExitCode:
-    if session.json:
-        session.print_json(answer)
-        return ExitCode.OK
-    tables.rows(session.out, answer.get("plan") or [], ("number", "name", "does"))
-    for name, value in (answer.get("estimate") or {}).items():
-        session.say(f"estimate {name}: {value}")
-    return ExitCode.OK
 
 
 def watch(session: Session) -> ExitCode:
     """Follow a job to its end."""
     with session.client() as client:
-        return _see_through(session, client, session.words.job, None)
+        return see_through(session, client, session.words.job, None)
 
 
-def _see_through(session: Session, client: Client, job_id: str, folder: str | None) -> ExitCode:
+def see_through(session: Session, client: Client, job_id: str, folder: str | None) -> ExitCode:
     """Wait for the end, fetch what there is, print the receipt; the exit code tells how the job ended."""
-    job = follow(client, job_id, session.progress)
+    job = _followed(session, client, job_id)
     kinds = {one.get("kind") for one in job.get("artifacts") or []}
     if folder and "model" in kinds:
         job["downloaded"] = [str(path) for path in _fetch(session, client, job_id, "model", Path(folder))]
@@ -174,12 +138,26 @@ def _see_through(session: Session, client: Client, job_id: str, folder: str | No
     return ExitCode.OK if job["state"] == "succeeded" else ExitCode.FAILED
 
 
+def _followed(session: Session, client: Client, job_id: str) -> Json:
+    try:
+        return follow(client, job_id, session.progress)
+    except KeyboardInterrupt:
+        again = f"fiftytwo watch {job_id} to look again, fiftytwo cancel {job_id} to end it"
+        raise Interrupted(f"{job_id} goes on", remedy=again) from None
+    except Unreachable as error:
+        error.remedy = f"{error.remedy}; then fiftytwo watch {job_id}: the job does not need this command"
+        raise
+
+
 def _show_end(session: Session, job: Json, receipt: Json | None) -> None:
     if receipt:
         tables.receipt(session.out, receipt)
     session.say(f"{job['id']} {job['state']}")
-    error = job.get("error")
-    if error:
+    _show_error(session, job)
+
+
+def _show_error(session: Session, job: Json) -> None:
+    if error := job.get("error"):
         session.say(f"{error.get('code')}: {error.get('detail') or error.get('title')}")
         for line in fault_lines(error):
             session.say(line)
@@ -196,19 +174,37 @@ def jobs(session: Session) -> ExitCode:
             if session.json:
                 session.print_json(job)
             else:
-                tables.rows(session.out, [job], ("id", "name", "state", "phase", "task", "model", "created_at"))
-                _show_end(session, job, None)
+                tables.job(session.out, job)
+                _show_error(session, job)
             return ExitCode.OK
         query = {"state": words.state, "task": words.task, "kind": words.kind}
         found = list(client.listed("/v1/jobs", at_most=words.limit, order="desc", **query))
-    _listed(session, found, ("id", "name", "state", "phase", "task", "created_at"))
+    if not session.json:
+        # Of a job that has ended the phase says only which was the last.
+        found = [{**one, "phase": None if one["state"] in TERMINAL else one.get("phase")} for one in found]
+    empty = "no job matches" if any(query.values()) else "there is no job yet\n  next: fiftytwo submit --help"
+    _listed(session, found, ("id", "name", "state", "phase", "task", "created_at"), empty)
     return ExitCode.OK
 
 
 def cancel(session: Session) -> ExitCode:
     """Ask the server to cancel jobs."""
+    return _moved(session, "cancel")
+
+
+def pause(session: Session) -> ExitCode:
+    """Ask the server to pause jobs after their next checkpoint."""
+    return _moved(session, "pause")
+
+
+def resume(session: Session) -> ExitCode:
+    """Let paused jobs go on."""
+    return _moved(session, "resume")
+
+
+def _moved(session: Session, move: str) -> ExitCode:
     with session.client() as client:
-        found = [client.post(f"/v1/jobs/{job_id}/cancel") for job_id in session.words.job]
+        found = [client.post(f"/v1/jobs/{job_id}/{move}") for job_id in session.words.job]
     if session.json:
         session.print_json(found)
     for job in found:
@@ -253,6 +249,14 @@ def predict(session: Session) -> ExitCode:
     return ExitCode.OK
 
 
+def models(session: Session) -> ExitCode:
+    """List the base models that a job can begin with."""
+    with session.client() as client:
+        found = [one for one in client.listed("/v1/models") if one.get("job") is None]
+    _listed(session, found, ("id", "task", "default_for"))
+    return ExitCode.OK
+
+
 def instructions(session: Session) -> ExitCode:
     """List the catalogue, or show one instruction."""
     with session.client() as client:
@@ -275,8 +279,11 @@ def _show_instruction(session: Session, one: Json) -> None:
         session.say(f"  {name} ({kind}, default {field.get('default')}): {field.get('description', '')}")
 
 
-def _listed(session: Session, found: list[Any], columns: tuple[str, ...]) -> None:
+def _listed(session: Session, found: list[Any], columns: tuple[str, ...], empty: str = "") -> None:
+    """A list, or what is said where there is nothing in it."""
     if session.json:
         session.print_json(found)
+    elif not found and empty:
+        session.say(empty)
     else:
         tables.rows(session.out, found, columns)

@@ -4,29 +4,37 @@ ClientError              exit code 1 unless a subclass says otherwise
 ├── BadUsage             2   the command cannot do what was asked
 ├── Refused              2   the server answered with a problem (4xx)
 ├── Unreachable          3   no answer from the server, also after every retry
-└── BadPackage           4   a downloaded file is damaged, or is no model package that this client can read
+├── BadPackage           4   a downloaded file is damaged, or is no model package that this client can read
+└── Interrupted        130   Ctrl-C; the job that was followed goes on
 """
 
+import re
 from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, ClassVar
+
+_REQUESTS = re.compile(r"GET /v1/(jobs|datasets|models|instructions)\b(?!/)")
 
 
 class ExitCode(IntEnum):
     """The command's exit codes, part of its contract."""
 
     OK = 0
-    """it worked; with a job: the job succeeded"""
     FAILED = 1
-    """the job failed, was cancelled, or missed its limits"""
     REFUSED = 2
-    """bad usage, the server refused the request, or the disk a file"""
     UNREACHABLE = 3
-    """the server could not be reached"""
     BAD_PACKAGE = 4
-    """a downloaded file is damaged or cannot be read"""
     INTERRUPTED = 130
-    """Ctrl-C; a submitted job goes on"""
+
+
+EXIT_MEANS: Mapping[ExitCode, str] = {
+    ExitCode.OK: "it worked (with a job: it succeeded)",
+    ExitCode.FAILED: "the job failed, was cancelled or missed its limits",
+    ExitCode.REFUSED: "bad usage, a refused request, or a file that cannot be written",
+    ExitCode.UNREACHABLE: "the server could not be reached",
+    ExitCode.BAD_PACKAGE: "a downloaded file is damaged or cannot be read",
+    ExitCode.INTERRUPTED: "interrupted (a submitted job goes on)",
+}
 
 
 class ClientError(Exception):
@@ -70,6 +78,12 @@ class BadPackage(ClientError):
     exit_code = ExitCode.BAD_PACKAGE
 
 
+class Interrupted(ClientError):
+    """Ctrl-C while a job was followed, which goes on."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
 class Refused(ClientError):
     """The server answered with a problem (RFC 9457), every fault in it."""
 
@@ -88,11 +102,16 @@ class Refused(ClientError):
         if faults:
             return [f"{self.title} ({self.status})", *faults]
         head = self.title if self.title == self.detail else f"{self.title}: {self.detail}"
-        return [f"{head} ({self.status})", *([f"  next: {self.remedy}"] if self.remedy else [])]
+        return [f"{head} ({self.status})", *([f"  next: {in_commands(self.remedy)}"] if self.remedy else [])]
 
     def json(self) -> dict[str, Any]:
         """The problem as the server sent it."""
         return {"title": self.title, "status": self.status, **self.problem}
+
+
+def in_commands(text: str) -> str:
+    """What the server advises, by the command where there is one for the same request."""
+    return _REQUESTS.sub(r"`fiftytwo \1`", text)
 
 
 def fault_lines(problem: Mapping[str, Any]) -> list[str]:
@@ -102,6 +121,6 @@ def fault_lines(problem: Mapping[str, Any]) -> list[str]:
         where = str(fault.get("pointer") or "")
         if fault.get("line") is not None:
             where = f"{where} line {fault['line']}".strip()
-        remedy = f" — {fault['remedy']}" if fault.get("remedy") else ""
+        remedy = f" — {in_commands(fault['remedy'])}" if fault.get("remedy") else ""
         lines.append(f"  {where or 'request'}: {fault.get('detail') or fault.get('code')}{remedy}")
     return lines

@@ -20,6 +20,7 @@ from client.errors import BadPackage, BadUsage, Refused, Unreachable
 Json = dict[str, Any]
 TERMINAL = frozenset({"succeeded", "failed", "cancelled"})
 WAIT_SECONDS = 20
+PATIENCE_SECONDS = 600.0
 _AGAIN = frozenset({429, 502, 503, 504})
 
 
@@ -116,10 +117,34 @@ class Client:
         """A job; with `wait_seconds` the answer comes when its state changes, or after that time."""
         return self.get(f"/v1/jobs/{job_id}", wait_seconds=wait_seconds)
 
-    def watch(self, job_id: str, *, every: float = 1.0) -> Iterator[Json]:
-        """The job again and again, about `every` seconds, until it has ended; the last one is terminal."""
+    def watch(
+        self,
+        job_id: str,
+        *,
+        every: float = 1.0,
+        wait_seconds: int | None = None,
+        patience: float = PATIENCE_SECONDS,
+        away: Callable[[], None] = lambda: None,
+    ) -> Iterator[Json]:
+        """The job again and again until it has ended; the last one is terminal.
+
+        Args:
+            every: seconds between two looks.
+            wait_seconds: how long a look after the first may wait for the state to change.
+            patience: for so many seconds a server that has answered before may be away, as while it is restarted.
+            away: called again and again while it is.
+        """
+        answered: float | None = None
+        held: int | None = None
         while True:
-            job = self.job(job_id)
+            try:
+                job = self.job(job_id, wait_seconds=held)
+            except Unreachable:
+                if answered is None or time.monotonic() - answered > patience:
+                    raise
+                away()
+                continue
+            answered, held = time.monotonic(), wait_seconds
             yield job
             if job["state"] in TERMINAL:
                 return
@@ -127,9 +152,7 @@ class Client:
 
     def wait(self, job_id: str) -> Json:
         """The job once it has ended."""
-        job = self.job(job_id)
-        while job["state"] not in TERMINAL:
-            job = self.job(job_id, wait_seconds=WAIT_SECONDS)
+        *_, job = self.watch(job_id, every=0, wait_seconds=WAIT_SECONDS)
         return job
 
     def artifacts(self, job_id: str) -> list[Json]:
@@ -146,8 +169,9 @@ class Client:
         for one in found:
             if one["kind"] == kind:
                 return one
-        kinds = ", ".join(sorted({str(one["kind"]) for one in found})) or "no artifacts yet"
-        raise BadUsage(f"{job_id} has no artifact of kind {kind!r}; it has: {kinds}", remedy=f"fiftytwo watch {job_id}")
+        kinds = ", ".join(sorted({str(one["kind"]) for one in found}))
+        remedy = "name one of these with --kind" if kinds else f"fiftytwo watch {job_id}"
+        raise BadUsage(f"{job_id} has no artifact of kind {kind!r}; it has: {kinds or 'none yet'}", remedy=remedy)
 
     def download(self, artifact: Mapping[str, Any], target: Path, seen: Callable[[int], None] = lambda _: None) -> Path:
         """Download an artifact's content to `target`; goes on where an earlier attempt broke off.

@@ -14,6 +14,7 @@ from client.http import TERMINAL, Client, Json
 # Between two plain lines of one phase lie at least so many seconds and a tenth of the steps, or the longer silence.
 _LINE_SECONDS, _SILENT_SECONDS = 10.0, 60.0
 _LOOK_SECONDS = 2
+_AWAY = "the server does not answer; trying again, and the job goes on"
 
 
 def follow(client: Client, job_id: str, console: Console) -> Json:
@@ -33,17 +34,21 @@ def follow(client: Client, job_id: str, console: Console) -> Json:
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task(job_id, total=None, steps="", figures="")
         job: Json = {}
-        for job in client.watch(job_id, every=0.5):
-            progress.update(bar, **_drawn(job))
+        for job in client.watch(job_id, every=0.5, away=lambda: progress.update(bar, description=_AWAY)):
+            progress.update(bar, **drawn_of(job))
     return job
 
 
 def _follow_in_lines(client: Client, job_id: str, console: Console) -> Json:
-    lines, job = Lines(), client.job(job_id)
-    while job["state"] not in TERMINAL:
-        if line := lines.line(job, time.monotonic()):
+    lines, job = Lines(), {}
+
+    def tell(line: str | None) -> None:
+        if line:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-        job = client.job(job_id, wait_seconds=_LOOK_SECONDS)
+
+    for job in client.watch(job_id, every=0, wait_seconds=_LOOK_SECONDS, away=lambda: tell(lines.away())):
+        if job["state"] not in TERMINAL:
+            tell(lines.line(job, time.monotonic()))
     return job
 
 
@@ -54,10 +59,17 @@ class Lines:
         self._at = 0.0
         self._phase: tuple[Any, Any] | None = None
         self._share = 0.0
+        self._away = False
+
+    def away(self) -> str | None:
+        """The line of a server that does not answer, once until it is back."""
+        told, self._away, self._phase = self._away, True, None
+        return None if told else _AWAY
 
     def line(self, job: Json, now: float) -> str | None:
         """The line of this look, None where it deserves none; `now` is a clock's seconds."""
-        drawn, phase = _drawn(job), (job["state"], job.get("phase"))
+        self._away = False
+        drawn, phase = drawn_of(job), (job["state"], job.get("phase"))
         share = drawn["completed"] / drawn["total"] if drawn["total"] else 0.0
         silent = now - self._at
         moved = share - self._share >= 0.1 and silent >= _LINE_SECONDS
@@ -67,25 +79,39 @@ class Lines:
         return "  ".join(filter(None, (drawn["description"], drawn["steps"], drawn["figures"])))
 
 
-def _drawn(job: Json) -> dict[str, Any]:
-    """What the bar shows of a job; without a known number of steps it only pulses."""
+def drawn_of(job: Json) -> dict[str, Any]:
+    """What the bar shows of a job; without a known number of steps it only pulses.
+
+    Once every step is taken, time left and figures say nothing of what the job is at.
+    """
     progress = job.get("progress") or {}
     phase = job.get("phase") if job["state"] == "running" else None
-    total = progress.get("total_steps")
-    eta = progress.get("eta_seconds")
-    steps = f"{progress.get('step') or 0}/{total}" if total else ""
+    step, total, eta = progress.get("step") or 0, progress.get("total_steps"), progress.get("eta_seconds")
+    stepping = total is None or step < total
+    steps = f"step {step:,} of {total:,}" if total else ""
     return {
-        "description": f"{job['state']}{f' · {phase}' if phase else ''}",
-        "completed": progress.get("step") or 0,
+        "description": f"{job['state']}{f' · {phase}' if phase else ''}".replace("_", " "),
+        "completed": step,
         "total": total or None,
-        "steps": f"{steps} · {eta:.0f} s left" if steps and eta is not None else steps,
-        "figures": " ".join(f"{name} {value:.4g}" for name, value in _worth_showing(job.get("latest") or {})),
+        "steps": f"{steps} · {duration(eta)} left" if steps and stepping and eta is not None else steps,
+        "figures": " · ".join(f"{name} {value:.4g}" for name, value in _worth_showing(job.get("latest") or {}))
+        if stepping
+        else "",
     }
 
 
 def _worth_showing(latest: dict[str, float]) -> list[tuple[str, float]]:
-    names = ("train_loss", "valid_score", "examples_per_second")
-    return [(name, latest[name]) for name in names if latest.get(name) is not None]
+    names = {"train_loss": "loss", "valid_score": "validation score", "examples_per_second": "examples a second"}
+    return [(words, latest[name]) for name, words in names.items() if latest.get(name) is not None]
+
+
+def duration(seconds: float) -> str:
+    """A time in the two largest units that it has."""
+    minutes, left = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {left} s" if minutes else f"{left} s"
 
 
 class Download:

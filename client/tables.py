@@ -1,7 +1,7 @@
 """Objects of the API as tables for people. Knows their JSON and rich; never asks the server for anything."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -9,7 +9,8 @@ from rich.table import Table
 
 from client.artifact import Prediction
 from client.detector import Screening
-from client.http import Json
+from client.http import TERMINAL, Json
+from client.progress import drawn_of, duration
 
 _MARKS = {"passed": "[green]passed[/]", "missed": "[red]missed[/]"}
 
@@ -23,6 +24,81 @@ def rows(console: Console, objects: Iterable[Mapping[str, Any]], columns: Sequen
     for one in objects:
         table.add_row(*(_cell(one.get(column)) for column in columns))
     console.print(table)
+
+
+def pairs(console: Console, found: Iterable[tuple[str, Any]]) -> None:
+    """What is known of one thing, a line each; what is missing is left out."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in found:
+        if value not in (None, "", []):
+            table.add_row(name, _cell(value))
+    console.print(table)
+
+
+def job(console: Console, content: Json) -> None:
+    """A job: where it stands, what it does with what, and the command that comes next."""
+    ended = content["state"] in TERMINAL
+    drawn = drawn_of(content)
+    files = sorted({str(one.get("kind")) for one in content.get("artifacts") or []})
+    steps = [f"{one['number']} {one['name']}" for one in content.get("plan") or []]
+    following = f"fiftytwo watch {content['id']}"
+    if ended:
+        following = f"fiftytwo download {content['id']}" if "model" in files else ""
+    pairs(
+        console,
+        [
+            ("job", content["id"]),
+            ("name", content.get("name")),
+            ("state", ", ".join(filter(None, (drawn["description"], "" if ended else drawn["steps"])))),
+            *((name.replace("_", " "), content.get(name)) for name in ("kind", "task", "model")),
+            ("data set", content.get("dataset") if isinstance(content.get("dataset"), str) else None),
+            ("plan", steps),
+            *((name, content.get(f"{name}_at")) for name in ("created", "started", "finished")),
+            ("files", files),
+            ("next", following),
+        ],
+    )
+
+
+def dry_run(console: Console, answer: Json, asked: Sequence[Any]) -> None:
+    """The plan in the order in which it acts, with the parameters that were asked for, and what it will take."""
+    given = {str(one.get("name") or one.get("number")): one for one in asked if isinstance(one, Mapping)}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("order", "number", "name", "parameters", "what it does"):
+        justify: Literal["left", "right"] = "right" if column in ("order", "number") else "left"
+        table.add_column(column, no_wrap=column == "name", overflow="fold", justify=justify)
+    for order, step in enumerate(answer.get("plan") or [], 1):
+        own = given.get(str(step["name"])) or given.get(str(step["number"])) or {}
+        told = [f"{name} {value}" for name, value in (step.get("parameters") or {}).items() if name in own]
+        row = (str(order), str(step["number"]), str(step["name"]), ", ".join(told) or "defaults", str(step["does"]))
+        table.add_row(*map(escape, row))
+    console.print(table)
+    console.print()
+    estimate = answer.get("estimate") or {}
+    privacy = estimate.get("privacy") or {}
+    seconds, memory, file = (estimate.get(name) for name in ("seconds", "memory_bytes", "file_bytes"))
+    pairs(
+        console,
+        [
+            ("time", None if seconds is None else f"about {duration(seconds)}"),
+            ("steps", None if estimate.get("total_steps") is None else f"{estimate['total_steps']:,}"),
+            ("memory", None if memory is None else f"about {size(memory)}"),
+            ("model file", None if file is None else f"about {size(file)}"),
+            ("privacy", f"epsilon {privacy['epsilon']:.4g} at delta {privacy['delta']:.4g}" if privacy else None),
+            ("rests on", estimate.get("basis")),
+        ],
+    )
+
+
+def size(count: float) -> str:
+    """A number of bytes in the largest decimal unit that it fills."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
 
 
 def _cell(value: Any) -> str:

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from app.settings import Settings
+from docs.commands import commands
 from docs.figures import figures
 from docs.markdown import NOTE, ROOT, code, table
 from docs.problems import problems
@@ -166,6 +167,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "docs/instructions.md": instructions,
     "docs/settings.md": settings,
     "docs/problems.md": problems,
+    "docs/commands.md": commands,
     "docs/map.md": modules,
     "README.md": readme,
 }

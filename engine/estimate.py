@@ -36,7 +36,7 @@ def estimate(spec: Spec, splits: dict[str, int]) -> dict[str, Any]:
     rate = _matrix_rate() * _SHARE_OF_MATRIX_RATE
     return {
         "estimated": True,
-        "basis": f"{cost.parameters} weights, {rate / 1e9:.0f} GFLOP/s by a probe on this machine",
+        "basis": f"{cost.parameters:,} weights, {rate / 1e9:.0f} GFLOP/s by a probe on this machine",
         "total_steps": _steps(spec, rows),
         "seconds": round(operations / rate + _FIXED_SECONDS, 1),
         "memory_bytes": cost.parameters * _BYTES_A_WEIGHT_IN_TRAINING
@@ -75,7 +75,7 @@ def estimate_derived(spec: Spec, scored: int) -> dict[str, Any]:
     rate = _matrix_rate() * _SHARE_OF_MATRIX_RATE
     return {
         "estimated": True,
-        "basis": f"{cost.parameters} weights, {rate / 1e9:.0f} GFLOP/s by a probe on this machine",
+        "basis": f"{cost.parameters:,} weights, {rate / 1e9:.0f} GFLOP/s by a probe on this machine",
         "total_steps": steps,
         "seconds": round(cost.operations * passes / rate + _FIXED_SECONDS, 1),
         "memory_bytes": cost.parameters * (_BYTES_A_WEIGHT_IN_TRAINING if steps else 8) + 600_000_000,

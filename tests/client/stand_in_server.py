@@ -28,6 +28,12 @@ RECEIPT: dict[str, Any] = {
 }
 
 
+PLAN = [
+    {"number": 20, "name": "warmup_schedule", "parameters": {"warmup": 0.06}, "does": "Warms up."},
+    {"number": 45, "name": "structured_pruning", "parameters": {"ratio": 0.4, "round_to": 8}, "does": "Prunes."},
+]
+
+
 class StandIn(ThreadingHTTPServer):
     """The server and what it was told.
 
@@ -93,6 +99,12 @@ def _missing_data(body: bytes) -> list[dict[str, str]]:
     return [{"pointer": "/dataset", "code": "missing", "detail": "Field required", "remedy": "add this field"}]
 
 
+_MOVES = {
+    f"/v1/jobs/job_1/{move}": state
+    for move, state in {"cancel": "cancelling", "pause": "pausing", "resume": "queued"}.items()
+}
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: StandIn
     protocol_version = "HTTP/1.1"
@@ -126,6 +138,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/v1/instructions":
             one = {"number": 1, "name": "text_normalization", "band": "data", "tasks": ["a", "b"], "title": "T"}
             self._json(200, {"data": [one], "has_more": False})
+        elif path == "/v1/models":
+            base = {"id": "minilm-l6", "task": "a", "default_for": "a", "job": None}
+            page: list[dict[str, Any]] = [base, {"id": "art_1", "job": "job_1"}]
+            self._json(200, {"data": page, "has_more": False, "last_id": "art_1"})
         elif path == "/v1/datasets":
             self._json(200, {"data": [{"id": "ds_1", "labels": ["a", "b"]}], "has_more": False, "last_id": "ds_1"})
         else:
@@ -148,11 +164,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/v1/jobs" and b"bad_for_this_data" in body and b"ds_1" in body:
             self._refuse([{"pointer": "/name", "code": "unfit", "detail": "no such group", "remedy": "author"}])
         elif path == "/v1/jobs" and query.get("dry_run"):
-            self._json(200, {"plan": [{"number": 1, "name": "x", "does": "y"}], "estimate": {"seconds": 3}})
+            self._json(200, {**json.loads(body), "plan": PLAN, "estimate": {"seconds": 83, "file_bytes": 91_655_944}})
         elif path == "/v1/jobs":
             self._json(202, self.server.job())
-        elif path == "/v1/jobs/job_1/cancel":
-            self._json(202, {"id": "job_1", "state": "cancelling"})
+        elif path in _MOVES:
+            self._json(202, {"id": "job_1", "state": _MOVES[path]})
         else:
             self._json(404, {"title": "Not found", "status": 404, "detail": f"no {path}", "errors": []})
 

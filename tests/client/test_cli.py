@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from client import account
-from client.cli import OPERATORS, main, parser
+from client.cli import ENDINGS, OPERATORS, commands_of, main, parser
+from client.errors import EXIT_MEANS, ExitCode, in_commands
 from tests.client.stand_in_server import KEY, RECEIPT_KEY, StandIn
 
 # What a machine with only the base dependencies does not have. A real virtual environment would prove the same and
@@ -76,6 +77,7 @@ def test_the_whole_journey_without_torch(server: StandIn, mail: Path, tmp_path: 
     watched = fiftytwo("watch", "job_1")
     assert watched.returncode == 0, watched.stderr
     assert "job_1 succeeded" in watched.stdout
+    assert "\x1b" not in watched.stdout + watched.stderr
     downloaded = fiftytwo("download", "job_1", "--out", "out")
     assert downloaded.returncode == 0, downloaded.stderr
     predicted = fiftytwo("predict", "out", "free prize prize", "hello", "--json")
@@ -127,12 +129,6 @@ def test_a_spec_file_with_flags_over_it(logged_in: StandIn, tmp_path: Path, caps
         "instructions": [3, {"name": "structured_pruning", "ratio": 0.4}],
         "metric": "macro_f1",
     }
-
-
-def test_a_dry_run_runs_nothing(logged_in: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
-    code, answer = run_json(capsys, "submit", "--data", "ds_1", "--task", "a", "--dry-run")
-    assert (code, answer["plan"][0]["number"]) == (0, 1)
-    assert not logged_in.seen("POST", "/v1/datasets")
 
 
 def test_a_failed_job_exits_with_1_and_says_why(logged_in: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,6 +251,40 @@ def test_lists_and_single_objects(logged_in: StandIn, capsys: pytest.CaptureFixt
     assert main(["instructions"]) == 0
     assert "a, b" in capsys.readouterr().out
     assert main(["jobs", "job_404"]) == 2
+    assert run_json(capsys, "pause", "job_1", "job_1") == (0, [{"id": "job_1", "state": "pausing"}] * 2)
+    assert run_json(capsys, "resume", "job_1") == (0, [{"id": "job_1", "state": "queued"}])
+    assert main(["models"]) == 0
+    assert "minilm-l6" in capsys.readouterr().out
+
+
+def test_an_empty_list_says_what_puts_something_there(
+    logged_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("client.http.Client.listed", lambda *_, **__: iter(()))
+    for words, says in (
+        (["jobs"], "fiftytwo submit"),
+        (["jobs", "--state", "failed"], "no job matches"),
+        (["datasets"], "fiftytwo datasets upload"),
+    ):
+        assert main(words) == 0
+        assert says in capsys.readouterr().out
+
+
+def test_a_job_is_shown_with_what_comes_next(logged_in: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["jobs", "job_1"]) == 0
+    running = capsys.readouterr().out
+    assert "running · train, step 1 of 3 · 1 s left" in running
+    assert "fiftytwo watch job_1" in running
+    logged_in.looks = 3
+    assert main(["jobs", "job_1"]) == 0
+    ended = capsys.readouterr().out
+    assert "step" not in ended
+    assert "fiftytwo download job_1" in ended
+
+
+def test_advice_names_the_command_for_the_servers_request() -> None:
+    assert in_commands("GET /v1/jobs lists yours") == "`fiftytwo jobs` lists yours"
+    assert in_commands("GET /v1/jobs/job_1/logs") == "GET /v1/jobs/job_1/logs"
 
 
 def test_a_flag_before_the_action_counts_as_well(logged_in: StandIn, mail: Path) -> None:
@@ -283,3 +313,22 @@ def test_operators_are_listed_in_the_help(capsys: pytest.CaptureFixture[str]) ->
     printed = capsys.readouterr().out
     assert all(f"  {name} " in printed for name in OPERATORS)
     assert "exit codes" in printed
+
+
+def test_the_help_of_each_command_names_all_that_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, command in commands_of(parser()).items():
+        with pytest.raises(SystemExit, match="0"):
+            main([*name.split(), "--help"])
+        printed = capsys.readouterr().out
+        for action in command._actions:
+            if action.metavar != "ACTION":
+                assert action.help, (name, action)
+            assert all(flag in printed for flag in action.option_strings)
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out.startswith("fiftytwo 0.")
+
+
+def test_every_exit_code_stands_in_the_help() -> None:
+    assert list(EXIT_MEANS) == list(ExitCode)
+    assert all(f" {code.value} {EXIT_MEANS[code]}" in f" {' '.join(ENDINGS.split())}" for code in ExitCode)

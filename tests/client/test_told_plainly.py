@@ -71,6 +71,6 @@ def test_a_full_disk_says_so(
     assert main(["download", "job_1", "--out", str(tmp_path / "out")]) == 2
     printed = capsys.readouterr().err
     assert "model.onnx: No space left on device" in printed
-    assert "next: check the path" in printed
+    assert "next: make room" in printed
     code, answer = run_json(capsys, "download", "job_1", "--out", str(tmp_path / "out"))
     assert (code, "No space" in answer["error"]["detail"]) == (2, True)
