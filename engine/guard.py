@@ -17,7 +17,7 @@ PRIVATE = "differential_privacy"
 """The fact that a run is private, as 37 and 40 provide it."""
 
 _PUBLIC = frozenset({"learning_rate", "epsilon"})
-_OF_VALID_ROWS = frozenset({"valid_loss", "valid_score"})
+_OF_VALID_ROWS = frozenset({"valid_loss", "valid_score", "valid_token_accuracy"})
 # Who holds one of these has looked at training rows, so that its figures are about them.
 _SEES_ROWS = frozenset(
     {"records", "split", "training_records", "batch", "loss", "gradients", "after_step", "after_epoch", "trained"}

@@ -20,7 +20,7 @@ from engine.parts import NO_TARGET, spans, token_bytes
 from engine.ports import Batch
 from engine.spec import Spec
 from engine.tasks.causal_lm import CausalLM
-from engine.token_loss import IGNORED, token_losses
+from engine.token_loss import IGNORED, counted_hits, token_losses
 from tests.engine.runs import trained
 from tests.engine.tiny_lm import (
     SENTENCES,
@@ -112,7 +112,10 @@ def test_chunked_losses_and_their_gradients_are_the_whole_ones(logit_bytes: int)
     torch.manual_seed(0)
     head = nn.Linear(16, 261)
     states = torch.randn(3, 20, 16, requires_grad=True)
-    labels = torch.randint(0, 261, (3, 20)).masked_fill(torch.rand(3, 20) < 0.3, IGNORED)
+    # Some are the likeliest token by now, and some are no target.
+    likeliest = head(states).argmax(dim=2).roll(1, dims=1)
+    labels = torch.where(torch.rand(3, 20) < 0.4, likeliest, torch.randint(0, 261, (3, 20)))
+    labels = labels.masked_fill(torch.rand(3, 20) < 0.3, IGNORED)
     weights = torch.rand(3, 19)
 
     def gradients(losses: Tensor) -> list[Tensor]:
@@ -125,8 +128,13 @@ def test_chunked_losses_and_their_gradients_are_the_whole_ones(logit_bytes: int)
     assert (ours[labels[:, 1:] == IGNORED] == 0).all()
     for one, other in zip(gradients(ours), gradients(plain), strict=True):
         torch.testing.assert_close(one, other)
-    with torch.no_grad():
+    with torch.no_grad(), counted_hits() as hits:
         torch.testing.assert_close(token_losses(head, states, labels, 261, logit_bytes), plain)
+    targets = labels[:, 1:]
+    right = (logits.argmax(dim=2) == targets) & (targets != IGNORED)
+    assert hits.share == int(right.sum()) / int((targets != IGNORED).sum())
+    token_losses(head, states, labels.masked_fill(labels != IGNORED, 0), 261, logit_bytes)
+    assert hits.share == int(right.sum()) / int((targets != IGNORED).sum()), "nobody counts any more"
 
 
 def test_only_turns_of_the_assistant_are_targets(tmp_path: Path) -> None:
@@ -183,6 +191,12 @@ def test_rows_are_trained_on_in_parts_and_the_loss_falls(tmp_path: Path) -> None
     assert run.task.mean_loss(after, run.data.test.labels) < 0.7 * run.task.mean_loss(before, run.data.test.labels)
     scores = [event.values["valid_score"] for event in told(run) if "valid_score" in event.values]
     assert scores == sorted(scores, reverse=True)
+    shares = [event.values["valid_token_accuracy"] for event in told(run) if "valid_token_accuracy" in event.values]
+    assert len(shares) == len(scores)
+    with counted_hits() as hits:
+        eager_answers(run.task, run.model, run.data.examples["valid"])
+    assert shares[-1] == hits.share
+    assert 0 < shares[0] < shares[-1] < 1
 
 
 def test_conversations_are_learned_and_texts_are_changed_message_by_message(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ FIGURES = {
     "train_loss": 0.5,
     "valid_loss": 0.6,
     "valid_score": 0.7,
+    "valid_token_accuracy": 0.8,
     "gradient_norm": 1.0,
     "clipped_fraction": 0.2,
     "loss_scale": 8.0,
@@ -48,7 +49,7 @@ def test_a_private_run_tells_what_is_on_the_list_and_nothing_else() -> None:
 def test_a_validation_set_of_its_own_is_nobodys_secret() -> None:
     run = _run({"train": "a", "valid": "b", "test": "c"}, 37)
     run.tell(1, FIGURES)
-    assert _told(run) == PUBLIC | {"valid_loss", "valid_score"}
+    assert _told(run) == PUBLIC | {"valid_loss", "valid_score", "valid_token_accuracy"}
     stands_in = _run({"train": "a", "test": "c"}, 37)
     stands_in.tell(1, FIGURES)
     assert _told(stands_in) == PUBLIC, "a tenth of the training rows stands in for it"

@@ -22,6 +22,7 @@ NAMES = {
     "train_loss": "train/loss",
     "valid_loss": "eval/loss",
     "valid_score": "eval/score",
+    "valid_token_accuracy": "eval/token_accuracy",
     "learning_rate": "train/learning_rate",
     "gradient_norm": "train/grad_norm",
     "epsilon": "privacy/epsilon",
