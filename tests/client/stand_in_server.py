@@ -140,8 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(200, {"data": [one], "has_more": False})
         elif path == "/v1/models":
             base = {"id": "minilm-l6", "task": "a", "default_for": "a", "job": None}
-            page: list[dict[str, Any]] = [base, {"id": "art_1", "job": "job_1"}]
-            self._json(200, {"data": page, "has_more": False, "last_id": "art_1"})
+            bases: list[dict[str, Any]] = [base, {"id": "art_1", "job": "job_1"}]
+            self._json(200, {"data": bases, "has_more": False, "last_id": "art_1"})
         elif path == "/v1/datasets":
             self._json(200, {"data": [{"id": "ds_1", "labels": ["a", "b"]}], "has_more": False, "last_id": "ds_1"})
         else:
