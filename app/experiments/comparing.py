@@ -47,7 +47,7 @@ class _Table:
 
     def __init__(self, metric: str, rows: Paired) -> None:
         self.n = len(rows.ids)
-        self._figures = [{seed: rows.figures(arm, seed) for seed in sorted(of)} for arm, of in enumerate(rows.by_arm)]
+        self._figures = [{seed: of[seed].figures for seed in sorted(of)} for of in rows.by_arm]
         every = [one for of in self._figures for one in of.values()]
         classes = int(max((one[:, 1:3].max(initial=0) for one in every), default=0)) + 1
         self.score: Score = score_of(metric, classes)

@@ -17,14 +17,13 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from app.experiments.reading import Paired
+from app.experiments.reading import Line, Paired
 from engine.conversations import messages_of
 
 MOST_CHARACTERS = 4_000
 MOST_PIXELS = 384
 """Of the longer side of a picture."""
 Said = dict[str, Any]
-Line = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def items_of(path: Path, rows: Paired, secret: str, most: int) -> list[Item]:
     seeds = set.intersection(*(set(rows.by_arm[arm]) for arm in judged)) if judged else set()
     if not seeds or len(judged) < 2:
         return []
-    lines = {arm: rows.by_arm[arm][min(seeds)].answers for arm in judged}
+    lines = {arm: rows.by_arm[arm][min(seeds)].lines() for arm in judged}
     differing = [i for i in range(len(rows.ids)) if len({_told(lines[arm][i]) for arm in judged} - {None}) > 1]
     chosen = sorted(differing, key=lambda i: keyed(secret, "item", rows.ids[i]))[:most]
     found = [lines[arm][i]["found"] for i in chosen for arm in judged if "found" in lines[arm][i]]

@@ -1,8 +1,10 @@
 """What the jobs of an experiment have left: their answers and receipts, and how long they trained. Changes nothing."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,37 +15,35 @@ from sqlalchemy.orm import Session
 from app.artifacts import repository as artifacts
 from app.artifacts.models import Artifact
 from app.experiments import repository
+from app.experiments.scores import Figures
 from app.experiments.service import Seen
 from app.jobs.states import State
 from app.storage import Storage
 
 _ANSWERS = ("answers", artifacts.KEPT)
+Line = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Left:
-    """What one job has left. `answers`: a line a test row; `training_seconds` None: it did not tell."""
+    """What one job has left: ids and figures of the test rows, in few bytes, as there may be many jobs of many rows.
 
-    answers: Sequence[Mapping[str, Any]]
+    `lines`: reads all that was answered, a line a row; `training_seconds` None: it did not tell.
+    """
+
+    ids: Sequence[str]
+    figures: Figures
+    lines: Callable[[], Sequence[Line]]
     receipt: Mapping[str, Any]
     training_seconds: float | None
-
-    @property
-    def ids(self) -> list[str]:
-        """Of the rows."""
-        return [line["id"] for line in self.answers]
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Jobs that answered the same rows, by arm and seed, each with its lines in one order."""
+    """Jobs that answered the same rows, by arm and seed, each with its rows in one order."""
 
     ids: Sequence[str]
     by_arm: Sequence[Mapping[int, Left]]
-
-    def figures(self, arm: int, seed: int) -> npt.NDArray[np.float64]:
-        """(rows, columns) of one job."""
-        return np.array([line["figures"] for line in self.by_arm[arm][seed].answers], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,34 @@ def traces(session: Session, seen: Seen) -> list[Trace]:
 def left_by(storage: Storage, arms: int, traced: Sequence[Trace]) -> list[dict[int, Left]]:
     """By arm, by seed: what the jobs have left, less files that have been erased since."""
     found: list[dict[int, Left]] = [{} for _ in range(arms)]
+    names: dict[str, str] = {}
     for one in traced:
-        try:
-            answers, receipt = (_content(storage, file) for file in (one.answers, one.receipt))
-        except FileNotFoundError:
-            continue
-        lines = _by_id([orjson.loads(line) for line in answers.splitlines()])
-        found[one.arm][one.seed] = Left(lines, orjson.loads(receipt), one.training_seconds)
+        with suppress(FileNotFoundError):
+            found[one.arm][one.seed] = _left(storage, one, names)
     return found
+
+
+def _left(storage: Storage, one: Trace, names: dict[str, str]) -> Left:
+    """`names`: the ids of rows so far, each kept once for all jobs."""
+    lines = _lines(storage, one.answers)
+    return Left(
+        [names.setdefault(line["id"], line["id"]) for line in lines],
+        compact(np.array([line["figures"] for line in lines], dtype=np.float64)),
+        partial(_lines, storage, one.answers),
+        orjson.loads(_content(storage, one.receipt)),
+        one.training_seconds,
+    )
+
+
+def compact(figures: npt.NDArray[np.float64]) -> Figures:
+    """The same numbers, in two bytes each where that says all of them."""
+    with np.errstate(invalid="ignore"):
+        whole = figures.astype(np.int16)
+    return whole if np.array_equal(whole, figures) else figures
+
+
+def _lines(storage: Storage, answers: Artifact) -> list[dict[str, Any]]:
+    return _by_id([orjson.loads(line) for line in _content(storage, answers).splitlines()])
 
 
 def _by_id(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -121,5 +141,11 @@ def paired(left: Sequence[Mapping[int, Left]]) -> Paired:
 
 
 def _taken(one: Left, ids: Sequence[str]) -> Left:
-    lines = {line["id"]: line for line in reversed(one.answers)}
-    return Left([lines[name] for name in ids], one.receipt, one.training_seconds)
+    place = {name: number for number, name in reversed(list(enumerate(one.ids)))}
+    places = [place[name] for name in ids]
+
+    def lines() -> list[Line]:
+        every = one.lines()
+        return [every[number] for number in places]
+
+    return replace(one, ids=ids, figures=one.figures[places], lines=lines)

@@ -5,7 +5,7 @@ A row's figures are those of `engine.evaluate`; its parts are numbers whose sums
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,8 @@ from scipy import sparse
 from app.experiments.statistics import Array, Table
 from engine.evaluate import METRICS
 
-Figures = npt.NDArray[np.number[Any]]
+Figures: TypeAlias = npt.NDArray[np.number[Any]]
+"""(rows, columns), as `engine.evaluate` has them."""
 
 
 @dataclass(frozen=True)

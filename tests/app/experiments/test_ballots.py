@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -209,7 +210,7 @@ def test_what_was_copied_of_a_data_set_goes_with_it_and_ballots_stay(
 
 
 def left(lines: list[Made]) -> Left:
-    return Left(lines, {}, None)
+    return Left([line["id"] for line in lines], np.zeros((len(lines), 1)), lambda: lines, {}, None)
 
 
 def test_pictures_and_what_they_find_are_shown(tmp_path: Path) -> None:

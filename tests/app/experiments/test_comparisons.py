@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -29,7 +30,12 @@ def lines(hits: list[int], ids: list[int] | None = None) -> list[dict[str, Any]]
 
 def left(hits: list[int], ids: list[int] | None = None, **receipt: Any) -> Left:
     given = {"size": {"exported_bytes": 100}, "latency": {"ratio": 0.5}, "privacy": None} | receipt
-    return Left(lines(hits, ids), given, 2.0)
+    return of_lines(lines(hits, ids), given, 2.0)
+
+
+def of_lines(told: list[dict[str, Any]], receipt: dict[str, Any], seconds: float | None) -> Left:
+    figures = np.array([line["figures"] for line in told], dtype=np.float64)
+    return Left([line["id"] for line in told], figures, lambda: told, receipt, seconds)
 
 
 def test_an_experiment_ends_with_a_verdict_on_each_treatment(admin: TestClient, finished: dict[str, Any]) -> None:
@@ -145,7 +151,7 @@ def test_macro_f1_takes_its_classes_from_what_was_said() -> None:
 def test_of_bits_less_is_better() -> None:
     def bits(nats: float) -> Left:
         told = [{"id": str(i), "figures": [nats + i % 3, 8.0]} for i in range(60)]
-        return Left(told, {"size": {"exported_bytes": 1}, "latency": {"ratio": 1.0}}, None)
+        return of_lines(told, {"size": {"exported_bytes": 1}, "latency": {"ratio": 1.0}}, None)
 
     arms = [{seed: bits(10 + seed / 100) for seed in (1, 2, 3)}, {seed: bits(9 + seed / 100) for seed in (1, 2, 3)}]
     found = figures_of(["baseline", "edge"], "bits_per_byte", 0.01, paired(arms))
