@@ -40,7 +40,7 @@ class PhaseStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StepDone(Event):
-    """One optimizer step was taken; `values` maps names of metrics, most of them the panel's twelve, to finite numbers."""
+    """One optimizer step was taken; `values` maps names of metrics, the panel's and others, to finite numbers."""
 
     event = "step_done"
     step: int

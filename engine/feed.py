@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,10 +16,11 @@ _AHEAD = 4
 
 @dataclass(frozen=True)
 class Chunk:
-    """One batch and the numbers of its training rows."""
+    """One batch, the numbers of its training rows, and how many tokens they have in it, padding not counted."""
 
     batch: Batch
     rows: tuple[int, ...]
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -40,22 +41,27 @@ def fed(run: Run, windows: Iterable[Window]) -> Iterator[Fed]:
         yield from (_collated(run, window) for window in windows)
         return
     for made in _ahead(_pinned(_collated(run, window)) for window in windows):
-        yield Fed([Chunk(_moved(chunk.batch, device), chunk.rows) for chunk in made.chunks], made.divisor)
+        yield Fed([replace(chunk, batch=_moved(chunk.batch, device)) for chunk in made.chunks], made.divisor)
 
 
 def _collated(run: Run, window: Window) -> Fed:
     examples, labels = run.data.examples["train"], run.data.train.labels
     batches = [
-        Chunk(run.task.collate([examples[i] for i in chunk], [int(labels[i]) for i in chunk]), chunk)
+        _chunk(run.task.collate([examples[i] for i in chunk], [int(labels[i]) for i in chunk]), chunk)
         for chunk in window.chunks
         if chunk
     ]
     return Fed(batches, window.divisor)
 
 
+def _chunk(batch: Batch, rows: tuple[int, ...]) -> Chunk:
+    mask = batch.get("attention_mask")
+    return Chunk(batch, rows, int(mask.sum()) if mask is not None else 0)
+
+
 def _pinned(made: Fed) -> Fed:
     return Fed(
-        [Chunk({name: value.pin_memory() for name, value in chunk.batch.items()}, chunk.rows) for chunk in made.chunks],
+        [replace(one, batch={name: value.pin_memory() for name, value in one.batch.items()}) for one in made.chunks],
         made.divisor,
     )
 

@@ -49,6 +49,11 @@ def public_figures(values: Mapping[str, float], spec: "Spec", plan: "Plan") -> M
     return {name: value for name, value in values.items() if name in public}
 
 
+def public_tokens(tokens: int, plan: "Plan") -> Mapping[str, int]:
+    """How many tokens a run has learned from, for its result; nothing where rows have none, or were drawn in secret."""
+    return {"trained_tokens": tokens} if tokens and PRIVATE not in plan.facts else {}
+
+
 def hides_test_rows(spec: "Spec") -> bool:
     """Whether no row that scores a run may be told of by itself, since it lies in the data set that is kept private.
 

@@ -13,6 +13,7 @@ from engine.data import Data, Source, read_rows, split_by_content
 from engine.deliver import deliver
 from engine.errors import InvalidData, InvalidPlan
 from engine.events import Finished, PhaseStarted, Sink
+from engine.guard import public_tokens
 from engine.interrupt import Interrupt
 from engine.journal import FILENAME, Journal
 from engine.models import Base, fault, find, models_dir
@@ -53,7 +54,7 @@ def run_job(spec: Spec, folder: Path, sink: Sink, *, job: str | None, interrupt:
     if spec.compare == "untreated":
         twin = untreated_answers(run, folder, fingerprint, interrupt)
     receipt = deliver(run, folder, [source for source, _ in sources], base, job, twin)
-    sink.emit(Finished(result={"limits": receipt["limits"]}))
+    sink.emit(Finished(result={"limits": receipt["limits"], **public_tokens(run.clock.tokens, run.plan)}))
 
 
 def _fingerprint(spec: Spec, sources: Sequence[tuple[Source, str]]) -> str:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:  # the plan and the spec hold instructions, which are handed a
 
 @dataclass
 class Clock:
-    """Where a run stands: `step` optimizer steps were taken, `window` windows of `epoch` are behind it."""
+    """Where a run stands: `step` optimizer steps were taken, `window` windows of `epoch` are behind it.
+
+    `tokens`: of the rows that these steps learned from, as often as they did.
+    """
 
     epoch: int = 0
     window: int = 0
@@ -29,6 +32,7 @@ class Clock:
     total: int = 0
     seconds: float = 0.0
     trained: bool = False
+    tokens: int = 0
 
 
 @dataclass

@@ -97,6 +97,7 @@ def _epoch(run: Run, snapshots: Snapshots | None, interrupt: Interrupt) -> None:
         clock.window += 1
         if values is not None:
             clock.step += 1
+            clock.tokens += sum(chunk.tokens for chunk in window.chunks)
             panel.add(values, sum(len(chunk.rows) for chunk in window.chunks))
         mark, before = time.monotonic(), mark
         clock.seconds += mark - before  # the wait for the window too
