@@ -1,11 +1,15 @@
 """Works out what an experiment comes to, once, when all of its jobs have ended, and puts it on record.
 
-Done by whoever looks first, in a thread and outside of any transaction. Two at a time would take twice the memory to
-find the same, so one does, and whoever looks meanwhile is told that the experiment is running still.
+Begun by whoever looks first, in a thread of its own and outside of any transaction. Two at a time would take twice the
+memory to find the same, so one does; whoever looks meanwhile, or has waited for some seconds, is told that the
+experiment is running still.
 """
 
+import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from contextvars import copy_context
 from dataclasses import replace
 
 from sqlalchemy.orm import Session
@@ -20,6 +24,10 @@ from app.experiments.reading import Paired, left_by, paired, traces
 from app.experiments.service import Seen
 from app.storage import Storage, at_hand
 
+log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 5.0
+"""Of whoever looks first: the largest experiments take longer than a client waits for an answer."""
 _one_at_a_time = threading.Lock()
 
 
@@ -36,12 +44,37 @@ def settled(database: Database, storage: Storage, tenant: str, experiment_id: st
     if not _one_at_a_time.acquire(blocking=False):
         # A thread that waited is one that nobody else is answered by, and a page asks anew every few seconds.
         return replace(seen, settling=True)
-    try:
-        _settle(database, storage, tenant, experiment_id)
-    finally:
-        _one_at_a_time.release()
+
+    def work() -> None:
+        try:
+            _settle(database, storage, tenant, experiment_id)
+        finally:
+            _one_at_a_time.release()
+
+    if not _in_time(work):
+        return replace(seen, settling=True)
     with database.reading() as session:
         return service.look(session, tenant, experiment_id)
+
+
+def _in_time(work: Callable[[], None]) -> bool:
+    """Do this in a thread; False: it goes on there. Raises what it raises in time."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:
+            log.warning("what an experiment comes to was not found: %s", type(error).__name__)
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=copy_context().run, args=(run,), name="settling", daemon=True).start()
+    if wait([done], PATIENCE_SECONDS).not_done:
+        return False
+    done.result()
+    return True
 
 
 def _settle(database: Database, storage: Storage, tenant: str, experiment_id: str) -> None:

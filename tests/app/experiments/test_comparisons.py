@@ -13,8 +13,9 @@ from fastapi.testclient import TestClient
 from app.experiments import settling
 from app.experiments.comparing import figures_of
 from app.experiments.presenting import front
-from app.experiments.reading import Left, paired, training_seconds
+from app.experiments.reading import Left, left_by, paired, training_seconds
 from app.experiments.wording import summary
+from app.storage import StoreDown
 from tests.app.experiments.asked import experiment
 from tests.app.experiments.conftest import ROWS
 from tests.service import statements
@@ -108,6 +109,40 @@ def test_whoever_looks_while_figures_are_worked_out_is_not_held_up(
     busy.release()
     done = admin.get(own).json()
     assert (done["state"], len(done["comparisons"])) == ("succeeded", 1)
+
+
+def test_nobody_waits_long_for_figures_and_they_are_worked_out_once(
+    admin: TestClient, run: Callable[..., dict[str, Any]], dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = f"/v1/experiments/{run(experiment(dataset), {'': 0.3, 'post_training_quantization': 0.9})['id']}"
+    go_on, read = threading.Event(), list[bool]()
+
+    def slow(*arguments: Any) -> Any:
+        read.append(go_on.wait(20))
+        return left_by(*arguments)
+
+    monkeypatch.setattr(settling, "left_by", slow)
+    monkeypatch.setattr(settling, "PATIENCE_SECONDS", 0.05)
+    assert [admin.get(own).json()["state"] for _ in range(2)] == ["running", "running"]
+    go_on.set()
+    assert settling._one_at_a_time.acquire(timeout=20)
+    settling._one_at_a_time.release()
+    done = admin.get(own).json()
+    assert (done["state"], len(done["comparisons"]), read) == ("succeeded", 1, [True])
+
+
+def test_what_stands_in_the_way_of_figures_is_told(
+    admin: TestClient, run: Callable[..., dict[str, Any]], dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = f"/v1/experiments/{run(experiment(dataset), {'': 0.3, 'post_training_quantization': 0.9})['id']}"
+
+    def down(*_: Any) -> Any:
+        raise StoreDown("files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(settling, "left_by", down)
+        assert admin.get(own).status_code == 503
+    assert admin.get(own).json()["state"] == "succeeded"
 
 
 def test_a_look_reads_no_request_of_a_job(admin: TestClient, service: FastAPI, finished: dict[str, Any]) -> None:
