@@ -192,7 +192,7 @@ def main() -> int:
     if ways.get("limit_missed"):
         tell("failed", error={"code": "limit_missed", "title": "A limit", "detail": "", "remedy": "", "errors": []})
         return 1
-    tell("finished", result={"chain": chain})
+    tell("finished", result={"chain": chain, "trained_tokens": 100 * step})
     return 0
 
 

@@ -60,7 +60,7 @@ def test_a_run_to_its_end(settings: Settings, database: Database) -> None:
     assert job.state == "succeeded"
     assert (job.step, job.total_steps, job.phase, job.attempt, job.lapses) == (8, 8, "export", 1, 0)
     assert job.latest == {"train_loss": 1 / 8, "learning_rate": 1e-3}
-    assert job.result == {"chain": chain(8)}
+    assert job.result == {"chain": chain(8), "trained_tokens": 800}
     assert job.lease_owner is None
     assert job.lease_expires is None
     assert set(artifacts_of(database, job_id)) == {"model", "checkpoint", "receipt"}

@@ -27,7 +27,13 @@ from app.jobs.states import State
 from app.openai.files.endpoints import place
 from app.openai.fine_tuning import history, repository, service
 from app.openai.fine_tuning.requests import Asked, FineTuningCreate
-from app.openai.fine_tuning.schemas import CheckpointShown, EventShown, FineTuningShown, fine_tuning_json
+from app.openai.fine_tuning.schemas import (
+    CheckpointShown,
+    EventShown,
+    FineTuningShown,
+    fine_tuning_json,
+    trained_model,
+)
 from app.openai.pages import NewestFirst
 from app.openai.retries import claim_of, retried
 from app.openai_tables.models import FineTuning
@@ -179,15 +185,17 @@ def events(request: Request, identity: Viewer, session: Read, job_id: JobId, ask
     "/{job_id}/checkpoints", response_model=ListOf[CheckpointShown], summary="List a fine-tuning job's checkpoints"
 )
 def checkpoints(request: Request, identity: Viewer, session: Read, job_id: JobId, asked: NewestFirst) -> Response:
-    """The steps at which an epoch was validated or a snapshot was written, newest first; the last is the model."""
+    """The steps at which an epoch was validated or a snapshot was written, newest first; one is the model's."""
     job = service.find(session, identity.tenant, job_id)
     before = history.number_of(asked.after, history.CHECKPOINT_ID, job_id)
     saved = repository.saved(session, job_id)
     steps = [step for step in reversed(saved) if before is None or step < before][: asked.limit + 1]
     points = repository.points_at(session, job_id, steps)
-    last = max(saved, default=0)
+    model = trained_model(job, artifacts.of_job(session, identity.tenant, job_id))
+    scores = repository.scores(session, job_id) if model else {}
+    kept = history.step_of_the_model(job.spec["training"], job.spec["metric"], list(saved), scores) if saved else None
 
     def shown(step: int) -> dict[str, object]:
-        return history.checkpoint_json(job, step, saved[step], points[step], last=step == last)
+        return history.checkpoint_json(job, step, saved[step], points[step], model if step == kept else None)
 
     return answer(request, paged(steps, asked, shown))

@@ -1,15 +1,15 @@
 """What happened to a job, in OpenAI's words: its events, and the steps that are its checkpoints. Knows no query."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from app.errors import Invalid
 from app.jobs.models import Job, JobEvent
-from app.jobs.names import model_name
 from app.jobs.states import State
 from app.openai.fine_tuning.repository import CHECKPOINT
 from engine.errors import Fault
+from engine.evaluate import METRICS
 
 EVENT, CHECKPOINT_ID = "ftevent", "ftckpt"
 _LEVELS = {State.FAILED.value: "error", State.CANCELLED.value: "warn"}
@@ -62,28 +62,45 @@ def _told(event: JobEvent) -> str:
     return words.get(event.type, event.type.replace("_", " "))
 
 
-def checkpoint_json(job: Job, step: int, at: datetime, figures: Mapping[str, float], *, last: bool) -> dict[str, Any]:
-    """The checkpoint of a step; of a job that has succeeded the `last` one is the model itself."""
-    kept = last and job.state is State.SUCCEEDED
-    name = model_name(job)
-    valid_loss = figures.get("valid_loss")
+def step_of_the_model(
+    training: Mapping[str, Any], metric: str, steps: Sequence[int], scores: Mapping[int, float]
+) -> int:
+    """Whose weights a model has: those of the last step, or of the first that did best where the best were kept.
+
+    Args:
+        training: of the job's spec, as `metric` is.
+        steps: every checkpoint's; at least one.
+        scores: on the validation rows, by step, as far as there are any.
+    """
+    if training["keep"] != "best" or not scores:
+        return max(steps)
+    best = (max if METRICS[metric].more_is_better else min)(scores.values())
+    return min(step for step, score in scores.items() if score == best)
+
+
+def checkpoint_json(
+    job: Job, step: int, at: datetime, figures: Mapping[str, float], model: str | None
+) -> dict[str, Any]:
+    """The checkpoint of a step; `model`: what its weights are called, None where they were not kept."""
+    valid_loss, valid_accuracy = figures.get("valid_loss"), figures.get("valid_token_accuracy")
     return {
         "id": f"{CHECKPOINT_ID}_{job.id.removeprefix('job_')}_{step}",
         "object": "fine_tuning.job.checkpoint",
         "created_at": int(at.timestamp()),
-        "fine_tuned_model_checkpoint": name if kept else f"{name}:ckpt-step-{step}",
+        "fine_tuned_model_checkpoint": model,
         "fine_tuning_job_id": job.id,
         "step_number": step,
         "metrics": {
             "step": step,
             "train_loss": figures.get("train_loss"),
+            # It would cost every step, and be needed of a few.
             "train_mean_token_accuracy": None,
-            "valid_loss": valid_loss,
-            "valid_mean_token_accuracy": None,
             # A run validates on all valid rows, never on a batch of them.
+            "valid_loss": valid_loss,
+            "valid_mean_token_accuracy": valid_accuracy,
             "full_valid_loss": valid_loss,
-            "full_valid_mean_token_accuracy": None,
+            "full_valid_mean_token_accuracy": valid_accuracy,
             "valid_score": figures.get("valid_score"),
         },
-        "kept": kept,
+        "kept": model is not None,
     }

@@ -38,6 +38,13 @@ def saved(session: Session, job_id: str) -> dict[int, datetime]:
     return dict(sorted(found.items()))
 
 
+def scores(session: Session, job_id: str) -> dict[int, float]:
+    """The score on the validation rows at each step that has one."""
+    query = select(MetricPoint.step, MetricPoint.value)
+    query = query.where(MetricPoint.job_id == job_id, MetricPoint.name == "valid_score")
+    return {row.step: row.value for row in session.execute(query)}
+
+
 def points_at(session: Session, job_id: str, steps: Sequence[int]) -> Mapping[int, dict[str, float]]:
     """The values of every metric at these steps."""
     query = select(MetricPoint.step, MetricPoint.name, MetricPoint.value)

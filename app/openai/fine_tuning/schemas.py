@@ -109,12 +109,15 @@ class CheckpointMetrics(BaseModel):
 
 
 class CheckpointShown(BaseModel):
-    """A step at which an epoch was validated or a snapshot was written; `kept`: whether its weights are there."""
+    """A step at which an epoch was validated or a snapshot was written; `kept`: whether its weights are there.
+
+    Without them it names no model.
+    """
 
     id: str
     object: Literal["fine_tuning.job.checkpoint"]
     created_at: int
-    fine_tuned_model_checkpoint: str
+    fine_tuned_model_checkpoint: str | None
     fine_tuning_job_id: str
     step_number: int
     metrics: CheckpointMetrics
@@ -145,7 +148,7 @@ def fine_tuning_json(job: Job, asked: FineTuning | None, artifacts: Sequence[Art
         "hyperparameters": hyperparameters,
         "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
         "seed": training["seed"],
-        "trained_tokens": None,
+        "trained_tokens": (job.result or {}).get("trained_tokens"),
         "training_file": train,
         "validation_file": valid,
         "result_files": [artifact.id for artifact in artifacts],

@@ -48,6 +48,7 @@ def test_the_whole_way_of_a_model(client: openai.OpenAI, chat: str, tenant: str,
         extra_body={"instructions": [12], "training": {"max_length": 64}, "limits": {"max_metric_loss": 0.5}},
     )
     assert (job.object, job.status, job.fine_tuned_model, job.result_files) == ("fine_tuning.job", "queued", None, [])
+    assert job.trained_tokens is None
     assert (job.training_file, job.validation_file, job.seed, job.organization_id) == (chat, None, 11, tenant)
     assert job.hyperparameters.model_dump() == {"n_epochs": 2, "batch_size": 32, "learning_rate_multiplier": "auto"}
     assert [one["name"] for one in job.instructions] == ["sequence_packing"]  # type: ignore[attr-defined]
@@ -58,6 +59,7 @@ def test_the_whole_way_of_a_model(client: openai.OpenAI, chat: str, tenant: str,
     worker.run_next()
     job = client.fine_tuning.jobs.retrieve(job.id)
     assert (job.status, job.fine_tuned_model) == ("succeeded", f"ft:{BASE}:{tenant}:spam-filter:{job.id[4:]}")
+    assert job.trained_tokens == 1200
     assert job.finished_at is not None
     assert job.finished_at >= job.created_at
     assert job.fine_tuned_model in [model.id for model in client.models.list()]
@@ -87,7 +89,8 @@ def test_events_and_checkpoints_come_newest_first_in_pages(client: openai.OpenAI
     assert [one.step_number for one in found] == [12, 9, 6, 3]
     assert [one.metrics.train_loss for one in found] == pytest.approx([1 / 12, 1 / 9, 1 / 6, 1 / 3])
     name = client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model
-    assert [one.fine_tuned_model_checkpoint for one in found[:2]] == [name, f"{name}:ckpt-step-9"]
+    assert [one.fine_tuned_model_checkpoint for one in found] == [name, None, None, None]
+    assert [one.kept for one in found] == [True, False, False, False]  # type: ignore[attr-defined]
     assert found[0].metrics.valid_loss is None
     for call in (client.fine_tuning.jobs.list_events, client.fine_tuning.jobs.checkpoints.list):
         with pytest.raises(openai.UnprocessableEntityError, match="no id of this list"):
@@ -98,12 +101,38 @@ def test_an_epochs_end_is_a_checkpoint_with_its_validation(client: openai.OpenAI
     job = client.fine_tuning.jobs.create(model=BASE, training_file=chat)
     made = job_of(service.state.database, job.id).created_at
     with service.state.database.session() as session:
-        for name, value in (("valid_loss", 1.5), ("valid_score", 0.7), ("train_loss", 2.5)):
+        told = {"valid_loss": 1.5, "valid_score": 0.7, "train_loss": 2.5, "valid_token_accuracy": 0.6}
+        for name, value in told.items():
             session.add(MetricPoint(job_id=job.id, name=name, step=4, value=value, at=made))
     (found,) = client.fine_tuning.jobs.checkpoints.list(job.id)
     assert (found.step_number, found.fine_tuning_job_id) == (4, job.id)
+    assert not found.kept  # type: ignore[attr-defined]
     figures = found.metrics
     assert (figures.train_loss, figures.valid_loss, figures.full_valid_loss) == (2.5, 1.5, 1.5)
+    assert (figures.valid_mean_token_accuracy, figures.full_valid_mean_token_accuracy) == (0.6, 0.6)
+    assert figures.train_mean_token_accuracy is None
+
+
+def test_the_checkpoint_with_the_models_weights_names_it(
+    client: openai.OpenAI, chat: str, worker: Worker, service: FastAPI
+) -> None:
+    job = client.fine_tuning.jobs.create(model=BASE, training_file=chat, extra_body={"training": {"keep": "best"}})
+    worker.run_next()
+    made = job_of(service.state.database, job.id).created_at
+    with service.state.database.session() as session:
+        for step, bits in ((3, 0.9), (6, 0.7), (9, 0.7), (12, 0.8)):  # less is better
+            session.add(MetricPoint(job_id=job.id, name="valid_score", step=step, value=bits, at=made))
+    name = client.fine_tuning.jobs.retrieve(job.id).fine_tuned_model
+
+    def named() -> dict[int, str | None]:
+        return {
+            one.step_number: one.fine_tuned_model_checkpoint for one in client.fine_tuning.jobs.checkpoints.list(job.id)
+        }
+
+    assert name is not None
+    assert named() == {3: None, 6: name, 9: None, 12: None}
+    client.models.delete(name)
+    assert set(named().values()) == {None}
 
 
 def test_hyperparameters_are_numbers_or_auto(client: openai.OpenAI, chat: str) -> None:
