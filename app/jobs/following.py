@@ -1,12 +1,13 @@
 """The routes by which a job is followed: its metrics, its events as a list and as a live stream, its deliveries."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Header, Query
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -65,8 +66,23 @@ async def _look(request: Request, job_id: str, query: re.Match[str]) -> Response
     most = int(query["most"]) if query["most"] else None
     if most is not None and not FEWEST_POINTS <= most <= MOST_POINTS:
         return None
-    read = partial(_all_series, database(request), job_id, most)
-    return await looks(request).show(request, job_id, ("metrics", most), read)
+    return await looks(request).show(request, job_id, *_whole(request, job_id, most))
+
+
+def _whole(request: Request, job_id: str, most: int | None) -> tuple[Hashable, Callable[[str], Encoded]]:
+    """The view of all series of a job, and how it is read."""
+    return ("metrics", most), partial(_all_series, database(request), job_id, most)
+
+
+async def whole(request: Request, tenant: str, job_id: str, most: int) -> Encoded:
+    """All series of a job, thinned, as they were last read if nothing has been written since.
+
+    Raises:
+        NotFound: the tenant has no such job.
+    """
+    view, read = _whole(request, job_id, most)
+    found = await looks(request).find(tenant, job_id, view, read)
+    return found if found is not None else await run_in_threadpool(read, tenant)
 
 
 latest(router).shorten("(max_points=(?P<most>[0-9]{1,6}))?", _look)

@@ -5,6 +5,7 @@ holds. What is not plain (another query than the usual one) goes FastAPI's way, 
 so does what is not there. Knows no field of a job but these.
 """
 
+import asyncio
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
@@ -39,31 +40,48 @@ class _Kept:
 
 
 class Looks:
-    """Encoded answers by what they show, the least used going first; used by one event loop."""
+    """Encoded answers by what they show, the least used going first; used by one event loop.
+
+    What many ask for at once is read once for all of them.
+    """
 
     def __init__(self, database: Database, most_bytes: int = MOST_BYTES) -> None:
         self._peek = Peek(database, _REVISION)
         self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
+        self._reading: dict[tuple[Hashable, int], asyncio.Future[Encoded]] = {}
         self._most_bytes = most_bytes
         self._bytes = 0
 
     async def show(
         self, request: Request, job_id: str, view: Hashable, read: Callable[[str], Encoded]
     ) -> Response | None:
-        """The answer that shows this view of a job, read by `read` if need be, of the tenant; None: no such job."""
-        identity = await viewer(request)
-        row = await self._peek.first({"job": job_id, "tenant": identity.tenant})
+        """The answer that shows this view of a job to whoever asks; None: its tenant has no such job."""
+        found = await self.find((await viewer(request)).tenant, job_id, view, read)
+        return show(request, found) if found is not None else None
+
+    async def find(self, tenant: str, job_id: str, view: Hashable, read: Callable[[str], Encoded]) -> Encoded | None:
+        """This view of a job, read by `read` if need be, of the tenant; None: no such job."""
+        row = await self._peek.first({"job": job_id, "tenant": tenant})
         if row is None:
             return None
         key, revision = (job_id, view), int(row[0])
         kept = self._kept.get(key)
-        if kept is None or kept.revision != revision:
-            # Read after its revision: what is newer than that is read once more, and nothing older is ever shown.
-            kept = _Kept(revision, await run_in_threadpool(read, identity.tenant))
-            self._keep(key, kept)
-        else:
+        if kept is not None and kept.revision == revision:
             self._kept.move_to_end(key)
-        return show(request, kept.answer)
+            return kept.answer
+        # Read after its revision: what is newer than that is read once more, and nothing older is ever shown.
+        place = (key, revision)
+        reading = self._reading.get(place)
+        if reading is None:
+            reading = self._reading[place] = asyncio.ensure_future(run_in_threadpool(read, tenant))
+            reading.add_done_callback(lambda done: self._take(key, revision, done))
+        # Whoever asked first may leave before the answer comes; the others still want it.
+        return await asyncio.shield(reading)
+
+    def _take(self, key: Hashable, revision: int, done: asyncio.Future[Encoded]) -> None:
+        del self._reading[key, revision]
+        if not done.cancelled() and done.exception() is None:
+            self._keep(key, _Kept(revision, done.result()))
 
     def _keep(self, key: Hashable, kept: _Kept) -> None:
         before = self._kept.pop(key, None)

@@ -5,9 +5,11 @@ from typing import Annotated, Any
 import orjson
 from fastapi import Header, Path, Query
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.answers import show
 from app.artifacts import endpoints as artifacts_api
 from app.artifacts import repository as artifacts
 from app.dashboard import reading
@@ -15,7 +17,7 @@ from app.dashboard.rendering import render, to
 from app.dashboard.routing import PanelRouter
 from app.dashboard.sessions import Visitor
 from app.dashboard.visitors import Reader, Writer
-from app.dependencies import Read, settings, storage
+from app.dependencies import Read, database, settings, storage
 from app.errors import NotFound
 from app.jobs import endpoints as jobs_api
 from app.jobs import following, service
@@ -62,25 +64,23 @@ def receipt_of(request: Request, session: Session, visitor: Visitor, job: dict[s
 
 
 @router.get("/jobs/{job_id}/metrics")
-def metrics(
+async def metrics(
     request: Request,
     visitor: Reader,
-    session: Read,
     job_id: JobId,
     wanted: Annotated[str | None, Query(alias="names", max_length=1000)] = None,
     since_step: Annotated[int, Query(ge=0, le=2**53)] = 0,
     max_points: Annotated[int, Query(ge=2, le=2_000)] = 400,
 ) -> Response:
-    """The points of the charts, thinned here."""
-    return following.metrics(
-        request=request,
-        identity=visitor.identity,
-        session=session,
-        job_id=job_id,
-        wanted=wanted,
-        since_step=since_step,
-        max_points=max_points,
-    )
+    """The points of the charts, thinned here; what a page asks for first is kept until the job is written again."""
+    if wanted is None and since_step == 0:
+        return show(request, await following.whole(request, visitor.identity.tenant, job_id, max_points))
+
+    def some() -> Response:
+        with database(request).reading() as session:
+            return following.metrics(request, visitor.identity, session, job_id, wanted, since_step, max_points)
+
+    return await run_in_threadpool(some)
 
 
 @router.get("/jobs/{job_id}/events")

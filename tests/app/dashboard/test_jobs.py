@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import delete, update
 
+from app.jobs.models import Job, MetricPoint
 from app.jobs.states import State
 from tests.app.dashboard import scenes
 from tests.app.dashboard.conftest import SignIn
 from tests.app.seeds import seed_dataset, seed_job
-from tests.service import job_of
+from tests.service import job_of, statements
 
 
 @pytest.fixture
@@ -144,6 +146,24 @@ def test_a_page_tells_what_the_api_tells(sign_in: SignIn, jobs: dict[str, str]) 
     file = browser.get(model[1])
     assert file.headers["content-disposition"] == 'attachment; filename="model.zip"'
     assert len(file.content) == 454_090
+
+
+def test_points_are_read_anew_only_once_the_job_was_written(
+    service: FastAPI, sign_in: SignIn, jobs: dict[str, str]
+) -> None:
+    browser, path = sign_in("viewer"), f"/jobs/{jobs['running']}/metrics?max_points=10"
+    first = browser.get(path)
+    with statements(service.state.database.readers) as asked:
+        again = browser.get(path)
+    assert again.json() == first.json() != {}
+    assert not any("job_metrics" in statement for statement in asked)
+    step = first.json()["train_loss"][-1]["step"]
+    assert [one["step"] for one in browser.get(f"{path}&since_step={step}").json()["train_loss"]] == [step]
+    assert set(browser.get(f"{path}&names=train_loss").json()) == {"train_loss"}
+    with service.state.database.session() as session:
+        session.execute(delete(MetricPoint).where(MetricPoint.job_id == jobs["running"]))
+        session.execute(update(Job).where(Job.id == jobs["running"]).values(revision=Job.revision + 1))
+    assert browser.get(path).json() == {}
 
 
 def test_nobody_sees_another_tenants_job(sign_in: SignIn, jobs: dict[str, str]) -> None:

@@ -1,7 +1,10 @@
 """The short way for looks: it answers what the long way answers, sees every write at once, and tells no stranger."""
 
+import asyncio
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,11 +12,12 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from app.answers import Encoded
+from app.errors import NotFound
 from app.jobs import endpoints, lifecycle, looks
 from app.jobs.lifecycle import Batch, Ending, Point
 from app.jobs.points import moment
 from app.jobs.states import CANCEL_IDLE
-from tests.service import claimed, owner_moves, put_job
+from tests.service import claimed, owner_moves, put_job, tables
 
 Clients = Callable[..., TestClient]
 
@@ -48,6 +52,44 @@ def test_what_did_not_change_is_read_once(service: FastAPI, admin: TestClient, r
     assert admin.get(own, headers={"If-None-Match": long.headers["etag"]}).status_code == 304
     head = admin.head(own)
     assert (head.content, head.headers["etag"]) == (b"", long.headers["etag"])
+
+
+def test_what_many_ask_for_at_once_is_read_once(tmp_path: Path) -> None:
+    reads: list[str] = []
+
+    def read(tenant: str) -> Encoded:
+        reads.append(tenant)
+        time.sleep(0.1)
+        return Encoded(b"{}", '""')
+
+    async def look_together(kept: looks.Looks, job_id: str) -> list[Encoded | None]:
+        first = asyncio.ensure_future(kept.find("default", job_id, "view", read))
+        others = [asyncio.ensure_future(kept.find("default", job_id, "view", read)) for _ in range(20)]
+        strangers = [asyncio.ensure_future(kept.find("other", job_id, "view", read)) for _ in range(2)]
+        await asyncio.sleep(0.03)
+        first.cancel()
+        return await asyncio.gather(*others, *strangers)
+
+    with tables(f"sqlite:///{tmp_path}/jobs.db") as database:
+        kept = looks.Looks(database)
+        job_id = put_job(database)
+        found = asyncio.run(look_together(kept, job_id))
+        assert (found, reads) == ([Encoded(b"{}", '""')] * 20 + [None] * 2, ["default"])
+        assert asyncio.run(kept.find("default", job_id, "view", read))
+        assert (len(reads), kept._reading) == (1, {})
+
+
+def test_what_could_not_be_read_is_read_again(tmp_path: Path) -> None:
+    def read(tenant: str) -> Encoded:
+        raise NotFound(tenant)
+
+    with tables(f"sqlite:///{tmp_path}/jobs.db") as database:
+        kept = looks.Looks(database)
+        job_id = put_job(database)
+        for _ in range(2):
+            with pytest.raises(NotFound):
+                asyncio.run(kept.find("default", job_id, "view", read))
+        assert asyncio.run(kept.find("default", job_id, "view", lambda _: Encoded(b"{}", '""')))
 
 
 def test_every_write_is_seen_at_once(service: FastAPI, admin: TestClient) -> None:
