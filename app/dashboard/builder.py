@@ -29,6 +29,9 @@ KINDS: Mapping[str, str] = {
 SECTIONS = ("training", "limits", "export")
 # These have controls of their own.
 _APART = {"kind", "task", "model", "dataset", "inputs", "calibration", "instructions", "metadata", "webhook", *SECTIONS}
+_WEBHOOK = ("url", "secret")
+# Behind the name of a control that offers the newest of something: the field for the id of an older one.
+TYPED = ".id"
 _WORKED_ON: Mapping[str, tuple[str, ...]] = {
     "train": ("task", "dataset", "dataset.valid", "dataset.test", "model"),
     "compress": ("model", "dataset"),
@@ -75,7 +78,9 @@ class Form:
         fields += [field for choice in self.choices.values() for field in choice.fields]
         boxes = {f"instructions.{number}" for number in self.choices}
         return frozenset(
-            {field.name for field in (*fields, *self.others)} | boxes | {"metadata", *_WORKED_ON[self.kind]}
+            {field.name for field in (*fields, *self.others)}
+            | boxes
+            | {"metadata", *(f"webhook.{name}" for name in _WEBHOOK), *_WORKED_ON[self.kind]}
         )
 
 
@@ -133,23 +138,38 @@ def body_of(form: Form, given: Given, tasks: Mapping[str, str]) -> dict[str, Any
     body |= values_of(form.others, given)
     if pairs := [line.partition("=") for line in given.lines("metadata")]:
         body["metadata"] = {key.strip(): value.strip() for key, _, value in pairs}
+    if webhook := {name: text for name in _WEBHOOK if (text := given.text(f"webhook.{name}"))}:
+        body["webhook"] = webhook
     return body
+
+
+def picked(given: Given, name: str) -> str:
+    """What a choice names: the id that was typed, else the one that was chosen."""
+    return given.text(f"{name}{TYPED}") or given.text(name)
+
+
+def picked_datasets(given: Given) -> list[str]:
+    """Every data set that the form names."""
+    names = ("dataset", "dataset.valid", "dataset.test", "inputs.dataset", "calibration")
+    return [text for name in names if (text := picked(given, name))]
 
 
 def _work(form: Form, given: Given, tasks: Mapping[str, str]) -> dict[str, Any]:
     """What the job works on."""
-    work: dict[str, Any] = {name: text for name in ("task", "model") if (text := given.text(name))}
-    dataset = given.text("dataset")
+    named_model = given.text("model") if form.kind == "train" else picked(given, "model")
+    told = {"task": given.text("task"), "model": named_model}
+    work: dict[str, Any] = {name: text for name, text in told.items() if text}
+    dataset = picked(given, "dataset")
     if form.kind == "train":
         if "task" not in work and dataset in tasks:
             work = {"task": tasks[dataset], **work}
-        parts = {name: text for name in ("valid", "test") if (text := given.text(f"dataset.{name}"))}
+        parts = {name: text for name in ("valid", "test") if (text := picked(given, f"dataset.{name}"))}
         return work | ({"dataset": {"train": dataset, **parts} if parts else dataset} if dataset else {})
     if form.kind != "detect":
         return work | ({"dataset": dataset} if dataset else {})
-    inputs: dict[str, Any] = {"dataset": text} if (text := given.text("inputs.dataset")) else {}
+    inputs: dict[str, Any] = {"dataset": text} if (text := picked(given, "inputs.dataset")) else {}
     inputs |= {"texts": lines} if (lines := given.lines("inputs.texts")) else {}
-    calibration = given.text("calibration")
+    calibration = picked(given, "calibration")
     return work | ({"inputs": inputs} if inputs else {}) | ({"calibration": calibration} if calibration else {})
 
 
@@ -179,6 +199,7 @@ def _control(form: Form, numbers: Sequence[int | str], pointer: str) -> str:
     else:
         names = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
         names += ["dataset"] if parts[:1] == ["dataset"] else []
+        names += ["webhook.url"] if parts[:1] == ["webhook"] else []
         names += ["inputs.dataset"] if parts[:1] == ["inputs"] else []
     return next((name for name in names if name in form.names), "")
 
@@ -219,6 +240,7 @@ def filled_by(job: Mapping[str, Any]) -> list[tuple[str, str]]:
             pairs.append(("instructions", step["name"]))
             pairs += _texts(form.choices[kind.number].fields, step)
     pairs += _texts(form.others, job)
+    pairs.append(("webhook.url", text_of((job.get("webhook") or {}).get("url"))))
     pairs.append(("metadata", "\n".join(f"{key} = {value}" for key, value in (job.get("metadata") or {}).items())))
     return pairs
 

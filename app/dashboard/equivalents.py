@@ -1,4 +1,5 @@
-"""The same job for a shell: `curl` and `fiftytwo submit`. Never with a key; the shell's own variable stands for it."""
+"""The same job for a shell: `curl` and `fiftytwo submit`. Never with a key or a secret: the shell's own
+variable stands for the one, a word to be replaced for the other."""
 
 import json
 import shlex
@@ -11,6 +12,7 @@ from app.dashboard.guard import over_tls
 from engine.catalogue import named
 
 KEY = "$FIFTYTWO_KEY"
+SECRET = "whsec_YOUR_SECRET"
 _FLAGS = ("task", "model", "name")
 _SECTIONS = ("training", "limits", "export")
 
@@ -18,6 +20,14 @@ _SECTIONS = ("training", "limits", "export")
 def server_of(request: Request) -> str:
     """The address that this server was reached by."""
     return f"{'https' if over_tls(request) else 'http'}://{request.url.netloc}"
+
+
+def shown(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The body as it may be shown: a webhook's secret is nobody's to read over a shoulder."""
+    webhook = body.get("webhook")
+    if not isinstance(webhook, Mapping) or "secret" not in webhook:
+        return body
+    return {**body, "webhook": {**webhook, "secret": SECRET}}
 
 
 def body_text(body: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """What the fields of a form may name: the tenant's data sets and trained models, and the base models. Knows no form."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,9 @@ class Offers:
     bases: tuple[Offer, ...]
     folders: tuple[Offer, ...]
     """Trained classifiers of the models directory, which a compression may begin with."""
+    older_datasets: bool = False
+    """Whether there are data sets beyond these, to be named by their id; and trained models."""
+    older_trained: bool = False
 
     @functools.cached_property
     def tasks(self) -> Mapping[str, str]:
@@ -41,17 +44,28 @@ class Offers:
         return {one.id: one.task for one in self.datasets if one.task is not None}
 
 
-def of(session: Session, tenant: str, models_dir: Path | None) -> Offers:
-    """What this tenant may name."""
+def of(session: Session, tenant: str, models_dir: Path | None, named: Collection[str] = ()) -> Offers:
+    """What this tenant may name.
+
+    Args:
+        named: ids of data sets that the form names already, which it offers however old they are.
+    """
     newest = Asked(MOST, None, "desc")
-    rows = datasets.page(session, tenant, newest, None)[:MOST]
-    trained = trained_models.trained(session, tenant, newest)[:MOST]
+    rows = datasets.page(session, tenant, newest, None)
+    trained = trained_models.trained(session, tenant, newest)
+    offered = {one.id: one for one in rows[:MOST]}
+    for dataset_id in named:
+        if dataset_id not in offered and (one := datasets.find(session, tenant, dataset_id)) is not None:
+            offered[dataset_id] = one
     bases = models.describe(models_dir)
+    ready = [one for one in offered.values() if one.status == "ready"]
     return Offers(
-        tuple(Offer(one.id, _title(one.name, one.id), one.task, one.rows) for one in rows if one.status == "ready"),
-        tuple(Offer(file.job_id, job.name or job.id, job.task) for file, job in trained if job is not None),
+        tuple(Offer(one.id, _title(one.name, one.id), one.task, one.rows) for one in ready),
+        tuple(Offer(file.job_id, job.name or job.id, job.task) for file, job in trained[:MOST] if job is not None),
         tuple(Offer(one["id"], one["id"], one["task"]) for one in bases if models.built_in(one["id"])),
         tuple(Offer(one["id"], one["id"], one["task"]) for one in bases if not models.built_in(one["id"])),
+        len(rows) > MOST,
+        len(trained) > MOST,
     )
 
 

@@ -66,6 +66,11 @@ class Filled:
         form = builder.form_of(kind)
         return cls(form, given, offered, builder.body_of(form, given, offered.tasks))
 
+    @property
+    def begun(self) -> bool:
+        """Whether it says what the job works on."""
+        return bool(builder.picked(self.given, "dataset") or builder.picked(self.given, "model"))
+
 
 @router.get("/jobs/new")
 async def page(
@@ -81,7 +86,7 @@ async def page(
         pairs, kind = builder.filled_by(job), job["kind"]
     filled = await _filled(request, visitor, kind or "train", Given(pairs))
     verdict = await _verdict(request, visitor.identity, filled.body)
-    if not filled.given.text("dataset") and not filled.given.text("model"):
+    if not filled.begun:
         left = [one for one in verdict.faults if not one.pointer.startswith(NOT_CHOSEN)]
         verdict = Verdict(verdict.plan, verdict.estimate, left)
     return _page(request, filled, verdict, origin=job)
@@ -127,7 +132,7 @@ def _page(
 
 
 def _values(request: Request, filled: Filled, verdict: Verdict) -> dict[str, Any]:
-    server = equivalents.server_of(request)
+    server, body = equivalents.server_of(request), equivalents.shown(filled.body)
     return {
         "form": filled.form,
         "given": filled.given,
@@ -136,11 +141,11 @@ def _values(request: Request, filled: Filled, verdict: Verdict) -> dict[str, Any
         "chosen": builder.chosen(filled.form, filled.given),
         "verdict": verdict,
         "beside": builder.beside(filled.form, filled.given, verdict.faults),
-        "begun": bool(filled.given.text("dataset") or filled.given.text("model") or verdict.plan),
+        "begun": bool(filled.begun or verdict.plan),
         "tiers": NUMBERS_OF_TIERS,
-        "curl": equivalents.curl(server, filled.body),
-        "command": equivalents.submit(server, filled.body),
-        "body": equivalents.body_text(filled.body),
+        "curl": equivalents.curl(server, body),
+        "command": equivalents.submit(server, body),
+        "body": equivalents.body_text(body),
     }
 
 
@@ -156,7 +161,8 @@ async def _posted(request: Request, visitor: Visitor) -> Filled:
 async def _filled(request: Request, visitor: Visitor, kind: str, given: Given) -> Filled:
     def offered() -> Offers:
         with database(request).reading() as session:
-            return offers.of(session, visitor.identity.tenant, settings(request).models_dir)
+            named = builder.picked_datasets(given)
+            return offers.of(session, visitor.identity.tenant, settings(request).models_dir, named)
 
     return Filled.of(kind, given, await run_in_threadpool(offered))
 
