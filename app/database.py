@@ -92,6 +92,14 @@ def insert_into(session: Session, table: type[Base]) -> postgresql.Insert | sqli
     return sqlite.insert(table)
 
 
+def let_go(session: Session) -> None:
+    """End the transaction before what may take long, such as a look into the store of files; give the connection back.
+
+    What was read stays readable, and a further query begins anew.
+    """
+    session.close()
+
+
 class Database:
     """The way to one database; safe to share among threads.
 

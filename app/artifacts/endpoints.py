@@ -11,6 +11,7 @@ from app.artifacts import repository
 from app.artifacts.models import Artifact
 from app.artifacts.schemas import ArtifactShown, artifact_json
 from app.artifacts.serving import CONTENT, served
+from app.database import let_go
 from app.dependencies import Read, Router, Viewer, storage
 from app.errors import NotFound
 
@@ -28,6 +29,7 @@ def find(request: Request, identity: Viewer, session: Read, artifact_id: Artifac
 def content(request: Request, identity: Viewer, session: Read, artifact_id: ArtifactId) -> Response:
     """The bytes, whole or by `Range`; the ETag is the content's sha256, so `If-Range` resumes safely."""
     artifact = _found(repository.find(session, identity.tenant, artifact_id), artifact_id)
+    let_go(session)
     return served(request, storage(request), artifact, artifact.media_type, "run the job again")
 
 

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.answers import answer, match
+from app.database import let_go
 from app.datasets import repository, service
 from app.datasets.check import check
 from app.datasets.schemas import DatasetCreate, DatasetShown, Preview, Task, dataset_json
@@ -112,5 +113,6 @@ def preview(
 ) -> Response:
     """Rows as the training will see them."""
     dataset = service.find(session, identity, dataset_id)
+    let_go(session)
     first = service.preview(dataset, storage(request), rows)
     return answer(request, {"object": "preview", "dataset": dataset.id, "rows": first})

@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from app.answers import Encoded, answer, encoded, match, names
 from app.artifacts import repository as artifacts
 from app.artifacts.schemas import ArtifactShown, artifact_json
-from app.database import Database
+from app.database import Database, let_go
 from app.datasets import repository as datasets
 from app.dependencies import Member, Read, Router, Viewer, database, queue, settings, storage
 from app.erasure import erase
@@ -241,6 +241,7 @@ def logs(
 ) -> Response:
     """The end of the run's log, as text."""
     job = service.find(session, identity.tenant, job_id)
+    let_go(session)
     content = service.log_tail(settings(request), storage(request), job, tail_bytes)
     return PlainTextResponse(content.decode("utf-8", "replace"), headers={"Cache-Control": "private, no-cache"})
 
@@ -250,6 +251,7 @@ def receipt(request: Request, identity: Viewer, session: Read, job_id: JobId) ->
     """The very bytes of `receipt.json`; 404 until the job has one."""
     service.find(session, identity.tenant, job_id)
     found = [row for row in artifacts.of_job(session, identity.tenant, job_id) if row.kind == "receipt"]
+    let_go(session)
     if not found or not storage(request).has(found[0].storage_key):
         raise NotFound("the job has no receipt", remedy="wait until it has succeeded, or failed as limit_missed")
     headers = {"ETag": f'"{found[0].sha256}"', "Cache-Control": "private, no-cache"}

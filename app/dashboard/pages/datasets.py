@@ -15,6 +15,7 @@ from app.dashboard.routing import PanelRouter
 from app.dashboard.sending import faults_of, status_of
 from app.dashboard.sessions import Visitor
 from app.dashboard.visitors import Reader, Writer
+from app.database import let_go
 from app.datasets import endpoints as datasets_api
 from app.datasets import repository, service
 from app.datasets.schemas import Task, dataset_json
@@ -94,12 +95,14 @@ def _listed(
 def one(request: Request, visitor: Reader, session: Read, dataset_id: DatasetId) -> Response:
     """All that is known of a data set, its first rows among it."""
     dataset = service.find(session, visitor.identity, dataset_id)
+    budget = _budget(session, visitor, dataset.lineage)
+    let_go(session)
     return render(
         request,
         "dataset.html",
         dataset=dataset_json(dataset),
         rows=_rows(service.preview(dataset, storage(request), PREVIEWED)),
-        budget=_budget(session, visitor, dataset.lineage),
+        budget=budget,
     )
 
 

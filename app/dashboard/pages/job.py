@@ -17,6 +17,7 @@ from app.dashboard.rendering import render, to
 from app.dashboard.routing import PanelRouter
 from app.dashboard.sessions import Visitor
 from app.dashboard.visitors import Reader, Writer
+from app.database import let_go
 from app.dependencies import Read, database, settings, storage
 from app.errors import NotFound
 from app.jobs import endpoints as jobs_api
@@ -35,8 +36,9 @@ def page(request: Request, visitor: Reader, session: Read, job_id: JobId) -> Res
     tenant = visitor.identity.tenant
     row = service.find(session, tenant, job_id)
     job = job_json(row, artifacts.of_job(session, tenant, job_id))
-    log = service.log_tail(settings(request), storage(request), row, LOG_BYTES)
     receipt = receipt_of(request, session, visitor, job)
+    let_go(session)
+    log = service.log_tail(settings(request), storage(request), row, LOG_BYTES)
     return render(
         request,
         "job.html",

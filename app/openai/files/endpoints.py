@@ -14,6 +14,7 @@ from starlette.responses import Response
 from app.answers import answer, match
 from app.artifacts import repository as artifacts
 from app.artifacts.serving import CONTENT, served
+from app.database import let_go
 from app.datasets.upload import Form, receive
 from app.dependencies import Member, Read, Router, Viewer, database, settings, storage
 from app.erasure import erase
@@ -125,6 +126,8 @@ def delete(request: Request, identity: Member, file_id: FileId) -> Response:
 def content(request: Request, identity: Viewer, session: Read, file_id: FileId) -> Response:
     """The bytes as they came, whole or by `Range`; an artifact's id gives what the job has made."""
     if artifact := artifacts.find(session, identity.tenant, file_id):
+        let_go(session)
         return served(request, storage(request), artifact, artifact.media_type, "run the job again")
     file = service.find(session, identity.tenant, file_id)
+    let_go(session)
     return served(request, storage(request), file, "application/octet-stream", "upload it again")
