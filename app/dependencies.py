@@ -21,7 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from app.database import Database
-from app.errors import Forbidden, Invalid, RateLimited, Unauthorized
+from app.errors import Forbidden, OddAddress, RateLimited, Unauthorized
 from app.identity import Identity, Keys, Rate, Role
 from app.settings import Settings
 from app.storage import Storage
@@ -138,7 +138,7 @@ def _refuse_odd_query(request: Request) -> None:
             said = f"the query parameter {name[:80]!r} comes {times} times"
             faults.append(Fault("", "repeated_parameter", said, "send it once"))
     if faults:
-        raise Invalid("; ".join(fault.detail for fault in faults), remedy="mend the address", faults=faults)
+        raise OddAddress("; ".join(fault.detail for fault in faults), remedy="mend the address", faults=faults)
 
 
 def _query_names(dependant: Dependant) -> tuple[str, ...]:

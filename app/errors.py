@@ -9,6 +9,7 @@ ServiceError
 │   └── NotSignedIn (401)     nobody is signed in to the panel
 ├── Forbidden (403)           the key's role does not reach so far
 ├── NotFound (404)            nothing of this tenant has that id
+├── MethodNotAllowed (405)    the path has other methods
 ├── Stalled (408)             the rest of the body does not come
 ├── Conflict (409)            the state does not allow it now
 ├── PreconditionFailed (412)  `If-Match` names an older version
@@ -16,6 +17,7 @@ ServiceError
 ├── UnsupportedMedia (415)    another content type is wanted
 ├── RangeNotSatisfiable (416) no byte of the file lies in the range
 ├── Invalid (422)             wrong choices, every one of them listed
+│   └── OddAddress (422)      the address asks for what the route does not know
 ├── RateLimited (429)         too many requests of one key
 └── Unavailable (503)         a dependency is down
 """
@@ -28,8 +30,6 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -40,7 +40,6 @@ from starlette.routing import compile_path
 from app.ids import new_id
 from app.storage import StoreDown
 from engine.errors import EngineError, Fault, InvalidData, InvalidPlan
-from engine.faults import from_validation
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +144,16 @@ class Invalid(ServiceError):
     status, code, title = 422, "invalid", "The request has faults"
 
 
+class OddAddress(Invalid):
+    """The address asks for what the route does not know."""
+
+
+class MethodNotAllowed(ServiceError):
+    """The path has other methods."""
+
+    status, code, title = 405, "method_not_allowed", "This route has other methods"
+
+
 class RateLimited(ServiceError):
     """Too many requests of one key."""
 
@@ -165,12 +174,20 @@ ENGINE_STATUSES: dict[type[EngineError], int] = {InvalidPlan: 422, InvalidData: 
 # Statuses that routing itself answers with.
 _ROUTED = Unparsable, Unauthorized, Forbidden, NotFound, TooLarge, UnsupportedMedia
 ROUTING_ERRORS: dict[int, type[ServiceError]] = {one.status: one for one in _ROUTED}
-_MENDS = {"header": "mend the header"} | dict.fromkeys(("path", "query", "cookie"), "mend the address")
+_FURTHER = "further_faults"
 
 
 def request_id(request: Request) -> str:
     """The id of this request, given to it at the edge."""
     return str(request.scope.setdefault("state", {}).setdefault("request_id", new_id("req")))
+
+
+def tell_further(request: Request, fault: Fault) -> None:
+    """Keep a fault that was found before the body was looked at, to be told along with those of the body.
+
+    Whoever finds it still has to refuse the request, where nothing else does.
+    """
+    request.scope.setdefault("state", {}).setdefault(_FURTHER, []).append(fault)
 
 
 def problem(request: Request, error: ServiceError, *, status: int | None = None, title: str | None = None) -> Response:
@@ -179,56 +196,28 @@ def problem(request: Request, error: ServiceError, *, status: int | None = None,
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     fallback = "server_error" if status >= 500 else "invalid_request_error"
     # A client that reads `errors` alone finds the fault there too, whatever the status.
-    faults = error.faults or [Fault("", error.code, error.detail, error.remedy)]
+    faults, detail = error.faults or [Fault("", error.code, error.detail, error.remedy)], error.detail
+    if status == Invalid.status:
+        further = [one for one in request.scope.get("state", {}).get(_FURTHER, ()) if one not in faults]
+        faults, detail = [*faults, *further], "; ".join([detail, *(one.detail for one in further)])
     once = {"X-Should-Retry": "false"} if status == 409 else {}  # OpenAI's clients would send it again
     body = {
         "type": f"/problems/{error.code.replace('_', '-')}",
         "title": title or error.title,
         "status": status,
-        "detail": error.detail,
+        "detail": detail,
         "instance": request_id(request),
         "code": error.code,
         "remedy": error.remedy or faults[0].remedy,
         "errors": [asdict(fault) for fault in faults],
         "error": {
-            "message": error.detail,
+            "message": detail,
             "type": kinds.get(status, fallback),
             "param": faults[0].pointer.strip("/").replace("/", ".") or None,
             "code": error.code,
         },
     }
     return Response(json.dumps(body), status, headers={**once, **error.headers}, media_type=MEDIA_TYPE)
-
-
-def of_validation(request: Request, error: RequestValidationError) -> ServiceError:
-    """What pydantic found in a body, a path or a query, as one of our errors with every fault."""
-    kinds = {fault["type"] for fault in error.errors()}
-    if "json_invalid" in kinds:
-        where = error.errors()[0]["loc"][-1]
-        return Unparsable(f"the body is not JSON: see character {where}", remedy="send one JSON object in UTF-8")
-    if isinstance(error.body, bytes) and error.body:
-        return UnsupportedMedia("this route takes JSON", remedy="send `Content-Type: application/json`")
-    faults = [
-        Fault("", fault["type"], f"{where} parameter {fault['loc'][-1]}: {fault['msg']}", _MENDS.get(where, ""))
-        for fault in error.errors()
-        if (where := fault["loc"][0]) != "body"
-    ]
-    faults += _body_faults(request, error)
-    return Invalid("; ".join(fault.detail for fault in faults), remedy="mend every listed fault", faults=faults)
-
-
-def _body_faults(request: Request, error: RequestValidationError) -> list[Fault]:
-    if all(fault["loc"][0] != "body" for fault in error.errors()):
-        return []
-    field = getattr(request.scope.get("route"), "body_field", None)
-    model = field.field_info.annotation if field is not None else None
-    if error.body is None or not (isinstance(model, type) and issubclass(model, BaseModel)):
-        return [Fault("", "missing", "the request has no body", "send one JSON object")]
-    try:
-        model.model_validate(error.body)
-    except ValidationError as again:
-        return from_validation(again, model)
-    return [Fault("", "invalid", "the body does not fit this route", "see /docs")]
 
 
 def of_any(error: Exception) -> ServiceError:
@@ -263,10 +252,6 @@ def _engine_error(request: Request, error: EngineError) -> Response:
     return problem(request, known, status=status, title=error.title)
 
 
-def _validation_error(request: Request, error: RequestValidationError) -> Response:
-    return problem(request, of_validation(request, error))
-
-
 def _http_error(request: Request, error: HTTPException) -> Response:
     if isinstance(error.__cause__, ServiceError):
         return problem(request, error.__cause__)
@@ -275,8 +260,7 @@ def _http_error(request: Request, error: HTTPException) -> Response:
     if error.status_code == 405:
         allowed = ", ".join(_methods(request))
         detail, headers = f"{request.method} is not allowed here", {"Allow": allowed}
-        known = ServiceError(detail, code="method_not_allowed", remedy=f"use one of {allowed}", headers=headers)
-        return problem(request, known, status=405, title="This route has other methods")
+        return problem(request, MethodNotAllowed(detail, remedy=f"use one of {allowed}", headers=headers))
     return problem(request, of_routing(error), status=error.status_code)
 
 
@@ -293,7 +277,6 @@ def install(app: FastAPI) -> None:
     handlers: dict[type[Exception], Any] = {  # each is only called with its own
         ServiceError: problem,
         EngineError: _engine_error,
-        RequestValidationError: _validation_error,
         HTTPException: _http_error,
     }
     for kind, handler in handlers.items():

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.database import Base, UtcDateTime, insert_into
-from app.errors import Invalid
+from app.errors import Invalid, tell_further
 from engine.errors import Fault
 
 KEPT_HEADERS = ("location", "retry-after", "etag", "cache-control", "content-type")
@@ -57,9 +57,17 @@ class Once:
     key: str | None
     request_hash: str
     keep: timedelta
+    fault: Fault | None = None
+    """Why the header is no key: told with what is wrong with the body, or alone by `refuse`."""
+
+    def refuse(self) -> None:
+        """Refuse a request whose header is no key; raises Invalid."""
+        if self.fault is not None:
+            raise Invalid(self.fault.detail, faults=[self.fault])
 
     def begin(self, session: Session, tenant: str) -> Response | None:
-        """Claim the key, or give the first answer again; Invalid where the first request was another one."""
+        """Claim the key, or give the first answer again; Invalid where it is none, or the first request another one."""
+        self.refuse()
         if self.key is None:
             return None
         now = datetime.now(UTC)
@@ -116,21 +124,16 @@ def again(first: IdempotencyKey) -> Response:
 
 _KEY = re.compile(r"^[\x21-\x7e]+$")
 _LONGEST = 255
-IdempotencyHeader = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=_LONGEST,
-        pattern=_KEY.pattern,
-        description="Makes a repeat of this request give the first answer again.",
-    ),
-]
-
-
 def is_key(text: str) -> bool:
     """Whether the header may have this value."""
     return len(text) <= _LONGEST and _KEY.match(text) is not None
+
+
+def _fault_of(key: str | None) -> Fault | None:
+    if key is None or is_key(key):
+        return None
+    detail = f"the header Idempotency-Key is not 1 to {_LONGEST} visible characters of ASCII"
+    return Fault("", "wrong_header", detail, "mend the header: send a new UUID, say, without spaces")
 
 
 def once(request: Request, key: str | None, content: bytes) -> Once:
@@ -138,11 +141,34 @@ def once(request: Request, key: str | None, content: bytes) -> Once:
     keep = timedelta(hours=request.app.state.settings.idempotency_hours)
     if key is None:
         return Once(None, "", keep)
+    if fault := _fault_of(key):
+        return Once(None, "", keep, fault)
     target = f"{request.method} {request.url.path}?{request.url.query}\n{hashlib.sha256(content).hexdigest()}"
     return Once(key, hashlib.sha256(target.encode()).hexdigest(), keep)
 
 
-async def _once(request: Request, key: IdempotencyHeader = None) -> Once:
+async def _header(
+    request: Request,
+    key: Annotated[
+        str | None,
+        # What it may hold is no matter of FastAPI's, which would refuse it before anybody has looked at the body.
+        Header(
+            alias="Idempotency-Key",
+            description="Makes a repeat of this request give the first answer again.",
+            json_schema_extra={"minLength": 1, "maxLength": _LONGEST, "pattern": _KEY.pattern},
+        ),
+    ] = None,
+) -> str | None:
+    if fault := _fault_of(key):
+        tell_further(request, fault)
+    return key
+
+
+IdempotencyHeader = Annotated[str | None, Depends(_header)]
+"""The header as it came; what is no key is told by the `Once` that is made of it."""
+
+
+async def _once(request: Request, key: IdempotencyHeader) -> Once:
     return once(request, key, await request.body() if key is not None else b"")
 
 

@@ -27,6 +27,7 @@ import app.openai.fine_tuning.endpoints
 import app.openai.uploads.endpoints
 import app.privacy.endpoints
 import app.receipts.endpoints
+import app.validation
 import app.webhooks.endpoints
 from app import incoming
 from app.auth.keyring import KeyRing
@@ -111,6 +112,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # Not `include_router`: what it makes of a router holds each request twice against every route.
         service.router.routes.extend(router.routes)
     install(service)
+    app.validation.install(service)
     app.dashboard.routing.install(service)
     service.add_middleware(
         Edge,

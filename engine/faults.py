@@ -28,6 +28,7 @@ _REMEDIES: Mapping[str, str] = {
     "string_too_short": "send a string that is not empty",
     "float_type": "send a number",
     "bool_type": "send true or false",
+    "bool_parsing": "send true or false",
     "tuple_type": "send a list",
     "finite_number": "send a finite number",
     "number_and_name_differ": "name the instruction once, by number or by name",
@@ -71,7 +72,12 @@ def _fault(detail: ErrorDetails, model: type[BaseModel]) -> Fault:
     text = detail["msg"].removeprefix("Value error, ")
     if kind in ("too_short", "too_long"):
         text = f"the number of items is {len(detail['input'])}"
-    return Fault(pointer, kind, text, str(context.get("remedy") or _REMEDIES.get(kind) or _from_context(kind, context)))
+    return Fault(pointer, kind, text, remedy_for(kind, context))
+
+
+def remedy_for(kind: str, context: Mapping[str, Any]) -> str:
+    """What to do about an error of pydantic's: by its type, or what its context says."""
+    return str(context.get("remedy") or _REMEDIES.get(kind) or _from_context(kind, context))
 
 
 def _nearest(name: str, owner: type[BaseModel] | None, model: type[BaseModel]) -> str:

@@ -249,11 +249,12 @@ def derived_faults(body: Derived, parent: Spec, facts: frozenset[str]) -> list[F
         detail = "the rows that the model was trained on privately may not stand in a receipt"
         faults.append(Fault("/include_inputs", "excluded", detail, "leave it out, or name another data set"))
     if isinstance(body, Compress):
-        faults += _compress_faults(body, parent.task, facts)
+        faults += compress_faults(body, parent.task, facts)
     return faults
 
 
-def _compress_faults(body: Compress, task: str, facts: frozenset[str]) -> list[Fault]:
+def compress_faults(body: Compress, task: str | None, facts: frozenset[str]) -> list[Fault]:
+    """What is wrong with the choice of a compression; `task` None: nobody knows the model, and less can be told."""
     faults = []
     if not body.instructions and body.export.format != "gguf":  # whose numbers are narrower by themselves
         detail, remedy = "nothing is chosen that makes the file smaller", "choose from 43 to 48, such as [47]"

@@ -38,12 +38,8 @@ class Plan:
         chosen = spec.instructions
         known = frozenset(facts).union(*(one.provides for one in chosen))
         faults = [
-            *_repeated(chosen),
             *_wrong_task(chosen, spec.task),
-            *_wrong_kind(chosen, spec.kind),
-            *_missing(chosen, known),
-            *_excluded(chosen, known),
-            *_contested(chosen),
+            *clashes(chosen, spec.kind, known),
             *_own_faults(chosen, spec, known),
         ]
         if faults:
@@ -81,6 +77,18 @@ class Plan:
             }
             for one in self.instructions
         ]
+
+
+def clashes(chosen: Sequence[Instruction], kind: str, facts: Iterable[str] = ()) -> list[Fault]:
+    """What is wrong with the choice whatever the task is, pointers into the spec; `facts` as `Plan.of` has them."""
+    known = frozenset(facts).union(*(one.provides for one in chosen))
+    return [
+        *_repeated(chosen),
+        *_wrong_kind(chosen, kind),
+        *_missing(chosen, known),
+        *_excluded(chosen, known),
+        *_contested(chosen),
+    ]
 
 
 def _fault(index: int, code: str, detail: str, mend: str) -> Fault:

@@ -230,7 +230,8 @@ class Spec(BaseModel):
                 "{task} does not ship as {format}",
                 {"task": task.name, "format": export.format, "remedy": f"choose one of: {known}"},
             )
-        if export.format == "peft":
+        # With a choice that cannot be read nobody can say whether there is an adapter.
+        if export.format == "peft" and "instructions" in about.data:
             _adapter_ships(about.data.get("kind", ""), task.name, about.data.get("instructions", ()))
         return export
 

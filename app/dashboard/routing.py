@@ -23,10 +23,10 @@ from app.errors import (
     ServiceError,
     of_any,
     of_routing,
-    of_validation,
     problem,
     request_id,
 )
+from app.validation import of_validation
 from engine.errors import EngineError, Fault
 
 log = logging.getLogger(__name__)

@@ -43,7 +43,7 @@ FORM: dict[str, Any] = {"requestBody": {"required": True, "content": {"multipart
 
 
 @router.post("", status_code=201, response_model=DatasetShown, summary="Upload a data set", openapi_extra=FORM)
-async def create(request: Request, identity: Member, key: IdempotencyHeader = None) -> Response:
+async def create(request: Request, identity: Member, key: IdempotencyHeader) -> Response:
     """The file is checked before the answer: 201 with the data set ready, or every fault and nothing stored."""
     with landing(settings(request).data_dir) as folder:
         source = folder / "upload"

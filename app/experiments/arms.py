@@ -7,7 +7,7 @@ is told once, there.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
@@ -17,12 +17,14 @@ from app.experiments.schemas import ExperimentCreate
 from app.jobs import private
 from app.jobs.checked import Lookups
 from app.jobs.checks import BaseLook, check, look_at_base, refusal
-from app.jobs.requests import JobCreate, Unfit
+from app.jobs.requests import JobCreate
 from app.privacy.composition import Spending
+from app.unfit import Unfit
 from engine.errors import Fault
 from engine.faults import from_validation
 from engine.guard import hides_test_rows
 
+Wanted: TypeAlias = ExperimentCreate | Unfit[ExperimentCreate]
 NAME = "baseline"
 _OURS: Mapping[str, str] = {
     "kind": "leave it out: the arms are trainings",
@@ -58,7 +60,11 @@ class Arm:
 
 
 def arms_of(
-    session: Session, lookups: Lookups, tenant: str, wanted: ExperimentCreate | Unfit, models_dir: Path | None
+    session: Session,
+    lookups: Lookups,
+    tenant: str,
+    wanted: Wanted,
+    models_dir: Path | None,
 ) -> list[Arm]:
     """The baseline and the treatments, in order; a base may lie on a slow hub, so no lock should wait for this.
 
@@ -112,7 +118,9 @@ def merged(base: Any, changes: Any) -> Any:
     return found
 
 
-def _parts(wanted: ExperimentCreate | Unfit) -> tuple[Any, list[tuple[int, tuple[str, Mapping[str, Any]]]]]:
+def _parts(
+    wanted: Wanted,
+) -> tuple[Any, list[tuple[int, tuple[str, Mapping[str, Any]]]]]:
     """The baseline, and number, name and changes of each treatment; of a faulty body those that are sound."""
     if isinstance(wanted, ExperimentCreate):
         return wanted.baseline, [(i, (one.name, one.changes)) for i, one in enumerate(wanted.treatments)]
@@ -139,7 +147,7 @@ class _Looks:
         try:
             body = JobCreate.model_validate(kept)
         except ValidationError as error:
-            unfit = Unfit(kept, from_validation(error, JobCreate))
+            unfit = Unfit(kept, from_validation(error, JobCreate), JobCreate)
             return refusal(self._lookups, self._tenant, unfit, self._models_dir).faults
         base = look_at_base(body, self._models_dir)
         try:
@@ -178,7 +186,7 @@ def _other_rows(pointer: str, baseline: Arm | Sequence[Fault], arm: Arm) -> list
     return [Fault(pointer, "other_rows", detail, "choose what splits the rows in the baseline, with these parameters")]
 
 
-def _shown_to_people(wanted: ExperimentCreate | Unfit, arms: Sequence[Arm]) -> list[Fault]:
+def _shown_to_people(wanted: Wanted, arms: Sequence[Arm]) -> list[Fault]:
     """People read test rows, which no receipt of such a job may quote either."""
     asked = wanted.human if isinstance(wanted, ExperimentCreate) else wanted.body.get("human")
     hidden = [arm.name for arm in arms if hides_test_rows(arm.body)]

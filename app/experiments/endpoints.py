@@ -12,7 +12,7 @@ from app.answers import answer, match
 from app.datasets import repository as datasets
 from app.dependencies import Member, Read, Router, Viewer, database, settings, storage
 from app.experiments import repository, service
-from app.experiments.arms import Arm, arms_of
+from app.experiments.arms import Arm, Wanted, arms_of
 from app.experiments.opinions import opinions
 from app.experiments.presenting import experiment_json
 from app.experiments.schemas import ExperimentCreate, ExperimentShown, Submission
@@ -23,7 +23,6 @@ from app.identity import Identity
 from app.jobs import parents
 from app.jobs.checked import Lookups
 from app.jobs.intake import Intake
-from app.jobs.requests import Unfit
 from app.jobs.service import erase_run
 from app.paging import Page, paged
 from app.schemas import ListOf
@@ -51,7 +50,7 @@ def create(request: Request, identity: Member, once: Idempotent, body: Submissio
         return once.finish(session, identity.tenant, answer(request, shown, 202, headers))
 
 
-def _arms(request: Request, session: Session, identity: Identity, body: ExperimentCreate | Unfit) -> list[Arm]:
+def _arms(request: Request, session: Session, identity: Identity, body: Wanted) -> list[Arm]:
     lookups = Lookups(partial(datasets.find, session), partial(parents.find, session))
     return arms_of(session, lookups, identity.tenant, body, settings(request).models_dir)
 

@@ -6,15 +6,12 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
-    WrapValidator,
     field_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from app.jobs.requests import Unfit
 from app.schemas import Name, ShortName
-from engine.faults import from_validation
+from app.unfit import lenient
 from engine.spec import Real, Whole
 
 Seed = Annotated[Whole, Field(ge=0, lt=2**53)]
@@ -80,17 +77,7 @@ class ExperimentCreate(BaseModel):
         return seeds
 
 
-def _fitting(body: Any, validate: Any) -> Any:
-    if isinstance(body, bytes):
-        # It came under another content type than JSON's: that is the one fault to tell.
-        return validate(body)
-    try:
-        return ExperimentCreate.model_validate(body)
-    except ValidationError as error:
-        return Unfit(body, from_validation(error, ExperimentCreate))
-
-
-Submission = Annotated[ExperimentCreate, WrapValidator(_fitting)]
+Submission = Annotated[ExperimentCreate, lenient(lambda _: ExperimentCreate)]
 """To pydantic and to the API's document an experiment; to the endpoint that, or `Unfit`."""
 
 

@@ -10,6 +10,7 @@ from app.jobs.parents import FindModel
 from app.jobs.requests import AnyCreate
 from app.privacy.nominal import HASHED_SHARE
 from engine.errors import Fault
+from engine.kinds import Derived
 from engine.plan import Plan
 from engine.spec import Spec
 
@@ -45,7 +46,7 @@ class Lookups:
 
 def invalid(faults: Sequence[Fault]) -> Invalid:
     """A refusal that tells each fault once."""
-    told = {(fault.pointer, fault.code): fault for fault in faults}
+    told = {(fault.pointer, fault.code, fault.detail): fault for fault in faults}
     return Invalid(
         "; ".join(fault.detail for fault in told.values()), remedy="mend every listed fault", faults=list(told.values())
     )
@@ -81,7 +82,7 @@ def rows_of(datasets: Mapping[str, Dataset]) -> dict[str, int]:
     return whole.splits or {split: round(whole.rows * share) for split, share in SHARES.items()}
 
 
-def limit_faults(spec: Spec) -> list[Fault]:
+def limit_faults(spec: Spec | Derived) -> list[Fault]:
     """Limits on figures that the chosen instructions do not bring about."""
     limits = spec.limits
     faults = []

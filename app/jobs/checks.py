@@ -13,10 +13,12 @@ from app.errors import Invalid
 from app.jobs import derived, detecting
 from app.jobs.checked import Checked, FindDataset, Lookups, data_set, invalid, limit_faults, rows_of
 from app.jobs.parents import TRAINED
-from app.jobs.requests import AnyCreate, CompressCreate, DetectCreate, EvaluateCreate, JobCreate, Unfit, request_class
+from app.jobs.requests import AnyCreate, CompressCreate, DetectCreate, EvaluateCreate, JobCreate
 from app.privacy.nominal import public_rows
 from app.privacy.service import is_private
+from app.unfit import Unfit
 from engine import foreign, models
+from engine.catalogue import named
 from engine.conformal import VALID_ROWS
 from engine.errors import Fault, InvalidPlan
 from engine.estimate import estimate
@@ -25,6 +27,8 @@ from engine.plan import Plan
 from engine.rows import client_facts, group_facts
 from engine.spec import Spec, Splits
 
+_OF_ABSENCE = frozenset({"missing_need", "not_applicable", "needs_privacy", "nothing_to_do"})
+"""Codes of what is told because no instruction does something: one that cannot be read might."""
 # What checks a request of each kind but `train`; each function takes its own class, which a mapping cannot say.
 OTHERS: Mapping[type[AnyCreate], Callable[[Lookups, str, Any], Checked]] = {
     EvaluateCreate: derived.check,
@@ -35,11 +39,15 @@ OTHERS: Mapping[type[AnyCreate], Callable[[Lookups, str, Any], Checked]] = {
 
 @dataclass(frozen=True)
 class BaseLook:
-    """What a look at the base model of a job told, or at the folder that it begins with."""
+    """What a look at the base model of a job told, or at the folder that it begins with.
+
+    `beside`: faults that were found meanwhile, since that too takes longer than a transaction should.
+    """
 
     fault: Fault | None
     pretrained: bool
     folder: Foreign | Fault | None = None
+    beside: tuple[Fault, ...] = ()
 
 
 def base_is_near(body: AnyCreate) -> bool:
@@ -65,6 +73,16 @@ def check(lookups: Lookups, tenant: str, body: AnyCreate, base: BaseLook) -> Che
     Raises:
         Invalid: with every fault found.
     """
+    try:
+        checked = _checked(lookups, tenant, body, base)
+    except Invalid as error:
+        raise invalid([*base.beside, *error.faults]) from error
+    if base.beside:
+        raise invalid(base.beside)
+    return checked
+
+
+def _checked(lookups: Lookups, tenant: str, body: AnyCreate, base: BaseLook) -> Checked:
     if isinstance(body, CompressCreate) and base.folder is not None:
         return derived.check_folder(lookups, tenant, body, base.folder)
     if not isinstance(body, JobCreate):
@@ -101,28 +119,35 @@ def _told_rows(spec: Spec, found: Mapping[str, Dataset]) -> dict[str, int]:
     return rows if public is None else rows | {"train": public}
 
 
-def refusal(lookups: Lookups, tenant: str, body: Unfit, models_dir: Path | None) -> Invalid:
-    """Everything that is wrong with a body that is no job."""
-    return invalid(body.faults + _further_faults(lookups, tenant, body, models_dir))
+def refusal(lookups: Lookups, tenant: str, body: Unfit[Any], models_dir: Path | None, *more: Fault) -> Invalid:
+    """Everything that is wrong with a body that is no job: with its fields, `more`, and what the sound ones ask for."""
+    return invalid([*body.faults, *more, *_further_faults(lookups, tenant, body, models_dir)])
 
 
-def _further_faults(lookups: Lookups, tenant: str, body: Unfit, models_dir: Path | None) -> list[Fault]:
-    """What else is wrong with a body that is no job: its sound fields are checked as if it held no others."""
-    if not isinstance(body.body, Mapping):
-        return []
-    faulty = {fault.pointer.split("/")[1] for fault in body.faults if fault.pointer}
-    sound: dict[str, Any] = {name: value for name, value in body.body.items() if name not in faulty}
-    kind = request_class(body.body)
-    try:
-        job = kind.model_validate({**kind.stand_ins, **sound})
-    except ValueError:
+def _further_faults(lookups: Lookups, tenant: str, body: Unfit[Any], models_dir: Path | None) -> list[Fault]:
+    if body.sound is None:
         return []
     try:
-        check(lookups, tenant, job, look_at_base(job, models_dir))
+        check(lookups, tenant, body.sound, look_at_base(body.sound, models_dir))
     except Invalid as error:
-        stood_in = tuple(f"/{name}" for name in kind.stand_ins if name not in sound)
-        return [fault for fault in error.faults if not fault.pointer.startswith(stood_in)]
+        return [fault for fault in body.told(error.faults) if not _by_absence(fault, body)]
     return []
+
+
+def _by_absence(fault: Fault, body: Unfit[Any]) -> bool:
+    """Whether a fault may only say that what is faulty was left out: that is answered once it is mended."""
+    lost = [path for path in body.lost if path[0] == "instructions"]
+    if any(len(path) <= 2 for path in lost) and fault.code in _OF_ABSENCE:
+        return True
+    if fault.code == "missing_need":
+        # The remedy names who could provide it: one of those whose parameters are faulty may, once they are mended.
+        return any(_name(body.body["instructions"][int(path[1])]) in fault.remedy for path in lost if len(path) > 2)
+    return fault.pointer == "/limits/confidence" and any(path[0] == "limits" for path in body.lost)
+
+
+def _name(choice: Mapping[str, Any]) -> str:
+    kind = named(choice.get("name", choice.get("number", "")))
+    return "" if kind is None else str(kind.model_fields["name"].default)
 
 
 def _datasets(find: FindDataset, tenant: str, spec: Spec) -> tuple[dict[str, Dataset], list[Fault]]:

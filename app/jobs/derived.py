@@ -12,8 +12,8 @@ from app.jobs.requests import CompressCreate, EvaluateCreate
 from engine.errors import Fault, InvalidPlan
 from engine.estimate import estimate_derived
 from engine.foreign import Foreign
-from engine.kinds import derived_faults
-from engine.plan import Plan
+from engine.kinds import compress_faults, derived_faults
+from engine.plan import Plan, clashes
 from engine.spec import Spec
 
 AnyDerived = CompressCreate | EvaluateCreate
@@ -28,7 +28,7 @@ def check(lookups: Lookups, tenant: str, body: AnyDerived) -> Checked:
     model = lookups.model(tenant, body.model)
     if isinstance(model, Fault):
         given = _given(lookups, tenant, body, None)
-        raise invalid([model, *([given] if isinstance(given, Fault) else [])])
+        raise invalid([model, *([given] if isinstance(given, Fault) else []), *_whatever_the_model(body)])
     try:
         trained = Spec.model_validate(model.spec)
     except ValidationError as error:
@@ -38,6 +38,12 @@ def check(lookups: Lookups, tenant: str, body: AnyDerived) -> Checked:
     facts = frozenset[str]().union(*(one.provides for one in trained.instructions))
     faults += derived_faults(body, trained, facts)
     return _checked(body, trained, found, faults, model)
+
+
+def _whatever_the_model(body: AnyDerived) -> list[Fault]:
+    """What is wrong with a job whose model is not known: what else is, follows from its task and its training."""
+    faults = limit_faults(body) + clashes(body.instructions, body.kind)
+    return faults + (compress_faults(body, None, frozenset()) if isinstance(body, CompressCreate) else [])
 
 
 def check_folder(lookups: Lookups, tenant: str, body: CompressCreate, folder: Foreign | Fault) -> Checked:
@@ -52,7 +58,7 @@ def check_folder(lookups: Lookups, tenant: str, body: CompressCreate, folder: Fo
         detail = f"which rows {body.model} was trained on is not known, so a data set has to score it"
         faults.append(Fault("/dataset", "needs_rows", detail, "name a data set"))
     if isinstance(folder, Fault):
-        raise invalid(faults)
+        raise invalid([*faults, *_whatever_the_model(body)])
     fields: dict[str, Any] = {"task": folder.task, "model": folder.name, "dataset": body.dataset or "none"}
     if body.training is not None:
         fields["training"] = body.training.model_dump()

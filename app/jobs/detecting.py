@@ -26,12 +26,13 @@ def check(lookups: Lookups, tenant: str, body: DetectCreate) -> Checked:
     trained = _training(body, model) if isinstance(model, TrainedModel) else None
     task = trained.task if isinstance(trained, Spec) else None
     found, faults = _rows(lookups, tenant, body, task)
+    faults += _rate_faults(body, found)
     if isinstance(model, Fault):
         raise invalid([model, *faults])
     if isinstance(trained, Fault):
         raise invalid([trained, *faults])
     assert trained is not None
-    faults += _model_faults(body, model, trained) + _rate_faults(body, found)
+    faults += _model_faults(body, model, trained)
     if faults:
         raise invalid(faults)
     inputs = {one.id: one.storage_key for one in found.values()} | model.inputs
@@ -76,13 +77,14 @@ def _rows(
 
 
 def _model_faults(body: DetectCreate, model: TrainedModel, trained: Spec) -> list[Fault]:
+    faults = []
     if body.task is not None and body.task != trained.task:
         detail = f"the model serves {trained.task}, not {body.task}"
-        return [Fault("/task", "wrong_task", detail, f"send {trained.task}, or leave task out")]
+        faults.append(Fault("/task", "wrong_task", detail, f"send {trained.task}, or leave task out"))
     if trained.task not in MODES:
+        # Which signals and inputs are right follows from a task that is served.
         detail = f"a model of {trained.task} gives no answer that a detector could judge"
-        return [Fault("/model", "wrong_task", detail, f"name a model of {' or '.join(MODES)}")]
-    faults = []
+        return [*faults, Fault("/model", "wrong_task", detail, f"name a model of {' or '.join(MODES)}")]
     if body.inputs.texts is not None and trained.task != "text_classification":
         detail = f"the model reads what {trained.task} takes, and these are texts"
         faults.append(Fault("/inputs/texts", "wrong_inputs", detail, "name a data set of pictures"))

@@ -2,7 +2,8 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -19,24 +20,27 @@ from app.database import Database, let_go
 from app.datasets import repository as datasets
 from app.dependencies import Member, Read, Router, Viewer, database, queue, settings, storage
 from app.erasure import erase
-from app.errors import NotFound
+from app.errors import Invalid, NotFound
 from app.idempotency import Idempotent, Once
 from app.identity import Identity
 from app.jobs import parents, private, repository, service
 from app.jobs.checked import Lookups
-from app.jobs.checks import base_is_near, check, look_at_base, refusal
+from app.jobs.checks import BaseLook, base_is_near, check, look_at_base, refusal
 from app.jobs.filters import METADATA_FILTER, metadata_filter
 from app.jobs.intake import Intake, Submit
 from app.jobs.looks import Look, latest, looks
 from app.jobs.models import Job
-from app.jobs.requests import AnyCreate, Submission, Unfit
+from app.jobs.requests import AnyCreate, Submission
 from app.jobs.schemas import DryRun, JobErased, JobShown, job_json
 from app.jobs.states import TERMINAL, State
 from app.jobs.straight import Straight
 from app.jobs.watching import Watch
 from app.paging import Page, paged
+from app.privacy.composition import Spending
 from app.schemas import ListOf
+from app.unfit import Unfit
 from app.webhooks import service as webhooks
+from engine.errors import Fault
 from engine.spec import Kind, TaskName
 
 router = Router(prefix="/v1/jobs", tags=["jobs"])
@@ -62,19 +66,16 @@ async def create(
     dry_run: Annotated[bool, Query(description="Check and estimate only; nothing is stored.")] = False,
 ) -> Response:
     """Every fault is told at once. The job is stored and queued before the answer; `Location` is where to look."""
-    unfit = None
-    if not isinstance(body, Unfit) and body.webhook is not None:
-        unfit = await run_in_threadpool(_uncallable, body, settings(request).webhook_private_addresses)
-    if dry_run or unfit or isinstance(body, Unfit):
-        return await run_in_threadpool(_dry_run, request, identity, once, unfit or body)
+    if dry_run or isinstance(body, Unfit):
+        return await run_in_threadpool(_dry_run, request, identity, once, body)
     models_dir = settings(request).models_dir
     if base_is_near(body):
         base = look_at_base(body, models_dir)
     else:
         base = await run_in_threadpool(look_at_base, body, models_dir)
     spending = None
-    if private.is_private(body):
-        spending = await run_in_threadpool(private.plan_apart, database(request), identity.tenant, body)
+    if body.webhook is not None or private.is_private(body):
+        spending, base = await run_in_threadpool(_look_beside, request, identity, body, base)
     intake: Intake = request.app.state.intake
     return await intake.take(Submit(identity, once, body, base, partial(_accepted, request), spending))
 
@@ -93,23 +94,36 @@ router.routes.append(
 )
 
 
-def _uncallable(body: AnyCreate, private_addresses: bool) -> Unfit | None:
-    """The job as none, if its webhook may not be called: so what else is wrong with it is told along."""
-    url = body.webhook.url if body.webhook is not None else ""
-    fault = webhooks.fault_of(url, "/webhook/url", private=private_addresses)
-    return None if fault is None else Unfit(body.model_dump(mode="json", exclude_unset=True), [fault])
+def _look_beside(
+    request: Request, identity: Identity, body: AnyCreate, base: BaseLook
+) -> tuple[Spending | None, BaseLook]:
+    """What a job plans to spend, and all that no transaction should wait for, with the faults that this finds."""
+    faults = _address_faults(request, body)
+    try:
+        spending = private.plan_apart(database(request), identity.tenant, body)
+    except Invalid as error:
+        spending, faults = None, [*faults, *error.faults]
+    return spending, replace(base, beside=tuple(faults))
 
 
-def _dry_run(request: Request, identity: Identity, once: Once, body: AnyCreate | Unfit) -> Response:
+def _address_faults(request: Request, body: AnyCreate | Unfit[Any]) -> list[Fault]:
+    raw = body.body if isinstance(body, Unfit) else body.model_dump(include={"webhook"})
+    webhook = raw.get("webhook") if isinstance(raw, Mapping) else None
+    return webhooks.address_faults(webhook, "/webhook", private=settings(request).webhook_private_addresses)
+
+
+def _dry_run(request: Request, identity: Identity, once: Once, body: AnyCreate | Unfit[Any]) -> Response:
+    models_dir = settings(request).models_dir
     with database(request).reading() as session:
         if first := once.replay(session, identity.tenant):
             return first
         lookups = Lookups(partial(datasets.find, session), partial(parents.find, session))
-        models_dir = settings(request).models_dir
         if isinstance(body, Unfit):
-            raise refusal(lookups, identity.tenant, body, models_dir)
-        checked = check(lookups, identity.tenant, body, look_at_base(body, models_dir))
-        spending = private.admitted(session, lookups.dataset, identity.tenant, body)
+            raise refusal(lookups, identity.tenant, body, models_dir, *_address_faults(request, body))
+        spending, base = _look_beside(request, identity, body, look_at_base(body, models_dir))
+        checked = check(lookups, identity.tenant, body, base)
+        once.refuse()
+        private.refuse_beyond(session, lookups.dataset, identity.tenant, body, spending)
     return answer(request, service.dry_run(checked, spending))
 
 

@@ -56,12 +56,10 @@ def plan_apart(database: Database, tenant: str, body: AnyCreate) -> Spending | N
         return plan(session, tenant, body)
 
 
-def admitted(session: Session, find: FindDataset, tenant: str, body: AnyCreate) -> Spending | None:
-    """What a job plans to spend, if it may; raises what `plan` and `privacy.check` raise."""
-    spending = plan(session, tenant, body)
+def refuse_beyond(session: Session, find: FindDataset, tenant: str, body: AnyCreate, spending: Spending | None) -> None:
+    """Refuse a job that would overspend the budget of its training rows; raises what `privacy.check` raises."""
     if spending is not None:
         privacy.check(session, tenant, subject(find, tenant, body), spending)
-    return spending
 
 
 def subject(find: FindDataset, tenant: str, body: AnyCreate) -> str:

@@ -1,29 +1,21 @@
-"""Jobs as they stand in requests: a class for each kind that is served, and what is wrong with a body that is none.
+"""Jobs as they stand in requests: a class for each kind that is served.
 
 Knows no rule beyond a field's own bounds.
 """
 
+import difflib
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    WithJsonSchema,
-    WrapValidator,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 from pydantic_core import PydanticCustomError
 
 from app.schemas import Name, OneLine
+from app.unfit import lenient
+from app.webhooks.addresses import ADDRESS_CODES
 from app.webhooks.schemas import JobWebhook
-from engine.errors import Fault
-from engine.faults import from_validation
 from engine.kinds import Compress, Detect, Evaluate
-from engine.spec import Kind, Spec
+from engine.spec import Spec
 
 MetadataKey = OneLine[Annotated[str, StringConstraints(min_length=1, max_length=64)]]
 MetadataValue = OneLine[Annotated[str, StringConstraints(max_length=512)]]
@@ -64,7 +56,7 @@ class Submitted(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     stand_ins: ClassVar[Mapping[str, Any]] = {}
-    """Values for fields without a default, with which the rest of a faulty body can be checked."""
+    """As `app.unfit` has them."""
 
     name: Name | None = Field(default=None, description="What people call it.")
     metadata: dict[MetadataKey, MetadataValue] = Field(
@@ -78,41 +70,36 @@ class JobCreate(Submitted, Spec):
     """A job of kind `train`."""
 
     model_config = _config(TRAIN_EXAMPLE)
-    stand_ins = {"dataset": "ds_0"}
+    stand_ins = {"task": "text_classification", "dataset": "ds_0"}
+    # Which base, metric, format and parameters are right follows from the task.
+    whatever: ClassVar[Mapping[str, frozenset[str]]] = {
+        "task": frozenset({"unknown_dataset", "unknown_model", "needs_privacy", "labels_differ", "not_applicable"})
+        | {"repeated_instruction", "wrong_kind", "missing_need", "excluded", "slot_conflict", "decided_twice"}
+        | ADDRESS_CODES
+    }
 
-    kind: Annotated[Kind, WithJsonSchema({"type": "string", "const": "train"})] = "train"
-
-    @field_validator("kind")
-    @classmethod
-    def _served_kind(cls, kind: Kind) -> Kind:
-        if kind not in REQUESTS:
-            raise PydanticCustomError(
-                "kind_not_available",
-                "this server does not run jobs of kind {kind} yet",
-                {"kind": kind, "remedy": f"send {' or '.join(REQUESTS)}"},
-            )
-        return kind
+    kind: Literal["train"] = "train"
 
 
 class EvaluateCreate(Submitted, Evaluate):
     """A job of kind `evaluate`."""
 
     model_config = _config(EVALUATE_EXAMPLE)
-    stand_ins = {"model": "job_0"}
+    stand_ins = {"kind": "evaluate", "model": "job_0"}
 
 
 class CompressCreate(Submitted, Compress):
     """A job of kind `compress`."""
 
     model_config = _config(COMPRESS_EXAMPLE)
-    stand_ins = {"model": "job_0"}
+    stand_ins = {"kind": "compress", "model": "job_0"}
 
 
 class DetectCreate(Submitted, Detect):
     """A job of kind `detect`."""
 
     model_config = _config(DETECT_EXAMPLE)
-    stand_ins = {"model": "job_0", "inputs": {"texts": ["a"]}}
+    stand_ins = {"kind": "detect", "model": "job_0", "inputs": {"texts": ["a"]}}
 
 
 AnyCreate: TypeAlias = JobCreate | EvaluateCreate | CompressCreate | DetectCreate
@@ -125,30 +112,30 @@ REQUESTS: Mapping[str, type[AnyCreate]] = {
 """The class of a request by its kind: those that are served."""
 
 
-def request_class(body: Any) -> type[AnyCreate]:
-    """The class that a body is read by; that of `train`, which then says what is wrong, where there is none."""
-    kind = body.get("kind") if isinstance(body, dict) else None
-    return REQUESTS.get(kind, JobCreate) if isinstance(kind, str) else JobCreate
+class Unserved(Submitted):
+    """A job of a kind that nobody can tell: its other fields cannot be judged, since the kinds have different ones."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    kind: Literal["train", "evaluate", "compress", "detect"]
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _made_otherwise(cls, kind: Any) -> Any:
+        if kind == "aggregate":
+            told = {"remedy": f"close a round: POST /v1/rounds/{{id}}/close; here send {' or '.join(REQUESTS)}"}
+            raise PydanticCustomError("kind_not_available", "jobs of kind aggregate are made of rounds", told)
+        return kind
 
 
-class Unfit:
-    """A body that is no job, with its faults: kept, so that what can be checked further is told along with them."""
-
-    def __init__(self, body: Any, faults: list[Fault]) -> None:
-        self.body = body
-        self.faults = faults
-
-
-def _fitting(body: Any, validate: Any) -> Any:
-    if isinstance(body, bytes):
-        # It came under another content type than JSON's: that is the one fault to tell.
-        return validate(body)
-    kind = request_class(body)
-    try:
-        return kind.model_validate(body)
-    except ValidationError as error:
-        return Unfit(body, from_validation(error, kind))
+def request_class(body: Any) -> type[AnyCreate | Unserved]:
+    """The class that a body is read by: that of the nearest kind; `Unserved` where there is none."""
+    kind = body.get("kind", "train") if isinstance(body, dict) else "train"
+    if not isinstance(kind, str):
+        return Unserved
+    near = [kind] if kind in REQUESTS else difflib.get_close_matches(kind, REQUESTS, n=1)
+    return REQUESTS[near[0]] if near else Unserved
 
 
-Submission = Annotated[JobCreate | EvaluateCreate | CompressCreate | DetectCreate, WrapValidator(_fitting)]
+Submission = Annotated[JobCreate | EvaluateCreate | CompressCreate | DetectCreate, lenient(request_class)]
 """To pydantic and to the API's document one of the kinds; to the endpoint one of them or `Unfit`."""

@@ -28,6 +28,10 @@ _OF_CLOUDS = frozenset(
 _SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\\]")
 
 
+ADDRESS_CODES = frozenset({"webhook_url", "webhook_address", "webhook_host"})
+"""Every code of a target that may not be called."""
+
+
 class Refused(Exception):
     """A target that may not be called; `code` names the reason, the text says it, `remedy` what to do."""
 

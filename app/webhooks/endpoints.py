@@ -15,7 +15,7 @@ from app.paging import Page, paged
 from app.schemas import ListOf
 from app.webhooks import repository, service
 from app.webhooks.models import WebhookDelivery, WebhookEndpoint
-from app.webhooks.schemas import DeliveryShown, WebhookCreate, WebhookShown, delivery_json, webhook_json
+from app.webhooks.schemas import DeliveryShown, Submission, WebhookCreate, WebhookShown, delivery_json, webhook_json
 
 router = Router(prefix="/v1", tags=["webhooks"])
 WebhookId = Annotated[str, Path(max_length=64, description="Id of a webhook.")]
@@ -23,11 +23,11 @@ DeliveryId = Annotated[str, Path(max_length=64, description="Id of a delivery.")
 
 
 @router.post("/webhooks", status_code=201, response_model=WebhookShown, summary="Make a webhook")
-async def create(request: Request, identity: Member, once: Idempotent, body: WebhookCreate) -> Response:
+async def create(request: Request, identity: Member, once: Idempotent, body: Submission) -> Response:
     """The secret stands in this answer only; a replay under the same Idempotency-Key has null in its place."""
     # A name's look-up may take seconds, for which no transaction should wait.
-    await run_in_threadpool(service.check, body, private=settings(request).webhook_private_addresses)
-    return await run_in_threadpool(_create, request, identity, once, body)
+    wanted = await run_in_threadpool(service.check, body, private=settings(request).webhook_private_addresses)
+    return await run_in_threadpool(_create, request, identity, once, wanted)
 
 
 def _create(request: Request, identity: Identity, once: Once, body: WebhookCreate) -> Response:

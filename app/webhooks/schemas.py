@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
 from app.answers import timestamp
+from app.unfit import lenient
 from app.webhooks.addresses import Refused, Target
 from app.webhooks.models import PENDING, WebhookDelivery, WebhookEndpoint
 
@@ -71,6 +72,9 @@ class WebhookCreate(BaseModel):
 
     url: Url
     events: list[EventType] | None = Field(default=None, min_length=1, max_length=6)
+
+
+Submission = Annotated[WebhookCreate, lenient(lambda _: WebhookCreate)]
 
 
 class WebhookShown(BaseModel):

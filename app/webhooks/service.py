@@ -2,7 +2,9 @@
 
 import base64
 import secrets
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -10,6 +12,7 @@ from app.auth.audit import audit
 from app.errors import Conflict, Invalid, NotFound
 from app.identity import Identity
 from app.ids import new_id
+from app.unfit import Unfit
 from app.webhooks import repository
 from app.webhooks.addresses import Refused, Target, Unresolved
 from app.webhooks.models import WebhookDelivery, WebhookEndpoint
@@ -20,24 +23,39 @@ MOST_ENDPOINTS = 20
 SECRET_BYTES = 32
 
 
-def fault_of(url: str, pointer: str, *, private: bool) -> Fault | None:
-    """What is wrong with the address that a URL leads to; may take as long as a name's look-up.
+def address_faults(webhook: Any, pointer: str, *, private: bool) -> list[Fault]:
+    """What is wrong with the address that the `url` of a webhook leads to; may take as long as a name's look-up.
 
-    A name that cannot be looked up now is let pass: it is checked again whenever something is sent.
+    Of a webhook as it was sent: another fault of it hides none of these. What the URL's own form lacks, the schemas
+    tell. A name that cannot be looked up now is let pass: it is checked again whenever something is sent.
     """
+    url = webhook.get("url") if isinstance(webhook, Mapping) else None
     try:
-        Target.of(url).address(private=private)
+        target = Target.of(url) if isinstance(url, str) else None
+    except Refused:
+        return []
+    try:
+        if target is not None:
+            target.address(private=private)
     except Refused as refused:
-        return Fault(pointer, refused.code, str(refused), refused.remedy)
+        return [Fault(f"{pointer}/url", refused.code, str(refused), refused.remedy)]
     except Unresolved:
-        return None
-    return None
+        return []
+    return []
 
 
-def check(body: WebhookCreate, *, private: bool) -> None:
-    """Refuse an address that may not be called; raises Invalid."""
-    if fault := fault_of(body.url, "/url", private=private):
-        raise Invalid(fault.detail, code=fault.code, faults=[fault])
+def check(body: WebhookCreate | Unfit[WebhookCreate], *, private: bool) -> WebhookCreate:
+    """The endpoint that is wanted.
+
+    Raises:
+        Invalid: with every fault, that of an address that may not be called among them.
+    """
+    sent = body.body if isinstance(body, Unfit) else body.model_dump()
+    faults = (body.faults if isinstance(body, Unfit) else []) + address_faults(sent, "", private=private)
+    if faults or isinstance(body, Unfit):
+        code = faults[0].code if len(faults) == 1 else None
+        raise Invalid("; ".join(fault.detail for fault in faults), code=code, faults=faults)
+    return body
 
 
 def create(session: Session, identity: Identity, body: WebhookCreate) -> WebhookEndpoint:

@@ -31,7 +31,7 @@ def test_the_tree_in_the_docstring_is_complete() -> None:
 
 
 def test_every_error_is_documented() -> None:
-    assert {kind.status for kind in kinds(ServiceError)} - {412, 416} <= set(SHARED)
+    assert {kind.status for kind in kinds(ServiceError)} - {405, 412, 416} <= set(SHARED)
     assert all(issubclass(kind, EngineError) for kind in ENGINE_STATUSES)
 
 
@@ -74,7 +74,7 @@ def test_bad_requests_are_problems(
 ) -> None:
     answer = admin.request(method, path, **options)
     if "Idempotency-Key" in options.get("headers", {}):
-        assert answer.json()["errors"][0]["remedy"] == "mend the header"
+        assert answer.json()["errors"][0]["remedy"].startswith("mend the header")
 
     assert answer.status_code == status
     assert answer.headers["content-type"] == errors.MEDIA_TYPE

@@ -115,8 +115,8 @@ def test_all_problems_are_told_at_once() -> None:
         Third(),
     )
     assert found == [
-        ("/instructions/4", "repeated_instruction"),
         ("/instructions/1", "wrong_task"),
+        ("/instructions/4", "repeated_instruction"),
         ("/instructions/0", "missing_need"),
         ("/instructions/2", "excluded"),
         ("/instructions/2", "slot_conflict"),

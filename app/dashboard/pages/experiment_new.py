@@ -36,7 +36,7 @@ from app.idempotency import once as claim
 from app.identity import Identity
 from app.jobs import parents, repository, service
 from app.jobs.checked import Lookups
-from app.jobs.requests import Unfit
+from app.unfit import Unfit
 from engine.catalogue import describe
 from engine.errors import Fault
 
@@ -45,7 +45,7 @@ MOST_JOBS = 50
 Line = Annotated[str, Form(max_length=1_000)]
 Text = Annotated[str, Form(max_length=100_000)]
 Several = Annotated[list[str], Form(max_length=SLOTS)]
-_ANY: TypeAdapter[ExperimentCreate | Unfit] = TypeAdapter(Submission)
+_ANY: TypeAdapter[ExperimentCreate | Unfit[ExperimentCreate]] = TypeAdapter(Submission)
 
 
 async def _written(

@@ -40,6 +40,7 @@ router = PanelRouter()
 READ: TypeAdapter[Any] = TypeAdapter(Submission)
 # What an untouched form lacks is no fault yet.
 NOT_CHOSEN = ("/dataset", "/task", "/model", "/inputs")
+NOT_YET = "nothing_to_do"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ async def page(
     filled = await _filled(request, visitor, kind or "train", Given(pairs))
     verdict = await _verdict(request, visitor.identity, filled.body)
     if not filled.begun:
-        left = [one for one in verdict.faults if not one.pointer.startswith(NOT_CHOSEN)]
+        left = [one for one in verdict.faults if not (one.pointer.startswith(NOT_CHOSEN) or one.code == NOT_YET)]
         verdict = Verdict(verdict.plan, verdict.estimate, left)
     return _page(request, filled, verdict, origin=job)
 

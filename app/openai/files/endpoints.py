@@ -61,7 +61,7 @@ def shown(session: Session, identity: Identity, file: File) -> dict[str, Any]:
 
 
 @router.post("", response_model=FileShown, summary="Upload a file", openapi_extra=FORM)
-async def create(request: Request, identity: Member, key: IdempotencyHeader = None) -> Response:
+async def create(request: Request, identity: Member, key: IdempotencyHeader) -> Response:
     """One to train on is read at once: `error` where lines do not fit, and 400 with each line where it is no JSONL."""
     arrived = datetime.now(UTC)
     with landing(settings(request).data_dir) as folder:

@@ -22,7 +22,6 @@ from app.jobs import service as moves
 from app.jobs.filters import METADATA_FILTER, metadata_filter
 from app.jobs.intake import Intake, Submit
 from app.jobs.models import Job
-from app.jobs.requests import Unfit
 from app.jobs.states import State
 from app.openai.files.endpoints import place
 from app.openai.fine_tuning import history, repository, service
@@ -40,6 +39,7 @@ from app.openai_tables.models import FineTuning
 from app.paging import paged
 from app.privacy.composition import Spending
 from app.schemas import ListOf
+from app.unfit import Unfit
 from app.webhooks.outbox import OPENAI
 
 router = Router(prefix="/v1/fine_tuning/jobs", tags=["openai"])
@@ -47,7 +47,7 @@ JobId = Annotated[str, Path(max_length=64, description="Id of a training job.")]
 
 
 @router.post("", response_model=FineTuningShown, summary="Fine-tune a model")
-async def create(request: Request, identity: Member, body: Asked, key: IdempotencyHeader = None) -> Response:
+async def create(request: Request, identity: Member, body: Asked, key: IdempotencyHeader) -> Response:
     """An ordinary training job; every fault is told at once, those of the file's lines among them."""
     claim = claim_of(request, identity, key, await request.body(), datetime.now(UTC))
     # A file may have to be read for the task of the model, so this is among the checks.
@@ -74,7 +74,7 @@ async def create(request: Request, identity: Member, body: Asked, key: Idempoten
 
 
 def _prepared(
-    request: Request, identity: Identity, body: FineTuningCreate | Unfit, claim: Claim
+    request: Request, identity: Identity, body: FineTuningCreate | Unfit[FineTuningCreate], claim: Claim
 ) -> Response | tuple[service.Prepared, Spending | None]:
     with database(request).reading() as session:
         if first := claim.replay(session, identity.tenant):

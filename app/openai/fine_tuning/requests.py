@@ -13,16 +13,14 @@ from pydantic import (
     Field,
     PlainValidator,
     StringConstraints,
-    ValidationError,
     WithJsonSchema,
-    WrapValidator,
     field_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from app.jobs.requests import MetadataKey, MetadataValue, Unfit
+from app.jobs.requests import MetadataKey, MetadataValue
 from app.schemas import ShortName
-from engine.faults import from_validation
+from app.unfit import lenient
 from engine.spec import TaskName
 
 EXAMPLE: dict[str, Any] = {
@@ -110,7 +108,7 @@ class FineTuningCreate(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [EXAMPLE]})
     stand_ins: ClassVar[Mapping[str, Any]] = {"model": "smollm2-135m", "training_file": "file_0"}
-    """Values for fields without a default, with which the rest of a faulty body can be checked."""
+    """As `app.unfit` has them."""
 
     model: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(description="A base model.")
     training_file: FileId = Field(description="A file of purpose fine-tune, or a data set.")
@@ -136,22 +134,18 @@ class FineTuningCreate(BaseModel):
     export: dict[str, Any] | None = Field(default=None, description="As in POST /v1/jobs.")
 
     @property
-    def asked(self) -> tuple[str, Hyperparameters]:
-        """The hyperparameters, and the pointer to them."""
-        if self.method is not None and self.method.supervised is not None and self.method.supervised.hyperparameters:
-            return "/method/supervised/hyperparameters", self.method.supervised.hyperparameters
-        return "/hyperparameters", self.hyperparameters or Hyperparameters()
+    def hyperparameter_places(self) -> dict[str, Hyperparameters]:
+        """The hyperparameters by the pointer to them; those of `method` first."""
+        method = self.method.supervised.hyperparameters if self.method and self.method.supervised else None
+        given = {"/method/supervised/hyperparameters": method, "/hyperparameters": self.hyperparameters}
+        return {pointer: one for pointer, one in given.items() if one is not None}
+
+    def asked(self, name: str) -> tuple[str, Any]:
+        """A hyperparameter and the pointer to it, from the first place that does not leave it to the server."""
+        pointer = next(iter(self.hyperparameter_places), "/hyperparameters")
+        given = ((f"{at}/{name}", getattr(one, name)) for at, one in self.hyperparameter_places.items())
+        return next(((at, value) for at, value in given if value != "auto"), (f"{pointer}/{name}", "auto"))
 
 
-def _fitting(body: Any, validate: Any) -> Any:
-    if isinstance(body, bytes):
-        # It came under another content type than JSON's: that is the one fault to tell.
-        return validate(body)
-    try:
-        return FineTuningCreate.model_validate(body)
-    except ValidationError as error:
-        return Unfit(body, from_validation(error, FineTuningCreate))
-
-
-Asked = Annotated[FineTuningCreate, WrapValidator(_fitting)]
+Asked = Annotated[FineTuningCreate, lenient(lambda _: FineTuningCreate)]
 """To pydantic and to the API's document a fine-tuning job; to the endpoint that or `Unfit`."""

@@ -22,9 +22,9 @@ from engine.tasks import TASKS
 
 
 def datasets_of(
-    place: Place, identity: Identity, body: FineTuningCreate, task: str
+    place: Place, identity: Identity, body: FineTuningCreate, task: str | None
 ) -> tuple[dict[str, str], list[Fault]]:
-    """The data set of each file by its pointer, and what is wrong with the others."""
+    """The data set of each file by its pointer, and what is wrong with the others; without a task, files themselves."""
     found: dict[str, str] = {}
     faults: list[Fault] = []
     wanted = (("/training_file", body.training_file), ("/validation_file", body.validation_file))
@@ -42,7 +42,7 @@ def datasets_of(
     return found, faults
 
 
-def _dataset(place: Place, identity: Identity, file_id: str, task: str) -> str | Sequence[Fault]:
+def _dataset(place: Place, identity: Identity, file_id: str, task: str | None) -> str | Sequence[Fault]:
     """The data set of a file's rows for this task, read from it now if need be; else why there is none."""
     with place.database.reading() as session:
         file = files.find(session, identity.tenant, file_id)
@@ -53,6 +53,8 @@ def _dataset(place: Place, identity: Identity, file_id: str, task: str) -> str |
     if file.purpose != TRAINED_ON:
         detail = f"{file_id} was uploaded with the purpose {file.purpose}"
         return [Fault("", "wrong_purpose", detail, f"upload it with the purpose {TRAINED_ON}")]
+    if task is None:
+        return file_id
     if task in known:
         return known[task]
     if file.task == task and file.problems:

@@ -51,7 +51,7 @@ FORM: dict[str, Any] = {"requestBody": {"required": True, "content": {"multipart
 
 
 @router.post("", response_model=UploadShown, summary="Begin an upload in parts")
-async def create(request: Request, identity: Member, body: UploadCreate, key: IdempotencyHeader = None) -> Response:
+async def create(request: Request, identity: Member, body: UploadCreate, key: IdempotencyHeader) -> Response:
     """It takes parts for an hour."""
     claim = claim_of(request, identity, key, await request.body(), datetime.now(UTC))
 
@@ -66,7 +66,7 @@ async def create(request: Request, identity: Member, body: UploadCreate, key: Id
 
 
 @router.post("/{upload_id}/parts", response_model=PartShown, summary="Send a part", openapi_extra=FORM)
-async def add_part(request: Request, identity: Member, upload_id: UploadId, key: IdempotencyHeader = None) -> Response:
+async def add_part(request: Request, identity: Member, upload_id: UploadId, key: IdempotencyHeader) -> Response:
     """Parts may come in any order, several at a time."""
     arrived = datetime.now(UTC)
 
@@ -111,7 +111,7 @@ def _add(request: Request, identity: Identity, upload_id: str, source: Path, for
 
 @router.post("/{upload_id}/complete", response_model=UploadShown, summary="Put the parts together")
 async def complete(
-    request: Request, identity: Member, upload_id: UploadId, body: UploadComplete, key: IdempotencyHeader = None
+    request: Request, identity: Member, upload_id: UploadId, body: UploadComplete, key: IdempotencyHeader
 ) -> Response:
     """The file stands in the answer, checked as if it had come at once; what is refused leaves the upload pending."""
     claim = claim_of(request, identity, key, await request.body(), datetime.now(UTC))
