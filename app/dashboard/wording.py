@@ -1,12 +1,21 @@
 """How numbers, sizes, durations and moments read on a page. Pure functions; knows no page."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 NONE = "–"
 THIN = "\u202f"
+# Names whose words people do not write that way.
+_SAID: Mapping[str, str] = {
+    "causal_lm": "causal language model",
+    "text_image_pairs": "text-image pairs",
+    "quantization_aware_training": "quantisation-aware training",
+}
+_PAGES = re.compile(r"GET /v1/(jobs|datasets|models|instructions|experiments|webhooks|keys)\b(?!/)")
+_IN_BYTES = ("max_size_bytes", "smaller_file")
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -118,7 +127,31 @@ def value(anything: Any) -> str:
 
 def words(name: str) -> str:
     """A field's name as words: `length_bucketing` as "length bucketing"."""
-    return name.replace("_", " ")
+    return _SAID.get(name) or name.replace("_", " ")
+
+
+def counted(count: float | None, noun: str) -> str:
+    """So many of something: 1 row, 12 rows."""
+    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
+
+
+def limit(figure: Any, name: str) -> str:
+    """A figure of a limit of this name, in its unit: 453 kB, 1.31 ×, 0.97."""
+    if not isinstance(figure, int | float):
+        return value(figure)
+    if name in _IN_BYTES:
+        return size(figure)
+    return f"{number(figure)}{THIN}×" if name == "min_speedup" else number(figure)
+
+
+def on_pages(text: str) -> str:
+    """The API's advice with the page that shows what its request would."""
+    return _PAGES.sub(lambda found: f"the page {found[1].capitalize().replace('Datasets', 'Data sets')}", text)
+
+
+def with_minus(text: str) -> str:
+    """A sentence whose negative numbers have a minus, which a hyphen is not."""
+    return re.sub(r"(?<![\w.])-(?=\d)", "−", text)
 
 
 def took(job: Mapping[str, Any], now: datetime | None = None) -> float | None:
@@ -146,4 +179,8 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "words": words,
     "latency": latency,
     "value": value,
+    "counted": counted,
+    "limit": limit,
+    "on_pages": on_pages,
+    "with_minus": with_minus,
 }

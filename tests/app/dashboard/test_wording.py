@@ -84,3 +84,41 @@ def test_values_of_any_kind() -> None:
 def test_an_absent_metric_has_its_reason(changes: dict[str, object], name: str, reason: str) -> None:
     job = {"kind": "train", "task": "text_classification", "state": "running", "latest": {}, "plan": []} | changes
     assert {one.name: one.absent for one in reading.metrics(job)}[name] == reason
+
+
+@pytest.mark.parametrize(
+    ("figure", "name", "text"),
+    [
+        (452_909, "smaller_file", "453 kB"),
+        (2_000_000, "max_size_bytes", "2.0 MB"),
+        (1.31, "min_speedup", "1.31 ×"),
+        (0.97, "min_metric", "0.97"),
+        (None, "max_size_bytes", "–"),
+    ],
+)
+def test_limits_have_their_unit(figure: float | None, name: str, text: str) -> None:
+    assert wording.limit(figure, name) == text.replace(" ", wording.THIN)
+
+
+def test_one_of_something_is_no_plural() -> None:
+    assert [wording.counted(count, "row") for count in (0, 1, 2, 1200)] == [
+        "0 rows",
+        "1 row",
+        "2 rows",
+        "1\u202f200 rows",
+    ]
+
+
+def test_negative_numbers_in_a_sentence_have_a_minus() -> None:
+    told = "differs by -0.0024 (-0.0139 to +0.0091) in test-2 of 2026-11-26"
+    assert wording.with_minus(told) == "differs by −0.0024 (−0.0139 to +0.0091) in test-2 of 2026-11-26"
+
+
+def test_advice_names_the_page_for_the_request() -> None:
+    assert wording.on_pages("GET /v1/datasets lists yours") == "the page Data sets lists yours"
+    assert wording.on_pages("GET /v1/jobs/{id}/artifacts lists yours") == "GET /v1/jobs/{id}/artifacts lists yours"
+
+
+def test_tasks_are_called_as_people_do() -> None:
+    assert wording.words("causal_lm") == "causal language model"
+    assert wording.words("length_bucketing") == "length bucketing"
