@@ -35,6 +35,7 @@ _REFUSED_ALLOCATION = (
     "out of memory",
     "cannot allocate memory",
     "std::bad_alloc",
+    "_status_alloc_failed",  # of cuBLAS and cuDNN, which allocate by themselves
 )
 
 
@@ -77,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except Exception as error:  # the border: whatever it was, the listener hears of it as a problem
         traceback.print_exc()
-        sink.emit(Failed(error=_as_engine_error(error).problem()))
+        sink.emit(Failed(error=as_engine_error(error).problem()))
         return 1
     return 0
 
@@ -102,7 +103,8 @@ def _spec(content: bytes) -> AnySpec:
         raise InvalidSpec(detail, remedy="mend every listed fault", faults=faults) from error
 
 
-def _as_engine_error(error: Exception) -> EngineError:
+def as_engine_error(error: Exception) -> EngineError:
+    """Whatever was raised as a problem with a code and a remedy."""
     if isinstance(error, InvalidPlan):  # a plan that only the rows or the model could show to be wrong
         return InvalidData(error.detail, remedy=error.remedy, faults=error.faults)
     if isinstance(error, EngineError):

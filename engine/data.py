@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
+import torch
 from torch import nn
 
 from engine.errors import InvalidData
 from engine.on_read import OnRead
-from engine.ports import Cutting, Example, Pair, Payload, Task, size_of
+from engine.ports import Batch, Cutting, Example, Pair, Payload, Task, size_of
 from engine.rows import SPLITS, Mapped, Rows, Taken, equal_numbers
 
 METADATA_KEY = b"fiftytwo"
@@ -265,6 +266,12 @@ class Data:
     def lengths(self, split: str) -> npt.NDArray[np.int64]:
         """The cost of each row of a split in tokens, (n,)."""
         return self.task.lengths(self.examples[split])
+
+    def first_batch(self, most: int, device: torch.device) -> Batch:
+        """The first training rows as a batch on a device: what a probe of a model looks at."""
+        numbers, examples = range(min(most, len(self.train))), self.examples["train"]
+        batch = self.task.collate([examples[i] for i in numbers], [int(self.train.labels[i]) for i in numbers])
+        return {name: value.to(device) for name, value in batch.items()}
 
     @property
     def traced(self) -> str:

@@ -25,10 +25,10 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Fed:
-    """A window whose batches are made."""
+    """A window whose batches are made, and what its losses are divided by: the window's own number, or its items."""
 
     chunks: Sequence[Chunk]
-    divisor: float | None
+    divisor: float
 
 
 def fed(run: Run, windows: Iterable[Window]) -> Iterator[Fed]:
@@ -51,7 +51,8 @@ def _collated(run: Run, window: Window) -> Fed:
         for chunk in window.chunks
         if chunk
     ]
-    return Fed(batches, window.divisor)
+    # Counted before the batches move: an accelerator would have to be waited for.
+    return Fed(batches, window.divisor or sum(run.task.items(chunk.batch) for chunk in batches))
 
 
 def _chunk(batch: Batch, rows: tuple[int, ...]) -> Chunk:

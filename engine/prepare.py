@@ -5,6 +5,7 @@ import torch
 from engine.checkpoint import Snapshot
 from engine.errors import InvalidData
 from engine.randomness import reseed
+from engine.repeatable import insist_on_order
 from engine.run import Run
 
 
@@ -35,6 +36,7 @@ def device() -> torch.device:
 
 def arm(run: Run) -> None:
     """Make optimizer and scaler for `run.model`; each group keeps its own base rate, which the schedule multiplies."""
+    insist_on_order(run)
     run.optimizer = run.plan.slot("optimizer").optimizer(run)
     for group in run.optimizer.param_groups:
         group["initial_lr"] = float(group["lr"])

@@ -113,14 +113,16 @@ def _window(run: Run, window: Fed) -> dict[str, float | Tensor] | None:
     loss: float | Tensor = 0.0
     run.optimizer.zero_grad(set_to_none=True)
     _set_rate(run, plan.slot("schedule").schedule(run, clock.step, clock.total))
-    divisor = window.divisor or sum(run.task.items(chunk.batch) for chunk in window.chunks)
-    real = padded = 0
+    real: float | Tensor = 0.0
+    padded = 0
     for number, chunk in enumerate(window.chunks):
         batch = chunk.batch
         for one in plan.on("batch"):
             batch = one.batch(run, batch, chunk.rows, clock.epoch)
-        loss = loss + plan.slot("backward").backward(run, _Closure(run, batch, number), divisor)
-        real, padded = real + _tokens(batch)[0], padded + _tokens(batch)[1]
+        loss = loss + plan.slot("backward").backward(run, _Closure(run, batch, number), window.divisor)
+        mask = batch.get("attention_mask")
+        if mask is not None and mask.ndim == 2:  # fp64 counts exactly, and nobody waits for a tensor
+            real, padded = real + mask.sum(dtype=torch.float64), padded + mask.numel()
     run.scaler.unscale_(run.optimizer)  # before anything looks at a gradient
     for one in plan.on("gradients"):
         one.gradients(run)
@@ -174,12 +176,6 @@ def _set_rate(run: Run, factor: float) -> None:
 
 def _norm(model: nn.Module) -> Tensor:
     return torch.nn.utils.get_total_norm([weight.grad for weight in model.parameters() if weight.grad is not None])
-
-
-def _tokens(batch: Batch) -> tuple[int, int]:
-    """(real, padded) tokens; nothing where the inputs have no padding."""
-    mask = batch.get("attention_mask")
-    return (int(mask.sum()), mask.numel()) if mask is not None else (0, 0)
 
 
 def _boundary(run: Run, snapshots: Snapshots | None, interrupt: Interrupt, panel: Panel) -> None:

@@ -3,9 +3,11 @@
 import re
 from typing import Any
 
-# The last lines that Python, PyTorch, the C++ library and the operating system leave when an allocation was refused.
+# The last lines that Python, PyTorch, CUDA's libraries, the C++ library and the operating system leave when an
+# allocation was refused.
 NO_MEMORY = re.compile(
-    r"MemoryError|std::bad_alloc|out of memory|Cannot allocate memory|can't allocate memory|failed to map segment",
+    r"MemoryError|std::bad_alloc|out of memory|Cannot allocate memory|can't allocate memory|failed to map segment"
+    r"|_STATUS_ALLOC_FAILED",
     re.IGNORECASE,
 )
 NO_ROOM = re.compile(r"No space left on device|Disk quota exceeded|ENOSPC", re.IGNORECASE)

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from engine.__main__ import main
+from engine.__main__ import as_engine_error, main
 
 
 def test_a_file_that_is_not_there_is_a_wrong_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,3 +43,15 @@ def test_a_file_that_is_no_spec_is_a_problem(
     assert detail in error["detail"]
     assert remedy in fault["remedy"]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA: tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_a_refused_allocation_is_told_as_that_wherever_it_was_refused(error: Exception) -> None:
+    assert as_engine_error(error).code == "out_of_memory"

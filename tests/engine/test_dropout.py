@@ -174,16 +174,6 @@ def test_each_example_under_vmap_has_fates_of_its_own() -> None:
     assert not torch.equal(out[0], out[1])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_draws_for_itself() -> None:
-    ones = torch.ones(N, device="cuda")
-    torch.manual_seed(3)
-    plain = nn.functional.dropout(ones, 0.1)
-    torch.manual_seed(3)
-    with cheap_draws(ones.device):
-        assert torch.equal(nn.functional.dropout(ones, 0.1), plain)
-
-
 def test_attention_learns_in_fp32_under_autocast_and_answers_in_its_format() -> None:
     query, key, value = (torch.randn(2, 2, 5, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
     mask = torch.zeros(2, 1, 5, 5, dtype=torch.bfloat16).masked_fill(torch.ones(5, 5).triu(1) > 0, -1e9)

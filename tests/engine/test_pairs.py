@@ -1,177 +1,63 @@
-"""Every pair of instructions, and a sample of larger sets, runs two steps of the real loop or is refused with reasons.
+"""Every pair of instructions, and a sample of larger sets, runs two steps of the real loop or is refused."""
 
-Knows no instruction by name but where one cannot stand without another; those come with it.
-"""
-
-import functools
-import math
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from engine.catalogue import CATALOGUE
-from engine.errors import Fault, InvalidPlan
-from engine.events import Listed, StepDone
 from engine.hooks import Phase
 from engine.instruction import HOOKS
-from engine.plan import Plan
-from engine.rows import Rows
-from engine.run import Run
-from engine.spec import Spec
-from tests.engine.runs import tiny_image_run, tiny_pair_run, tiny_run, trained
-from tests.engine.tiny import tiny_image_rows, tiny_pair_rows, tiny_text_rows
-from tests.engine.tiny_lm import tiny_lm_rows, tiny_lm_run
+from tests.engine.walk import (
+    PAIRS,
+    TASKS,
+    assert_reasons,
+    home,
+    refusals,
+    sample,
+    serves,
+    walk,
+    with_company,
+    without_an_encoder,
+)
 
-
-def _of_many(rows: Rows) -> Rows:
-    """The rows, each of a client of its own."""
-    return replace(rows, groups=np.array([f"client-{i}" for i in range(len(rows))]))
-
-
-RUNS = {
-    "text_classification": partial(tiny_run, rows=_of_many(tiny_text_rows(52))),
-    "causal_lm": partial(tiny_lm_run, rows=_of_many(tiny_lm_rows(52))),
-    "image_classification": partial(tiny_image_run, rows=tiny_image_rows(40)),
-    "text_image_pairs": partial(tiny_pair_run, rows=tiny_pair_rows(40)),
-}
-TASKS = list(RUNS)
-PAIRS = list(combinations(CATALOGUE, 2))
-SAMPLED, LARGEST = 10, 8
 SAMPLED_PAIRS = 0.06
 
 
-class _OneMeaning:
-    """Stands for the sentence encoder of whoever augments texts: all mean the same, and a river may be a stone."""
-
-    def __init__(self, _: Any) -> None:
-        """Nothing to load."""
-
-    def words(self) -> "_OneMeaning":
-        """Itself."""
-        return self
-
-    def propose(self, texts: Sequence[str], places: Sequence[Any], most: int) -> list[Any]:
-        """A word that no text has."""
-        return [[[("stone", 0.0)] for _ in of_text] for of_text in places]
-
-    def of(self, texts: Sequence[str]) -> Any:
-        """One direction."""
-        return np.ones((len(texts), 1), np.float32)
-
-
-@pytest.fixture(autouse=True)
-def _no_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.instructions.augmentation.i15_contextual_augmentation.Meaning", _OneMeaning)
-
-
-# What each needs to stand, by number; the others stand alone.
-COMPANY: dict[int, list[dict[str, Any]]] = {28: [{"number": 26, "dtype": "float16"}], 51: [{"number": 49}]}
-# Half of the few rows here are the clients that a round must have.
-COMPANY |= {40: [{"number": 40, "client_rate": 0.5}]}
-COMPANY_BY_TASK: dict[tuple[str, int], list[dict[str, Any]]] = {
-    ("causal_lm", 37): [{"number": 19}],
-    ("causal_lm", 40): [{"number": 19}],
-    ("text_image_pairs", 43): [{"number": 45}],
-}
-
-
-def _with_company(task: str, numbers: Iterable[int]) -> list[dict[str, Any]]:
-    """The choices of these numbers and of what they need; a parameter that somebody needs wins over a default."""
-    chosen: dict[int, dict[str, Any]] = {}
-    for number in numbers:
-        for one in [*COMPANY.get(number, []), *COMPANY_BY_TASK.get((task, number), []), {"number": number}]:
-            kept = chosen.get(one["number"], {})
-            chosen[one["number"]] = one if len(one) > len(kept) else kept
-    return list(chosen.values())
-
-
-def _refusals(task: str, choices: list[dict[str, Any]]) -> tuple[Fault, ...]:
-    """Why the plan is refused; nothing where it composes."""
-    facts = {"pretrained"} if task in ("text_classification", "causal_lm") else set()
-    try:
-        Plan.of(Spec.model_validate({"task": task, "dataset": "none", "instructions": choices}), facts)
-    except InvalidPlan as refused:
-        return refused.faults
-    return ()
-
-
-def _assert_reasons(faults: Iterable[Fault], choices: list[dict[str, Any]]) -> None:
-    for fault in faults:
-        assert fault.code, fault
-        assert len(fault.detail.split()) > 4, fault
-        assert fault.remedy, fault
-        assert fault.pointer.startswith(tuple(f"/instructions/{index}" for index in range(len(choices)))), fault
-
-
-def _assert_two_steps(run: Run, folder: Path) -> None:
-    trained(run, folder)
-    assert isinstance(run.sink, Listed)
-    steps = [
-        event.values for event in run.sink.events if isinstance(event, StepDone) and "learning_rate" in event.values
-    ]
-    assert run.clock.step == len(steps) == 2
-    # A private run tells no loss; whether it learned stands in its own tests.
-    assert all(math.isfinite(value) for values in steps for value in values.values())
-    # An optimizer of plain steps keeps none.
-    assert {float(state["step"]) for state in run.optimizer.state.values() if "step" in state} <= {2.0}
-    for one in run.plan.on("report"):
-        assert all(math.isfinite(value) for value in one.report(run).values()), one.name
-
-
-def _walk(task: str, numbers: Iterable[int], folder: Path) -> bool:
-    """Whether the set composes; it has run if so, and was refused with reasons if not."""
-    choices = _with_company(task, numbers)
-    faults = _refusals(task, choices)
-    if faults:
-        _assert_reasons(faults, choices)
-        return False
-    # A first step in half precision may overflow and be skipped, so there is more than one epoch to take two in.
-    _assert_two_steps(RUNS[task](folder, choices, epochs=6, max_steps=2), folder / "run")
-    return True
+@pytest.fixture(autouse=True, scope="module")
+def _no_encoder() -> Iterator[None]:
+    with without_an_encoder():
+        yield
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("number", CATALOGUE)
 def test_each_alone_runs_or_is_refused(task: str, number: int, tmp_path: Path) -> None:
     served = task in CATALOGUE[number].tasks
-    assert _walk(task, [number], tmp_path) is served
-
-
-@functools.cache
-def _home(pair: tuple[int, int]) -> str | None:
-    """The first task on which a pair composes: there it always runs, elsewhere a sample does."""
-    return next((task for task in TASKS if not _refusals(task, _with_company(task, pair))), None)
+    assert walk(task, [number], tmp_path) is served
 
 
 def _runs_on(task: str, pair: tuple[int, int]) -> bool:
-    return task == _home(pair) or random.Random(f"{task} {pair}").random() < SAMPLED_PAIRS
+    return task == home(pair) or random.Random(f"{task} {pair}").random() < SAMPLED_PAIRS
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
 def test_each_pair_runs_or_is_refused(task: str, pair: tuple[int, int], tmp_path: Path) -> None:
     alone = [{"number": number} for number in pair]
-    _assert_reasons(_refusals(task, alone), alone)
-    if not _refusals(task, _with_company(task, pair)) and not _runs_on(task, pair):
+    assert_reasons(refusals(task, alone), alone)
+    if not refusals(task, with_company(task, pair)) and not _runs_on(task, pair):
         return
-    composes = _walk(task, pair, tmp_path)
-    assert composes or not _serves(task, pair) or _declares_a_conflict(task, pair)
-
-
-def _serves(task: str, numbers: Iterable[int]) -> bool:
-    return all(task in CATALOGUE[one["number"]].tasks for one in _with_company(task, numbers))
+    composes = walk(task, pair, tmp_path)
+    assert composes or not serves(task, pair) or _declares_a_conflict(task, pair)
 
 
 def _declares_a_conflict(task: str, numbers: Iterable[int]) -> bool:
     """Whether two of them say by their own declaration that they do not go together: a slot, or an exclusion."""
-    chosen = [CATALOGUE[one["number"]].model_validate(_named(one)) for one in _with_company(task, numbers)]
+    chosen = [CATALOGUE[one["number"]].model_validate(_named(one)) for one in with_company(task, numbers)]
     for one, other in combinations(chosen, 2):
         excluded = set(one.excludes) & {other.name, *other.provides} | set(other.excludes) & {one.name, *one.provides}
         slots = {name for name, phase in HOOKS.items() if phase is Phase.SLOT}
@@ -187,19 +73,12 @@ def _named(choice: dict[str, Any]) -> dict[str, Any]:
 
 def test_most_pairs_compose() -> None:
     for task in TASKS:
-        served = [pair for pair in PAIRS if _serves(task, pair)]
-        composed = [pair for pair in served if not _refusals(task, _with_company(task, pair))]
+        served = [pair for pair in PAIRS if serves(task, pair)]
+        composed = [pair for pair in served if not refusals(task, with_company(task, pair))]
         assert len(composed) > 0.8 * len(served)
 
 
-def _sample(task: str) -> list[tuple[int, ...]]:
-    drawn = random.Random(f"sets of {task}")
-    served = [number for number in CATALOGUE if _serves(task, [number])]
-    sizes = range(3, min(LARGEST, len(served)) + 1)
-    return [tuple(sorted(drawn.sample(served, drawn.choice(sizes)))) for _ in range(SAMPLED)]
-
-
-@pytest.mark.parametrize(("task", "numbers"), [(task, numbers) for task in TASKS for numbers in _sample(task)], ids=str)
+@pytest.mark.parametrize(("task", "numbers"), [(task, numbers) for task in TASKS for numbers in sample(task)], ids=str)
 def test_larger_sets_run_or_are_refused(task: str, numbers: tuple[int, ...], tmp_path: Path) -> None:
-    composes = _walk(task, numbers, tmp_path)
+    composes = walk(task, numbers, tmp_path)
     assert composes or _declares_a_conflict(task, numbers)

@@ -13,21 +13,14 @@ from engine.coupling import widths
 from engine.dropout import cheap_draws
 from engine.errors import Diverged, TimeLimit
 from engine.events import Listed, StepDone, Warned
-from engine.interrupt import Interrupt, StopRequested
+from engine.interrupt import StopRequested
 from engine.optimizer import decay_groups
 from engine.randomness import generator, reseed
 from engine.run import Run, WarningsOnly
 from engine.train import again, train
 from tests.engine.runs import tiny_image_run, tiny_pair_run, tiny_run, trained
+from tests.engine.stopping import StopAt, same, weights
 from tests.engine.tiny import tiny_text_rows
-
-
-def weights(run: Run) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in run.model.state_dict().items()}
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def steps(run: Run) -> list[StepDone]:
@@ -69,22 +62,6 @@ def by_hand(run: Run) -> dict[str, torch.Tensor]:
 def test_an_empty_plan_is_the_loop_that_one_would_write_by_hand(tmp_path: Path) -> None:
     run = trained(tiny_run(tmp_path, epochs=2, batch_size=6), tmp_path)
     assert same(weights(run), by_hand(run))
-
-
-class StopAt(Interrupt):
-    """Asks to stop once some windows were seen."""
-
-    def __init__(self, run: Run, step: int) -> None:
-        super().__init__()
-        self._run, self._step = run, step
-
-    @property
-    def requested(self) -> bool:
-        return self._run.clock.step >= self._step
-
-    @requested.setter
-    def requested(self, value: bool) -> None:
-        pass
 
 
 PLANS = {

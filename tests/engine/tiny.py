@@ -33,7 +33,7 @@ OWN = (("meeting", "lunch", "thanks", "tomorrow"), ("prize", "winner", "free", "
 VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *SHARED, *OWN[0], *OWN[1])
 
 
-def tiny_bert(folder: Path, hidden: int = 32, layers: int = 2, heads: int = 4) -> Base:
+def tiny_bert(folder: Path, hidden: int = 32, layers: int = 2, heads: int = 4, positions: int = 64) -> Base:
     """A random BERT of two layers with a word-level tokenizer, written as a base folder."""
     folder.mkdir(parents=True, exist_ok=True)
     config = BertConfig(
@@ -42,7 +42,7 @@ def tiny_bert(folder: Path, hidden: int = 32, layers: int = 2, heads: int = 4) -
         num_hidden_layers=layers,
         num_attention_heads=heads,
         intermediate_size=2 * hidden,
-        max_position_embeddings=64,
+        max_position_embeddings=positions,
         pad_token_id=0,
         initializer_range=0.2,  # at the usual .02 so small a net takes hundreds of steps to move
     )

@@ -126,10 +126,7 @@ def _wrapped(model: nn.Module) -> list[nn.Module]:
 
 def _kept_bytes(run: Run, forget: bool) -> float:
     """What the forward pass keeps for backward: the storages of saved tensors and of checkpointed inputs, once each."""
-    rows = range(min(_PROBED_ROWS, len(run.data.train)))
-    examples, labels = run.data.examples["train"], run.data.train.labels
-    batch = run.task.collate([examples[i] for i in rows], [int(labels[i]) for i in rows])
-    batch = {name: value.to(device_of(run.model)) for name, value in batch.items()}
+    batch = run.data.first_batch(_PROBED_ROWS, device_of(run.model))
     weights = {one.untyped_storage().data_ptr() for one in run.model.parameters()}
     kept: dict[int, int] = {}
 

@@ -94,10 +94,7 @@ class Autocast(Instruction):
     def _step_time_ratio(self, run: Run) -> float:
         """The median of ratios of neighbouring passes; weights, gradients and generators stay as they are."""
         device = device_of(run.model)
-        numbers = range(min(_PROBED_ROWS, len(run.data.train)))
-        examples = [run.data.examples["train"][i] for i in numbers]
-        batch = run.task.collate(examples, [int(run.data.train.labels[i]) for i in numbers])
-        batch = {name: value.to(device) for name, value in batch.items()}
+        batch = run.data.first_batch(_PROBED_ROWS, device)
         was_training = run.model.training
         run.model.eval()  # no dropout draws, no batch statistics moved
         ratios = []
