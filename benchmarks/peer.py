@@ -31,6 +31,7 @@ from engine.models import find
 Row = Mapping[str, Any]
 Opened: TypeAlias = Callable[[], tuple[Any, Any]]
 """Makes the model and the collator; called in the Trainer's own process, so a function of a module."""
+Clock: TypeAlias = Callable[[], float]
 CLASSES = 4
 _WARM_SHARE = 0.06
 
@@ -45,10 +46,14 @@ def classifier() -> tuple[Any, Any]:
 class Peer:
     """A Trainer in a process of its own, around one model."""
 
-    def __init__(self, folder: Path, threads: int, opened: Opened = classifier) -> None:
+    def __init__(
+        self, folder: Path, threads: int, opened: Opened = classifier, clock: Clock = time.process_time, **further: Any
+    ) -> None:
+        """`clock`: what is counted, a function of a module; `further`: arguments of the Trainer."""
         context = multiprocessing.get_context("spawn")
         self._pipe, far_end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(far_end, folder, threads, opened), daemon=True)
+        given = (far_end, folder, threads, opened, clock, further)
+        self._process = context.Process(target=_serve, args=given, daemon=True)
 
     def __enter__(self) -> Self:
         self._process.start()
@@ -59,13 +64,13 @@ class Peer:
         self._process.join()
 
     def rate(self, data: Data, batches: Sequence[Sequence[int]]) -> float:
-        """Examples a processor second over these batches of training rows, in this order."""
+        """Examples a second of its clock over these batches of training rows, in this order."""
         examples, labels = data.examples["train"], data.train.labels
         rows = [{"input_ids": examples[i].tolist(), "label": int(labels[i])} for batch in batches for i in batch]
         return len(rows) / self.seconds(rows, len(batches[0]))
 
     def seconds(self, rows: Sequence[Row], batch_size: int) -> float:
-        """Processor seconds of one epoch over these rows, in this order."""
+        """Seconds of its clock for one epoch over these rows, in this order."""
         self._pipe.send((rows, batch_size))
         seconds: float = self._pipe.recv()
         return seconds
@@ -82,19 +87,24 @@ class _Rows(Dataset[Row]):
         return self._rows[index]
 
 
-class _Clock(TrainerCallback):
-    """Processor seconds from the first step to the last: setting up is not held against the Trainer."""
+class _Timer(TrainerCallback):
+    """Seconds from the first step to the last: setting up is not held against the Trainer."""
 
     seconds = 0.0
 
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.seconds = -time.process_time()
+        self.seconds = -self._clock()
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.seconds += time.process_time()
+        self.seconds += self._clock()
 
 
-def _serve(pipe: Connection, folder: Path, threads: int, opened: Opened) -> None:
+def _serve(
+    pipe: Connection, folder: Path, threads: int, opened: Opened, clock: Clock, further: Mapping[str, Any]
+) -> None:
     """Train on each list of rows that comes, until None does."""
     torch.set_num_threads(threads)
     transformers.logging.set_verbosity_error()
@@ -102,7 +112,7 @@ def _serve(pipe: Connection, folder: Path, threads: int, opened: Opened) -> None
     model, collator = opened()
     while (asked := pipe.recv()) is not None:
         rows, batch_size = asked
-        clock = _Clock()
+        timer = _Timer(clock)
         arguments = TrainingArguments(
             output_dir=str(folder),
             per_device_train_batch_size=batch_size,
@@ -116,8 +126,9 @@ def _serve(pipe: Connection, folder: Path, threads: int, opened: Opened) -> None
             report_to="none",
             disable_tqdm=True,
             dataloader_pin_memory=torch.cuda.is_available(),
+            **further,
         )
-        trainer = Trainer(model, arguments, collator, train_dataset=_Rows(rows), callbacks=[clock])
+        trainer = Trainer(model, arguments, collator, train_dataset=_Rows(rows), callbacks=[timer])
         trainer.remove_callback(PrinterCallback)  # which a Trainer without a progress bar gets by itself
         trainer.train()
-        pipe.send(clock.seconds)
+        pipe.send(timer.seconds)

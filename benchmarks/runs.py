@@ -9,7 +9,7 @@ from engine.data import Source, read_rows
 from engine.events import Listed
 from engine.job import facts_of, load
 from engine.journal import Journal
-from engine.models import find
+from engine.models import find, models_dir
 from engine.plan import Plan
 from engine.run import Run
 from engine.spec import Spec
@@ -19,7 +19,7 @@ def ready(body: Mapping[str, Any], journal: Journal | None = None) -> Run:
     """A run of a spec whose data set is one file: plan, task and rows; no weight is read yet."""
     spec = Spec.model_validate(dict(body))
     ((role, path),) = spec.files()
-    source, base = Source.open(Path(path)), find(spec.base_model, None)
+    source, base = Source.open(Path(path)), find(spec.base_model, models_dir())
     rows = read_rows([(source, role)], source.labels)
     run = Run(spec, Plan.of(spec, facts_of(rows, base)), Listed(), journal=journal)
     run.task, run.data = load(run, rows, base, source.labels)

@@ -18,7 +18,7 @@ TRAIN_ROWS = 2000
 OTHER_ROWS = 64
 _LABELS = ("World", "Sports", "Business", "Sci/Tech")
 # Words that are one token each to MiniLM.
-_COMMON = """
+COMMON = """
     the of and to in a is that for it was on are as with his they at be this from have or by one had not but what all
     were when we there can an your which their said if do will each about how up out them then she many some so these
     would other into has more her two like him see time could no make than first been its who now people my made over
@@ -67,4 +67,4 @@ def _rows(split: str) -> Iterator[tuple[str, str]]:
 def made_text(drawn: np.random.Generator, words: float, spread: float) -> str:
     """Common words, log-normal in number: their median, and the standard deviation of the logarithm."""
     length = max(8, round(drawn.lognormal(np.log(words), spread)))
-    return " ".join(drawn.choice(_COMMON.split(), length))
+    return " ".join(drawn.choice(COMMON.split(), length))
