@@ -155,6 +155,7 @@ def label_of(key: str) -> str:
 def _sentence(text: str, empty: str, choices: Sequence[Any]) -> str:
     """A description as a sentence; `empty` says what of the control stands for null."""
     said = re.sub(r"\b(null|None)\b(?=[ :,;])", empty, text).strip().rstrip(".").replace("`", "")
+    said = re.sub(r"\bfalse:", "unticked:", re.sub(r"\btrue:", "ticked:", said, flags=re.I), flags=re.I)
     first = re.split(r"\W", said, maxsplit=1)[0]
     return (said if first in choices else said[:1].upper() + said[1:]) + "." if said else ""
 

@@ -30,6 +30,8 @@ def test_a_job_is_given_a_webhook_whose_secret_no_command_shows(
 ) -> None:
     browser, form = sign_in(), {"dataset": seed_dataset(service, tmp_path), "webhook.url": ADDRESS}
     assert check(browser, form) == {"webhook.secret": ["missing"]}
+    assert "Webhook secret: Field required" in browser.post("/jobs/new/check", data=form).json()["panel"]
+    assert "Unticked: checked and stored" in browser.get("/jobs/new").text
     assert check(browser, form | {"webhook.secret": "swordfish"}) == {"webhook.secret": ["webhook_secret"]}
     whole = form | {"webhook.secret": SECRET}
     panel = browser.post("/jobs/new/check", data=whole).json()["panel"]
