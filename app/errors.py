@@ -175,6 +175,8 @@ ENGINE_STATUSES: dict[type[EngineError], int] = {InvalidPlan: 422, InvalidData: 
 _ROUTED = Unparsable, Unauthorized, Forbidden, NotFound, TooLarge, UnsupportedMedia
 ROUTING_ERRORS: dict[int, type[ServiceError]] = {one.status: one for one in _ROUTED}
 _FURTHER = "further_faults"
+# Refusals that are for the sender to mend; who may not ask is told nothing else, and what is not there has no faults.
+_OF_WHAT_WAS_SENT = {Unparsable.status, TooLarge.status, UnsupportedMedia.status, Invalid.status}
 
 
 def request_id(request: Request) -> str:
@@ -197,7 +199,7 @@ def problem(request: Request, error: ServiceError, *, status: int | None = None,
     fallback = "server_error" if status >= 500 else "invalid_request_error"
     # A client that reads `errors` alone finds the fault there too, whatever the status.
     faults, detail = error.faults or [Fault("", error.code, error.detail, error.remedy)], error.detail
-    if status == Invalid.status:
+    if status in _OF_WHAT_WAS_SENT:
         further = [one for one in request.scope.get("state", {}).get(_FURTHER, ()) if one not in faults]
         faults, detail = [*faults, *further], "; ".join([detail, *(one.detail for one in further)])
     once = {"X-Should-Retry": "false"} if status == 409 else {}  # OpenAI's clients would send it again

@@ -5,13 +5,14 @@ set that is not there. So what is faulty is taken out, at the smallest part that
 Not told are faults that only follow from what was taken out, or from what stands in for it. Knows no field by name.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError, WrapValidator
 
+from app.errors import Invalid
 from engine.errors import Fault
 from engine.faults import from_validation, pointer_to
 
@@ -90,6 +91,35 @@ class Unfit(Generic[Model]):
             moved = self._moved.get(path)
             path = (*path, str(moved[int(part)]) if moved is not None and int(part) < len(moved) else part)
         return pointer_to(path)
+
+
+def checked(body: Model | Unfit[Model], faults_of: Callable[[Model], list[Fault]]) -> Model:
+    """The body, where nothing is wrong with it.
+
+    Args:
+        body: as it was read.
+        faults_of: what is wrong with what its fields ask for; of an unfit body, with what its sound ones do.
+
+    Raises:
+        Invalid: with every fault.
+    """
+    if not isinstance(body, Unfit):
+        refuse(faults_of(body))
+        return body
+    sound = body.sound
+    raise refusal([*body.faults, *(body.told(faults_of(sound)) if sound is not None else ())])
+
+
+def refuse(faults: Sequence[Fault]) -> None:
+    """Raise Invalid with all of these faults, if there are any."""
+    if faults:
+        raise refusal(faults)
+
+
+def refusal(faults: Sequence[Fault]) -> Invalid:
+    """The error that tells of these faults."""
+    remedy = "mend every listed fault" if len(faults) > 1 else ""  # of one alone its own says what to do
+    return Invalid("; ".join(fault.detail for fault in faults), remedy=remedy, faults=faults)
 
 
 def lenient(model_of: Callable[[Any], type[BaseModel]]) -> WrapValidator:

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.errors import Invalid, OddAddress, ServiceError, Unparsable, UnsupportedMedia, problem
-from app.unfit import Unfit
+from app.errors import OddAddress, ServiceError, Unparsable, UnsupportedMedia, problem
+from app.unfit import Unfit, refusal
 from engine.errors import Fault
 from engine.faults import from_validation, remedy_for
 
@@ -32,7 +32,7 @@ def of_validation(request: Request, error: RequestValidationError) -> ServiceErr
     faults = [_outside(fault) for fault in error.errors() if fault["loc"][0] != "body"]
     if any(fault["loc"][0] == "body" for fault in error.errors()) or error.body is not None:
         faults += _body_faults(request, error.body)
-    return Invalid("; ".join(fault.detail for fault in faults), remedy="mend every listed fault", faults=faults)
+    return refusal(faults)
 
 
 def _outside(fault: Any) -> Fault:
@@ -72,8 +72,7 @@ async def _odd_address(request: Request, error: OddAddress) -> Response:
         body = await request.json()
     except ValueError:  # it is none, and what is wrong with it is told once the address is right
         return problem(request, error)
-    faults = [*error.faults, *_body_faults(request, body)]
-    return problem(request, Invalid("; ".join(one.detail for one in faults), remedy="mend all of them", faults=faults))
+    return problem(request, refusal([*error.faults, *_body_faults(request, body)]))
 
 
 def install(app: FastAPI) -> None:

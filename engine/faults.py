@@ -6,7 +6,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, Tag, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from engine.catalogue import NAMES
 from engine.errors import Fault
@@ -35,6 +35,14 @@ _REMEDIES: Mapping[str, str] = {
 }
 
 
+# What pydantic names by the classes of this program.
+_KINDS: Mapping[str, str] = {
+    "model_attributes_type": "JSON object",
+    "model_type": "JSON object",
+    "dict_type": "JSON object",
+    "list_type": "list",
+    "tuple_type": "list",
+}
 _BOUNDS: Mapping[str, tuple[str, str]] = {
     "greater_than": ("gt", "send a number above {:g}"),
     "greater_than_equal": ("ge", "send a number of at least {:g}"),
@@ -49,6 +57,18 @@ _BOUNDS: Mapping[str, tuple[str, str]] = {
 def from_validation(error: ValidationError, model: type[BaseModel]) -> list[Fault]:
     """Every fault of a body."""
     return [_fault(detail, model) for detail in error.errors(include_url=False) if not _long_enough(detail)]
+
+
+def with_another(error: ValidationError, fault: PydanticCustomError, sent: Any) -> ValidationError:
+    """The error of a model with a fault of the whole of it beside those of its fields."""
+    lines = [_again(one) for one in error.errors(include_url=False)]
+    return ValidationError.from_exception_data(error.title, [*lines, InitErrorDetails(type=fault, loc=(), input=sent)])
+
+
+def _again(detail: ErrorDetails) -> InitErrorDetails:
+    """An error as one may be made of it; the braces in its words are none to be filled in."""
+    kind: Any = PydanticCustomError(detail["type"], "{said}", {"said": detail["msg"], **detail.get("ctx", {})})
+    return InitErrorDetails(type=kind, loc=detail["loc"], input=detail["input"])
 
 
 def pointer_to(path: tuple[int | str, ...]) -> str:
@@ -70,6 +90,8 @@ def _fault(detail: ErrorDetails, model: type[BaseModel]) -> Fault:
         said = f"there is no field {str(path[-1])[:80]!r} here"
         return Fault(pointer, "unknown_field", said, _nearest(str(path[-1]), owner, model))
     text = detail["msg"].removeprefix("Value error, ")
+    if kind in _KINDS:
+        text = f"this is no {_KINDS[kind]}"
     if kind in ("too_short", "too_long"):
         text = f"the number of items is {len(detail['input'])}"
     return Fault(pointer, kind, text, remedy_for(kind, context))

@@ -17,11 +17,13 @@ from app.datasets.schemas import DatasetCreate, DatasetShown, Preview, Task, dat
 from app.datasets.upload import Form, receive
 from app.dependencies import Member, Read, Router, Viewer, database, settings, storage
 from app.erasure import erase, storing
+from app.errors import Invalid, TooLarge
 from app.idempotency import IdempotencyHeader, Once, once
 from app.ids import new_id
 from app.incoming import landing
 from app.paging import Page, paged
 from app.schemas import ListOf
+from app.unfit import refusal
 
 router = Router(prefix="/v1/datasets", tags=["datasets"])
 DatasetId = Annotated[str, InPath(max_length=64, description="Id of a data set.")]
@@ -56,7 +58,10 @@ async def create(request: Request, identity: Member, key: IdempotencyHeader) -> 
 
 def store(request: Request, identity: Viewer, source: Path, form: Form, claim: Once) -> Response:
     """Check the file at `source` and keep its rows; the answer of `create`."""
-    fields = service.wanted(form)
+    try:
+        fields = service.wanted(form)
+    except Invalid as error:
+        raise _with_the_rows(request, source, form, error) from error
     with database(request).reading() as session:
         if first := claim.replay(session, identity.tenant):
             return first
@@ -72,6 +77,17 @@ def store(request: Request, identity: Viewer, source: Path, form: Form, claim: O
             dataset = service.add(session, identity, dataset_id, fields, report, stored, content)
             shown = answer(request, dataset_json(dataset), 201, {"Location": f"/v1/datasets/{dataset.id}"})
             return claim.finish(session, identity.tenant, shown)
+
+
+def _with_the_rows(request: Request, source: Path, form: Form, error: Invalid) -> Invalid:
+    """The refusal of a form with what is wrong with the rows, as far as the form says what they are."""
+    fields = service.readable(form)
+    try:
+        if fields is not None:
+            check(source, form.filename or "", fields, source.with_suffix(".parquet"), settings(request))
+    except (Invalid, TooLarge) as found:
+        return refusal([*error.faults, *found.faults])
+    return error
 
 
 @router.get("", response_model=ListOf[DatasetShown], summary="List data sets")

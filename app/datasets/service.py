@@ -17,12 +17,13 @@ from app.auth.audit import audit
 from app.datasets import repository
 from app.datasets.models import Dataset
 from app.datasets.schemas import DatasetCreate
-from app.datasets.upload import Form, refuse
+from app.datasets.upload import Form
 from app.erasure import keep_all, unname
 from app.errors import Conflict, NotFound
 from app.identity import Identity
 from app.schemas import plain
 from app.storage import Storage, Stored, at_hand
+from app.unfit import refuse
 from engine.errors import Fault
 from engine.faults import from_validation
 
@@ -66,6 +67,19 @@ def wanted(form: Form) -> DatasetCreate:
         raise
     refuse(faults)
     return found if found.name else found.model_copy(update={"name": _name(form.filename or "")})
+
+
+def readable(form: Form) -> DatasetCreate | None:
+    """What the rows of a form with faults are to be read as; None where the faults leave that open."""
+    apart = {"name", "nominal_rows"}  # of which the check of the rows knows nothing
+    fields = {name: value for name, value in form.fields.items() if name not in apart}
+    undecided = "max_invalid_fraction" in fields and fields.get("invalid_rows") != "skip"
+    if form.faults or form.filename is None or undecided or not fields.keys() <= DatasetCreate.model_fields.keys():
+        return None
+    try:
+        return DatasetCreate.model_validate(fields)
+    except ValidationError:
+        return None
 
 
 def _name(filename: str) -> str | None:

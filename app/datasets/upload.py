@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 
 from app.draining import drain
-from app.errors import Invalid, TooLarge, Unparsable, UnsupportedMedia
+from app.errors import TooLarge, Unparsable, UnsupportedMedia
 from engine.errors import Fault
 
 WRITE_BYTES = 1 << 20
@@ -194,9 +194,3 @@ class _Parts:
 
     def _fault(self, code: str, detail: str, remedy: str) -> None:
         self.form.faults.append(Fault(f"/{self._name[:80]}", code, detail, remedy))
-
-
-def refuse(faults: list[Fault]) -> None:
-    """Raise Invalid with all of these faults, if there are any."""
-    if faults:
-        raise Invalid("; ".join(fault.detail for fault in faults), remedy="mend every listed fault", faults=faults)

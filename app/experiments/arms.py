@@ -13,13 +13,14 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from app.errors import Invalid
-from app.experiments.schemas import ExperimentCreate
+from app.experiments.schemas import DEFAULT_SEEDS, ExperimentCreate
 from app.jobs import private
 from app.jobs.checked import Lookups
 from app.jobs.checks import BaseLook, check, look_at_base, refusal
 from app.jobs.requests import JobCreate
 from app.privacy.composition import Spending
 from app.unfit import Unfit
+from app.unfit import refusal as faulty
 from engine.errors import Fault
 from engine.faults import from_validation
 from engine.guard import hides_test_rows
@@ -60,25 +61,24 @@ class Arm:
 
 
 def arms_of(
-    session: Session,
-    lookups: Lookups,
-    tenant: str,
-    wanted: Wanted,
-    models_dir: Path | None,
+    session: Session, lookups: Lookups, tenant: str, wanted: Wanted, models_dir: Path | None, most_jobs: int
 ) -> list[Arm]:
     """The baseline and the treatments, in order; a base may lie on a slow hub, so no lock should wait for this.
+
+    Args:
+        most_jobs: how many may be open at a time; an experiment of more would wait for ever.
 
     Raises:
         Invalid: with every fault of all arms.
     """
-    faults = list(wanted.faults) if isinstance(wanted, Unfit) else []
+    faults = [*(wanted.faults if isinstance(wanted, Unfit) else ()), *_size_faults(wanted, most_jobs)]
     baseline, treatments = _parts(wanted)
-    if not isinstance(baseline, Mapping):
-        raise _refused(faults)
-    faults += _clashes("/baseline", baseline)
     looks = _Looks(session, lookups, tenant, models_dir)
-    first = looks.arm(NAME, baseline)
+    # Without a baseline the jobs of the arms cannot be told; what the treatments may not change is theirs alone.
+    base = baseline if isinstance(baseline, Mapping) else None
+    first = looks.arm(NAME, base) if base is not None else []
     own = first if isinstance(first, list) else []
+    faults += [] if base is None else _clashes("/baseline", base)
     faults += [_moved(fault, f"/baseline{fault.pointer}") for fault in own]
     names, arms = {NAME}, [] if isinstance(first, list) else [first]
     for number, (name, changes) in treatments:
@@ -88,7 +88,7 @@ def arms_of(
             faults.append(Fault(f"{pointer}/name", "second_arm", detail, "give each arm a name of its own"))
         names.add(name)
         faults += _clashes(f"{pointer}/changes", changes) + _fixed(f"{pointer}/changes", changes)
-        one = looks.arm(name, merged(baseline, changes))
+        one = looks.arm(name, merged(base, changes)) if base is not None else []
         if isinstance(one, list):
             known = {(fault.pointer, fault.detail) for fault in own}
             faults += [
@@ -103,6 +103,26 @@ def arms_of(
     if faults:
         raise _refused(faults)
     return arms
+
+
+def _size_faults(wanted: Wanted, most_jobs: int) -> list[Fault]:
+    """What is wrong with an experiment that has more jobs than may ever be open at a time: to wait would not help."""
+    if isinstance(wanted, Unfit):
+        sent = wanted.body if isinstance(wanted.body, Mapping) else {}
+        treatments, seeds = sent.get("treatments"), sent.get("seeds", DEFAULT_SEEDS)
+    else:
+        treatments, seeds = wanted.treatments, wanted.seeds
+    arms, each = (len(one) if isinstance(one, list | tuple) else 0 for one in (treatments, seeds))
+    jobs = (1 + arms) * each
+    if jobs <= most_jobs:
+        return []
+    detail = (
+        f"{1 + arms} arms with {each} seeds are {jobs} jobs, {jobs - most_jobs} more than the {most_jobs} that may be"
+        " open at a time: it can never start"
+    )
+    fewer = f"send at most {most_jobs // (1 + arms)} seeds or fewer treatments" if most_jobs >= 2 * (1 + arms) else ""
+    remedy = f"{fewer or 'send fewer treatments'}, or let the operator raise FIFTYTWO_MAX_OPEN_JOBS"
+    return [Fault("/seeds", "too_many_jobs", detail, remedy)]
 
 
 def merged(base: Any, changes: Any) -> Any:
@@ -149,12 +169,16 @@ class _Looks:
         except ValidationError as error:
             unfit = Unfit(kept, from_validation(error, JobCreate), JobCreate)
             return refusal(self._lookups, self._tenant, unfit, self._models_dir).faults
-        base = look_at_base(body, self._models_dir)
+        base, spending, faults = look_at_base(body, self._models_dir), None, []
+        try:
+            spending = private.plan(self._session, self._tenant, body)
+        except Invalid as error:
+            faults += error.faults
         try:
             check(self._lookups, self._tenant, body, base)
-            return Arm(name, body, base, private.plan(self._session, self._tenant, body))
         except Invalid as error:
-            return error.faults
+            faults += error.faults
+        return faults or Arm(name, body, base, spending)
 
 
 def _clashes(pointer: str, fields: Mapping[str, Any]) -> list[Fault]:
@@ -229,4 +253,4 @@ def _moved(fault: Fault, pointer: str) -> Fault:
 
 def _refused(faults: Sequence[Fault]) -> Invalid:
     told = list({(fault.pointer, fault.code, fault.detail): fault for fault in faults}.values())
-    return Invalid("; ".join(fault.detail for fault in told), remedy="mend every listed fault", faults=told)
+    return faulty(told)

@@ -52,7 +52,8 @@ def create(request: Request, identity: Member, once: Idempotent, body: Submissio
 
 def _arms(request: Request, session: Session, identity: Identity, body: Wanted) -> list[Arm]:
     lookups = Lookups(partial(datasets.find, session), partial(parents.find, session))
-    return arms_of(session, lookups, identity.tenant, body, settings(request).models_dir)
+    ours = settings(request)
+    return arms_of(session, lookups, identity.tenant, body, ours.models_dir, ours.max_open_jobs)
 
 
 @router.get("", response_model=ListOf[ExperimentShown], summary="List experiments")

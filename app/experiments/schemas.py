@@ -16,6 +16,7 @@ from engine.spec import Real, Whole
 
 Seed = Annotated[Whole, Field(ge=0, lt=2**53)]
 MOST_TREATMENTS, MOST_SEEDS, MOST_ITEMS = 8, 20, 200
+DEFAULT_SEEDS = (1, 2, 3)
 MARGIN = 0.01
 _STRICT = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,7 +62,7 @@ class ExperimentCreate(BaseModel):
     baseline: dict[str, Any] = Field(description="The fields of a job of kind `train`, without a seed.")
     treatments: tuple[Treatment, ...] = Field(min_length=1, max_length=MOST_TREATMENTS)
     seeds: tuple[Seed, ...] = Field(
-        default=(1, 2, 3), min_length=2, max_length=MOST_SEEDS, description="The same for every arm."
+        default=DEFAULT_SEEDS, min_length=2, max_length=MOST_SEEDS, description="The same for every arm."
     )
     human: Human | None = Field(default=None, description="Let people judge, too; null: nobody is asked.")
     margin: Real = Field(

@@ -12,15 +12,15 @@ from starlette.responses import Response
 from app.answers import answer
 from app.dependencies import Member, Read, Router, Viewer, Write, database, settings, storage
 from app.erasure import storing
-from app.federation import closing, populations, repository, rounds, updates
+from app.federation import closing, opening, populations, repository, rounds, updates
 from app.federation.incoming import MEDIA_TYPE, Received, checked, most_bytes, receive
 from app.federation.jobs import make_job, ring_after_commit, shown
 from app.federation.schemas import (
     CohortShown,
-    PopulationCreate,
     PopulationShown,
-    RoundCreate,
+    PopulationWanted,
     RoundShown,
+    RoundWanted,
     UpdateShown,
     population_json,
     round_json,
@@ -33,6 +33,7 @@ from app.jobs.schemas import JobShown
 from app.paging import Page, paged
 from app.rounds.models import FederationRound
 from app.schemas import ListOf
+from app.unfit import checked as sound
 
 router = Router(tags=["federation"])
 PopulationId = Annotated[str, InPath(max_length=64, description="Id of a population.")]
@@ -55,12 +56,13 @@ AGAIN: dict[int | str, dict[str, Any]] = {
 
 @router.post("/v1/populations", status_code=201, response_model=PopulationShown, summary="Make a population")
 def create_population(
-    request: Request, identity: Member, session: Write, once: Idempotent, body: PopulationCreate
+    request: Request, identity: Member, session: Write, once: Idempotent, body: PopulationWanted
 ) -> Response:
     """A federation with its budget, fixed for its life."""
+    wanted = sound(body, populations.faults_of)
     if first := once.begin(session, identity.tenant):
         return first
-    made = populations.add_population(session, identity, body)
+    made = populations.add_population(session, identity, wanted)
     headers = {"Location": f"/v1/populations/{made.id}"}
     return once.finish(session, identity.tenant, answer(request, _population(session, made), 201, headers))
 
@@ -84,20 +86,19 @@ def _population(session: Any, population: Any) -> dict[str, Any]:
 
 
 @router.post("/v1/rounds", status_code=201, response_model=RoundShown, summary="Open a round")
-def create_round(request: Request, identity: Member, once: Idempotent, body: RoundCreate) -> Response:
+def create_round(request: Request, identity: Member, once: Idempotent, body: RoundWanted) -> Response:
     """Its numbers are public and fixed now; 409 where what is left of the budget does not do for its release."""
     with database(request).reading() as session:
         if first := once.replay(session, identity.tenant):
             return first
-        delta = rounds.delta_of(session, identity.tenant, body)
-        base = rounds.base_of(session, identity.tenant, body, storage(request), settings(request).max_upload_bytes)
-    sigma = rounds.noise_of(body, delta)
+        seen = opening.look(session, identity.tenant, body, storage(request), settings(request).max_upload_bytes)
+    ready = opening.ready(seen)
     with database(request).reading() as session:
-        rounds.warm(session, identity, body, sigma, delta)
+        rounds.warm(session, identity, ready)
     with database(request).session() as session:
         if first := once.begin(session, identity.tenant):
             return first
-        one = rounds.open_round(session, identity, body, base, sigma, delta)
+        one = rounds.open_round(session, identity, ready)
         shown_now = _round(session, identity, one)
         headers = {"Location": f"/v1/rounds/{one.id}"}
         return once.finish(session, identity.tenant, answer(request, shown_now, 201, headers))

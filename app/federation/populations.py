@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from sqlalchemy.orm import Session
 
 from app.auth.audit import audit
-from app.errors import Invalid, NotFound
+from app.errors import NotFound
 from app.federation import repository
-from app.federation.schemas import PopulationCreate
+from app.federation.schemas import MIN_CLIENTS_FLOOR, PopulationCreate
 from app.identity import Identity
 from app.ids import new_id
 from app.privacy import repository as ledger
@@ -20,19 +20,7 @@ from engine.errors import Fault
 
 
 def add_population(session: Session, identity: Identity, wanted: PopulationCreate) -> Population:
-    """Make a population with its account.
-
-    Raises:
-        Invalid: with every fault.
-    """
-    faults = []
-    if wanted.min_clients > wanted.clients:
-        detail = f"a round of {wanted.min_clients} clients cannot come from {wanted.clients}"
-        faults.append(Fault("/min_clients", "too_many", detail, f"send at most {wanted.clients}, from 10 on"))
-    if (fault := delta_fault(wanted.budget.delta, wanted.clients, "/budget/delta")) is not None:
-        faults.append(fault)
-    if faults:
-        raise Invalid("; ".join(fault.detail for fault in faults), faults=faults)
+    """Make a population with its account."""
     population = Population(
         id=new_id("pop"),
         tenant=identity.tenant,
@@ -56,6 +44,19 @@ def add_population(session: Session, identity: Identity, wanted: PopulationCreat
     session.flush()
     audit(session, identity, "population.create", population.id, {"clients": wanted.clients})
     return population
+
+
+def faults_of(wanted: PopulationCreate) -> list[Fault]:
+    """What is wrong with numbers that are sound by themselves."""
+    faults = []
+    if wanted.min_clients > wanted.clients:
+        detail = f"a round of {wanted.min_clients} clients cannot come from {wanted.clients}"
+        remedy = f"send at most {wanted.clients}, from {MIN_CLIENTS_FLOOR} on"
+        if wanted.clients < MIN_CLIENTS_FLOOR:
+            remedy = f"make a population of {MIN_CLIENTS_FLOOR} clients or more"
+        faults.append(Fault("/min_clients", "too_many", detail, remedy))
+    fault = delta_fault(wanted.budget.delta, wanted.clients, "/budget/delta")
+    return faults if fault is None else [*faults, fault]
 
 
 def delta_fault(delta: float, clients: int, pointer: str) -> Fault | None:

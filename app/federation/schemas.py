@@ -1,17 +1,19 @@
 """Populations and rounds as they stand in requests and answers. Nothing here tells how many clients took part."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator
 from pydantic_core import PydanticCustomError
 
 from app.answers import timestamp
 from app.privacy.schemas import BudgetPut, Delta
 from app.rounds.models import FederationRound, Population
 from app.schemas import Name
+from app.unfit import lenient
 from engine.accounting import LEAST_NOISE, LEAST_RATE
 from engine.aggregate import TensorShape
+from engine.errors import Fault
 from engine.federated import MEASURED
 from engine.tensorfile import storable
 
@@ -31,6 +33,10 @@ class PopulationCreate(BaseModel):
         json_schema_extra={"examples": [{"name": "wards", "clients": 1000, "budget": {"epsilon": 8.0, "delta": 1e-5}}]},
     )
 
+    # What else is right follows from the number of clients.
+    stand_ins: ClassVar[Mapping[str, Any]] = {"clients": 10**9, "budget": {"epsilon": 1.0, "delta": 1e-300}}
+    whatever: ClassVar[Mapping[str, frozenset[str]]] = {"clients": frozenset()}
+
     name: Name | None = Field(default=None, description="What people call it.")
     clients: Count = Field(description="The nominal number of clients: a public number, not a count.")
     unit: Literal["client"] = Field(default="client", description="What is protected: all that one client sends.")
@@ -38,6 +44,9 @@ class PopulationCreate(BaseModel):
     min_clients: Annotated[int, Field(strict=True, ge=MIN_CLIENTS_FLOOR, le=10**9)] = Field(
         default=MIN_CLIENTS_FLOOR, description="Updates that a round must have before it is closed."
     )
+
+
+PopulationWanted = Annotated[PopulationCreate, lenient(lambda _: PopulationCreate)]
 
 
 class PopulationShown(BaseModel):
@@ -65,6 +74,12 @@ class Poisson(BaseModel):
     poisson: Annotated[Real, Field(ge=LEAST_RATE, le=1)]
 
 
+Sampling: TypeAlias = Annotated[
+    Annotated[Literal["none"], Tag("none")] | Annotated[Poisson, Tag("drawn")],
+    Discriminator(lambda given: "drawn" if isinstance(given, Poisson | Mapping) else "none"),
+]
+
+
 class RoundCreate(BaseModel):
     """A round to be opened: the public numbers of its one release."""
 
@@ -83,6 +98,8 @@ class RoundCreate(BaseModel):
         },
     )
 
+    stand_ins: ClassVar[Mapping[str, Any]] = {"population": "pop_0", "clip_norm": 1.0, "expected_clients": 1}
+
     population: str = Field(min_length=1, max_length=64)
     base: str | None = Field(default=None, max_length=64, description="`art_...`: a checkpoint or an aggregate.")
     tensors: dict[str, TensorShape] | None = Field(
@@ -96,7 +113,7 @@ class RoundCreate(BaseModel):
     )
     delta: Delta | None = Field(default=None, description="null: the population's.")
     expected_clients: Count = Field(description="What the noisy sum is divided by, whoever came.")
-    sampling: Literal["none"] | Poisson = "none"
+    sampling: Sampling = "none"
 
     @field_validator("tensors")
     @classmethod
@@ -106,20 +123,9 @@ class RoundCreate(BaseModel):
                 storable(name)
             except ValueError as error:
                 detail = "a tensor's name is no text in UTF-8" if isinstance(error, UnicodeError) else str(error)
-                raise _fault("wrong_name", detail, "give the tensor another name") from error
+                told = {"remedy": "give the tensor another name"}
+                raise PydanticCustomError("wrong_name", "{detail}", {"detail": detail, **told}) from error
         return tensors
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> "RoundCreate":
-        if (self.noise_multiplier is None) == (self.epsilon is None):
-            raise _fault(
-                "one_of_two", "noise_multiplier and epsilon follow from each other", "give exactly one of them"
-            )
-        if self.base is not None and self.tensors is not None:
-            raise _fault("one_of_two", "the base says what the tensors are", "leave tensors out")
-        if self.format == "weights" and self.base is None:
-            raise _fault("missing_base", "weights are measured from a base", "name a base, or send format delta")
-        return self
 
     @property
     def sampling_rate(self) -> float:
@@ -127,8 +133,23 @@ class RoundCreate(BaseModel):
         return 1.0 if isinstance(self.sampling, str) else self.sampling.poisson
 
 
-def _fault(code: str, detail: str, remedy: str) -> PydanticCustomError:
-    return PydanticCustomError(code, detail, {"remedy": remedy})
+RoundWanted = Annotated[RoundCreate, lenient(lambda _: RoundCreate)]
+
+
+def relation_faults(sent: Mapping[str, Any]) -> list[Fault]:
+    """What does not go together among the fields of a round as they were sent, be each of them right or not."""
+    given = {name for name, value in sent.items() if value is not None}
+    faults = []
+    if len({"noise_multiplier", "epsilon"} & given) != 1:
+        pointer = "/epsilon" if "epsilon" in given else "/noise_multiplier"
+        detail = "noise_multiplier and epsilon follow from each other"
+        faults.append(Fault(pointer, "one_of_two", detail, "give exactly one of them"))
+    if {"base", "tensors"} <= given:
+        faults.append(Fault("/tensors", "one_of_two", "the base says what the tensors are", "leave tensors out"))
+    if sent.get("format") == "weights" and "base" not in given:
+        remedy = "name a base, or send format delta"
+        faults.append(Fault("/base", "missing_base", "weights are measured from a base", remedy))
+    return faults
 
 
 class RoundShown(BaseModel):

@@ -9,6 +9,7 @@ from app.errors import Invalid
 from app.jobs.parents import FindModel
 from app.jobs.requests import AnyCreate
 from app.privacy.nominal import HASHED_SHARE
+from app.unfit import refusal
 from engine.errors import Fault
 from engine.kinds import Derived
 from engine.plan import Plan
@@ -47,9 +48,7 @@ class Lookups:
 def invalid(faults: Sequence[Fault]) -> Invalid:
     """A refusal that tells each fault once."""
     told = {(fault.pointer, fault.code, fault.detail): fault for fault in faults}
-    return Invalid(
-        "; ".join(fault.detail for fault in told.values()), remedy="mend every listed fault", faults=list(told.values())
-    )
+    return refusal(list(told.values()))
 
 
 def data_set(

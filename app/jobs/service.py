@@ -36,7 +36,7 @@ def refuse_beyond(max_open_jobs: int, open_jobs: int) -> None:
     """
     if open_jobs >= max_open_jobs:
         raise RateLimited(
-            f"at most {max_open_jobs} jobs of yours may be open at a time, and this asks for more",
+            f"at most {max_open_jobs} jobs of yours may be open at a time; {open_jobs} are, and this asks for another",
             code="too_many_open_jobs",
             remedy="wait for some to end, or cancel them",
             headers={"Retry-After": str(RETRY_SECONDS)},

@@ -12,7 +12,7 @@ from app.dependencies import Member, Read, Router, Viewer, database
 from app.errors import Invalid, NotFound
 from app.paging import Page, paged
 from app.privacy import repository, service
-from app.privacy.schemas import BudgetPut, BudgetShown, EntryShown, budget_json, entry_json
+from app.privacy.schemas import BudgetShown, BudgetWanted, EntryShown, budget_json, entry_json
 from app.schemas import ListOf
 from engine.errors import Fault
 
@@ -54,7 +54,7 @@ def budgets(request: Request, identity: Viewer, session: Read, asked: Page) -> R
 
 
 @router.put("/budgets/{dataset_id}", response_model=BudgetShown, summary="Give a data set a budget")
-def put(request: Request, identity: Member, dataset_id: Id, body: BudgetPut) -> Response:
+def put(request: Request, identity: Member, dataset_id: Id, body: BudgetWanted) -> Response:
     """For its rows, wherever they are uploaded. To loosen one that something was spent of takes an admin."""
     with database(request).session() as session:
         service.set_budget(session, identity, dataset_id, body, request.app.state.dataset_readers)

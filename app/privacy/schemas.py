@@ -1,8 +1,8 @@
 """Budgets and entries as they stand in requests and answers."""
 
 import math
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +10,7 @@ from app.answers import timestamp
 from app.datasets.models import Dataset
 from app.privacy.composition import Total, left, total
 from app.privacy.models import PrivacyAccount, PrivacyEntry
+from app.unfit import lenient
 
 Epsilon = Annotated[float, Field(strict=True, ge=1e-3, le=1000, allow_inf_nan=False)]
 Delta = Annotated[float, Field(strict=True, ge=1e-300, lt=1, allow_inf_nan=False)]
@@ -23,8 +24,13 @@ class BudgetPut(BaseModel):
         frozen=True, extra="forbid", json_schema_extra={"examples": [{"epsilon": 8.0, "delta": 1e-5}]}
     )
 
+    stand_ins: ClassVar[Mapping[str, Any]] = {"epsilon": 1.0, "delta": 1e-300}
+
     epsilon: Epsilon = Field(description="Of all jobs together.")
     delta: Delta = Field(description="Below one over the number of rows.")
+
+
+BudgetWanted = Annotated[BudgetPut, lenient(lambda _: BudgetPut)]
 
 
 class Figures(BaseModel):

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app.auth.audit import audit
 from app.datasets.models import Dataset
-from app.errors import Conflict, Forbidden, Invalid, NotFound
+from app.errors import Conflict, Forbidden, NotFound
 from app.identity import Identity
 from app.ids import new_id
 from app.privacy import repository
@@ -22,6 +22,7 @@ from app.privacy.models import RESERVED, PrivacyAccount, PrivacyEntry
 from app.privacy.nominal import public_rows
 from app.privacy.schemas import BudgetPut
 from app.privacy.settlement import ensure_account
+from app.unfit import Unfit, checked
 from engine.accounting import best_order, default_delta, planned
 from engine.errors import Fault, InvalidPlan
 from engine.instruction import Instruction
@@ -143,13 +144,13 @@ def reserve(session: Session, tenant: str, subject: str, job_id: str, wanted: Sp
 
 
 def set_budget(
-    session: Session, identity: Identity, dataset_id: str, wanted: BudgetPut, readers: Readers
+    session: Session, identity: Identity, dataset_id: str, body: BudgetPut | Unfit[BudgetPut], readers: Readers
 ) -> tuple[PrivacyAccount, Sequence[Dataset]]:
     """Give the rows of a data set a budget; its account, and the data sets that share it.
 
     Raises:
         NotFound: there is no such data set.
-        Invalid: delta would let a whole row out.
+        Invalid: with every fault, that delta would let a whole row out among them.
         Conflict: a job without privacy is about to read the rows.
         Forbidden: only an admin may loosen a budget that something was spent of.
     """
@@ -159,7 +160,8 @@ def set_budget(
         raise NotFound(f"no data set {dataset_id}", remedy="GET /v1/datasets lists yours")
     subject = dataset.lineage
     sharing = repository.hold_datasets(session, identity.tenant, subject)
-    _refuse_delta(wanted, max((one.nominal_rows or one.rows for one in sharing), default=1))
+    rows = max((one.nominal_rows or one.rows for one in sharing), default=1)
+    wanted = checked(body, lambda sound: _delta_faults(sound, rows))
     _refuse_open(session, identity.tenant, subject, [one.id for one in sharing], readers)
     ensure_account(session, identity.tenant, subject)
     account = repository.account(session, identity.tenant, subject)
@@ -179,11 +181,12 @@ def set_budget(
     return account, sharing
 
 
-def _refuse_delta(wanted: BudgetPut, rows: int) -> None:
-    if wanted.delta >= 1 / rows:
-        detail = f"with delta {wanted.delta:g} and {rows} rows a whole row may be let out"
-        remedy = f"send a delta below {1 / rows:.3g}, such as {default_delta(rows):.1g}"
-        raise Invalid(detail, faults=[Fault("/delta", "delta_too_large", detail, remedy)])
+def _delta_faults(wanted: BudgetPut, rows: int) -> list[Fault]:
+    if wanted.delta < 1 / rows:
+        return []
+    detail = f"with delta {wanted.delta:g} and {rows} rows a whole row may be let out"
+    remedy = f"send a delta below {1 / rows:.3g}, such as {default_delta(rows):.1g}"
+    return [Fault("/delta", "delta_too_large", detail, remedy)]
 
 
 def _refuse_open(session: Session, tenant: str, subject: str, dataset_ids: Sequence[str], readers: Readers) -> None:

@@ -104,9 +104,10 @@ def create(request: Request, visitor: Writer, written: Posted, once: Line = "") 
 
 
 def _faults(request: Request, session: Session, identity: Identity, body: dict[str, Any]) -> Sequence[Fault]:
-    lookups = Lookups(partial(datasets.find, session), partial(parents.find, session))
+    lookups, ours = Lookups(partial(datasets.find, session), partial(parents.find, session)), settings(request)
+    read = _ANY.validate_python(body)
     try:
-        arms_of(session, lookups, identity.tenant, _ANY.validate_python(body), settings(request).models_dir)
+        arms_of(session, lookups, identity.tenant, read, ours.models_dir, ours.max_open_jobs)
     except Invalid as error:
         return error.faults
     return []

@@ -18,16 +18,18 @@ from app.database import let_go
 from app.datasets.upload import Form, receive
 from app.dependencies import Member, Read, Router, Viewer, database, settings, storage
 from app.erasure import erase
+from app.errors import Invalid, TooLarge, Unparsable
 from app.idempotency import Claim, IdempotencyHeader
 from app.identity import Identity
 from app.incoming import landing
 from app.openai.files import repository, service
-from app.openai.files.schemas import PURPOSES, RESULTS, FileDeleted, FileShown, file_json, result_json
+from app.openai.files.schemas import PURPOSES, RESULTS, FileCreate, FileDeleted, FileShown, file_json, result_json
 from app.openai.pages import FilesPage
 from app.openai.retries import claim_of
 from app.openai_tables.models import File
 from app.paging import paged
 from app.schemas import ListOf
+from app.unfit import refusal
 
 router = Router(prefix="/v1/files", tags=["openai"])
 FileId = Annotated[str, InPath(max_length=64, description="Id of a file, or of an artifact.")]
@@ -75,13 +77,28 @@ async def create(request: Request, identity: Member, key: IdempotencyHeader) -> 
 
 
 def _take(request: Request, identity: Identity, source: Path, form: Form, claim: Claim) -> Response:
-    wanted = service.wanted(form)
+    try:
+        wanted = service.wanted(form)
+    except Invalid as error:
+        raise _with_the_rows(request, source, form, error) from error
     new = service.NewFile(source, service.plain_name(form.filename or ""), wanted)
 
     def answered(session: Session, file: File) -> Response:
         return answer(request, shown(session, identity, file))
 
     return service.take(place(request), identity, new, claim, answered)
+
+
+def _with_the_rows(request: Request, source: Path, form: Form, error: Invalid) -> Invalid:
+    """The refusal of a form with what is wrong with the file, as far as the form says what it is for."""
+    purpose = form.fields.get("purpose")
+    try:
+        if purpose in PURPOSES and form.filename is not None:
+            plainly = FileCreate.model_validate({"purpose": purpose})
+            service.checked(place(request), service.NewFile(source, service.plain_name(form.filename), plainly))
+    except (Unparsable, TooLarge) as found:
+        return refusal([*error.faults, *found.faults])
+    return error
 
 
 @router.get("", response_model=ListOf[FileShown], summary="List files")

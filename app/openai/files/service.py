@@ -16,7 +16,7 @@ from starlette.responses import Response
 from app.auth.audit import audit
 from app.database import Database
 from app.datasets import service as datasets
-from app.datasets.upload import Form, refuse
+from app.datasets.upload import Form
 from app.erasure import keep_all, storing, unname
 from app.errors import NotFound, Unparsable
 from app.idempotency import Claim
@@ -29,6 +29,7 @@ from app.openai_tables.models import File, FileDataset
 from app.schemas import plain
 from app.settings import Settings
 from app.storage import Storage, Stored
+from app.unfit import refuse
 from engine.errors import Fault
 from engine.faults import from_validation
 
@@ -95,7 +96,7 @@ def take(
     with place.database.reading() as session:
         if first := claim.replay(session, identity.tenant):
             return first
-    task, rows, problems = _checked(place, new)
+    task, rows, problems = checked(place, new)
     file_id, dataset_id = new_id("file"), new_id("ds")
     with ExitStack() as stack:
         stored = stack.enter_context(storing(place.database, place.storage, file_id))(new.path)
@@ -115,7 +116,7 @@ def take(
             return claim.finish(session, identity.tenant, answered(session, file))
 
 
-def _checked(place: Place, new: NewFile) -> tuple[str | None, Rows | None, list[dict[str, Any]]]:
+def checked(place: Place, new: NewFile) -> tuple[str | None, Rows | None, list[dict[str, Any]]]:
     """The task of a file to train on, its rows, and what is wrong with them."""
     if new.path.stat().st_size == 0:
         detail = "the file is empty"

@@ -24,7 +24,7 @@ from engine.tasks import TASKS
 def datasets_of(
     place: Place, identity: Identity, body: FineTuningCreate, task: str | None
 ) -> tuple[dict[str, str], list[Fault]]:
-    """The data set of each file by its pointer, and what is wrong with the others; without a task, files themselves."""
+    """The data set of each file by its pointer, and what is wrong with the others; without a task a file's own id."""
     found: dict[str, str] = {}
     faults: list[Fault] = []
     wanted = (("/training_file", body.training_file), ("/validation_file", body.validation_file))

@@ -67,8 +67,6 @@ def prepare(place: Place, identity: Identity, asked: FineTuningCreate | Unfit[Fi
     found, unusable = datasets_of(place, identity, body, task)
     further = [*_model_faults(body.model), *unusable, *_twice(body)]
     fields = _fields(body, task, found)
-    if unusable or "training_file" in read.stood_in or task is None:
-        del fields["dataset"]
     if "model" in read.stood_in or any(fault.pointer == "/model" for fault in further):
         del fields["model"]
     unrated = Unfit(fields, (), JobCreate)
@@ -80,7 +78,10 @@ def prepare(place: Place, identity: Identity, asked: FineTuningCreate | Unfit[Fi
     faults = [*read.faults, *read.told(further)]
     names = _names(body)
     if faults or unrated.faults or job is None or base is None:
-        raise invalid([*faults, *renamed(_refused(place, identity, unrated), names).faults])
+        told = renamed(_refused(place, identity, unrated), names).faults
+        # What stands in for a file that is not there, or was not read, is none to be told.
+        files = {fault.pointer for fault in unusable} | {at for at, one in found.items() if not one.startswith("ds_")}
+        raise invalid([*faults, *(fault for fault in read.told(told) if fault.pointer not in files)])
     _, multiplier = body.asked("learning_rate_multiplier")
     beside = FineTuning(
         tenant=identity.tenant,

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.answers import answer
-from app.datasets.upload import Form, receive, refuse
+from app.datasets.upload import Form, receive
 from app.dependencies import Member, Router, database, settings, storage
 from app.draining import drain
 from app.erasure import erase, storing
@@ -28,14 +28,15 @@ from app.openai.retries import claim_of, retried
 from app.openai.uploads import service
 from app.openai.uploads.schemas import (
     CANCELLED,
+    CompleteWanted,
     PartShown,
-    UploadComplete,
-    UploadCreate,
     UploadShown,
+    UploadWanted,
     part_json,
     upload_json,
 )
 from app.openai_tables.models import File
+from app.unfit import refuse
 from engine.errors import Fault
 
 router = Router(prefix="/v1/uploads", tags=["openai"])
@@ -51,15 +52,16 @@ FORM: dict[str, Any] = {"requestBody": {"required": True, "content": {"multipart
 
 
 @router.post("", response_model=UploadShown, summary="Begin an upload in parts")
-async def create(request: Request, identity: Member, body: UploadCreate, key: IdempotencyHeader) -> Response:
+async def create(request: Request, identity: Member, body: UploadWanted, key: IdempotencyHeader) -> Response:
     """It takes parts for an hour."""
     claim = claim_of(request, identity, key, await request.body(), datetime.now(UTC))
+    wanted = service.wanted(settings(request), body)
 
     def make() -> Response:
         with database(request).session() as session:
             if first := claim.begin(session, identity.tenant):
                 return first
-            upload = service.create(session, settings(request), identity, body)
+            upload = service.create(session, identity, wanted)
             return claim.finish(session, identity.tenant, answer(request, upload_json(upload)))
 
     return await run_in_threadpool(make)
@@ -111,7 +113,7 @@ def _add(request: Request, identity: Identity, upload_id: str, source: Path, for
 
 @router.post("/{upload_id}/complete", response_model=UploadShown, summary="Put the parts together")
 async def complete(
-    request: Request, identity: Member, upload_id: UploadId, body: UploadComplete, key: IdempotencyHeader
+    request: Request, identity: Member, upload_id: UploadId, body: CompleteWanted, key: IdempotencyHeader
 ) -> Response:
     """The file stands in the answer, checked as if it had come at once; what is refused leaves the upload pending."""
     claim = claim_of(request, identity, key, await request.body(), datetime.now(UTC))
@@ -119,7 +121,7 @@ async def complete(
         return await anyio.to_thread.run_sync(_complete, request, identity, upload_id, body, claim)
 
 
-def _complete(request: Request, identity: Identity, upload_id: str, body: UploadComplete, claim: Claim) -> Response:
+def _complete(request: Request, identity: Identity, upload_id: str, body: CompleteWanted, claim: Claim) -> Response:
     keys: list[str] = []
     with database(request).reading() as session:
         if first := claim.replay(session, identity.tenant):

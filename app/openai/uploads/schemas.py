@@ -1,12 +1,14 @@
 """Uploads in parts as they stand in requests and answers."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.openai.files.schemas import ExpiresAfter, FileShown, Purpose
 from app.openai_tables.models import Upload, UploadPart
 from app.schemas import Name
+from app.unfit import lenient
 
 MOST_PARTS = 10_000
 PENDING, COMPLETED, CANCELLED, EXPIRED = "pending", "completed", "cancelled", "expired"
@@ -18,6 +20,8 @@ class UploadCreate(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    stand_ins: ClassVar[Mapping[str, Any]] = {"filename": "file", "mime_type": "text/plain", "purpose": "user_data"}
+
     bytes: Annotated[int, Field(strict=True, ge=1, lt=2**53)] = Field(description="How large the file will be.")
     filename: Name = Field(description="What it is called.")
     mime_type: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
@@ -25,6 +29,9 @@ class UploadCreate(BaseModel):
     )
     purpose: Purpose = Field(description="What it is for; only `fine-tune` is read as rows to train on.")
     expires_after: ExpiresAfter | None = Field(default=None, description="How long the file is kept.")
+
+
+UploadWanted = Annotated[UploadCreate, lenient(lambda _: UploadCreate)]
 
 
 class UploadComplete(BaseModel):
@@ -36,6 +43,9 @@ class UploadComplete(BaseModel):
     md5: Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{32}$")] | None = Field(
         default=None, description="Of the whole file, in hex: to know that nothing was lost on the way."
     )
+
+
+CompleteWanted = Annotated[UploadComplete, lenient(lambda _: UploadComplete)]
 
 
 class UploadShown(BaseModel):

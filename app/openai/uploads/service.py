@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from app.auth.audit import audit
 from app.database import Database
 from app.erasure import keep_all, unname
-from app.errors import Conflict, Invalid, NotFound, TooLarge
+from app.errors import Conflict, NotFound, TooLarge
 from app.identity import Identity
 from app.ids import new_id
 from app.openai.uploads import repository
@@ -29,6 +29,7 @@ from app.openai.uploads.schemas import (
 from app.openai_tables.models import Upload, UploadPart
 from app.settings import Settings
 from app.storage import Storage, Stored
+from app.unfit import Unfit, checked, refuse
 from engine.errors import Fault
 
 LIFE = timedelta(hours=1)
@@ -38,15 +39,22 @@ SPARE_FACTOR = 2
 """How many times its announced size the parts of an upload may have, as some may be sent anew."""
 
 
-def create(session: Session, settings: Settings, identity: Identity, body: UploadCreate) -> Upload:
-    """Write down that a file will come in parts.
+def wanted(settings: Settings, body: UploadCreate | Unfit[UploadCreate]) -> UploadCreate:
+    """The upload that is asked for.
 
     Raises:
-        TooLarge: it is announced to be larger than what this server takes unpacked.
+        TooLarge: it is announced to be larger than what this server takes unpacked, and nothing else is wrong.
+        Invalid: with every fault.
     """
-    if body.bytes > settings.max_decompressed_bytes:
-        detail = f"a file may have {settings.max_decompressed_bytes} bytes"
-        raise TooLarge(detail, faults=[Fault("/bytes", "too_large", detail, "send it as several files")])
+    most = settings.max_decompressed_bytes
+    large = [Fault("/bytes", "too_large", f"a file may have {most} bytes", "send it as several files")]
+    if not isinstance(body, Unfit) and body.bytes > most:
+        raise TooLarge(large[0].detail, faults=large)
+    return checked(body, lambda sound: large if sound.bytes > most else [])
+
+
+def create(session: Session, identity: Identity, body: UploadCreate) -> Upload:
+    """Write down that a file will come in parts."""
     now = datetime.now(UTC)
     upload = Upload(
         id=new_id("upload"),
@@ -120,7 +128,12 @@ def add_part(session: Session, identity: Identity, upload_id: str, part_id: str,
 
 
 def put_together(
-    database: Database, storage: Storage, tenant: str, upload_id: str, body: UploadComplete, to: Path
+    database: Database,
+    storage: Storage,
+    tenant: str,
+    upload_id: str,
+    asked: UploadComplete | Unfit[UploadComplete],
+    to: Path,
 ) -> None:
     """Write the parts one after the other to the path `to`.
 
@@ -130,22 +143,21 @@ def put_together(
     with database.reading() as session:
         upload = pending(session, tenant, upload_id, late=True)
         parts = repository.parts(session, tenant, upload_id)
-    faults = _part_faults(upload, parts, body.part_ids)
-    if not faults:
-        digest = hashlib.md5(usedforsecurity=False)
-        with to.open("wb") as target:
-            for part in (parts[part_id] for part_id in body.part_ids):
-                for chunk in storage.open(part.storage_key, 0, part.size_bytes):
-                    digest.update(chunk)
-                    target.write(chunk)
-        if body.md5 is not None and digest.hexdigest() != body.md5.lower():
-            detail = f"the md5 of the parts is {digest.hexdigest()}, not {body.md5}"
-            faults = [Fault("/md5", "wrong_md5", detail, "look at the order of the parts, or send them again")]
-    if faults:
-        raise Invalid("; ".join(fault.detail for fault in faults), remedy="mend every listed fault", faults=faults)
+    body = checked(asked, lambda sound: _part_faults(upload, parts, sound.part_ids, whole=sound is asked))
+    # What the parts come to can be told of the right ones only.
+    digest = hashlib.md5(usedforsecurity=False)
+    with to.open("wb") as target:
+        for part in (parts[part_id] for part_id in body.part_ids):
+            for chunk in storage.open(part.storage_key, 0, part.size_bytes):
+                digest.update(chunk)
+                target.write(chunk)
+    if body.md5 is not None and digest.hexdigest() != body.md5.lower():
+        detail = f"the md5 of the parts is {digest.hexdigest()}, not {body.md5}"
+        refuse([Fault("/md5", "wrong_md5", detail, "look at the order of the parts, or send them again")])
 
 
-def _part_faults(upload: Upload, parts: dict[str, UploadPart], wanted: Sequence[str]) -> list[Fault]:
+def _part_faults(upload: Upload, parts: dict[str, UploadPart], wanted: Sequence[str], *, whole: bool) -> list[Fault]:
+    """What is wrong with the parts that are named; `whole`: these are all of them."""
     faults = [
         Fault(f"/part_ids/{place}", "unknown_part", f"{part_id} is no part of this upload", "name parts of it alone")
         for place, part_id in enumerate(wanted)
@@ -154,7 +166,7 @@ def _part_faults(upload: Upload, parts: dict[str, UploadPart], wanted: Sequence[
     if len(set(wanted)) < len(wanted):
         faults.append(Fault("/part_ids", "part_twice", "a part is named more than once", "name each once"))
     size = sum(parts[part_id].size_bytes for part_id in wanted if part_id in parts)
-    if not faults and size != upload.size_bytes:
+    if whole and not faults and size != upload.size_bytes:
         detail = f"the parts have {size} bytes together, and {upload.size_bytes} were announced"
         faults.append(Fault("/part_ids", "wrong_size", detail, "name every part, or begin an upload of this size"))
     return faults

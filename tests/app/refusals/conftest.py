@@ -1,0 +1,26 @@
+"""One service for all tests of refusals: they store nothing."""
+
+from collections.abc import Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+
+from app.auth.bootstrap import bootstrap
+from app.main import create_app
+from app.settings import Settings
+from tests.app.refusals.asking import Place
+from tests.app.seeds import seed
+from tests.service import lay_tables
+
+
+@pytest.fixture(scope="package")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A service with one of everything, and a client with an admin's key."""
+    folder = tmp_path_factory.mktemp("service")
+    settings = Settings(data_dir=folder / "data", requests_per_second=10_000, max_open_jobs=20)
+    service = create_app(settings)
+    lay_tables(service.state.database)
+    secret = bootstrap(service.state.database, settings)
+    seeds = seed(service, folder)
+    with TestClient(service, headers={"Authorization": f"Bearer {secret}"}) as client:
+        yield Place(client, seeds)
