@@ -167,9 +167,10 @@ async def find(
     shown = await run_in_threadpool(_shown, request, identity, job_id)
     if wait_seconds > 0 and shown["state"] not in TERMINAL:
         state, deadline = shown["state"], time.monotonic() + wait_seconds
+        read = partial(run_in_threadpool, _shown, request, identity, job_id)
         with watch(request).following(job_id) as follower:
             while shown["state"] == state and await follower.change(deadline - time.monotonic()):
-                shown = await run_in_threadpool(_shown, request, identity, job_id)
+                shown = await follower.shared((identity.tenant, "job"), read)
     return answer(request, shown)
 
 

@@ -223,10 +223,9 @@ def erase(session: Session, tenant: str, job_id: str) -> bool:
     return session.execute(statement.execution_options(synchronize_session=False)).scalar_one_or_none() is not None
 
 
-def revisions(session: Session, job_ids: Iterable[str]) -> dict[str, int]:
-    """The number of writes so far, by id, of those jobs that exist."""
-    query = select(Job.id, Job.revision).where(Job.id.in_(list(job_ids)))
-    return {row.id: row.revision for row in session.execute(query)}
+def writes(session: Session, job_ids: Iterable[str]) -> Sequence[Row[str, int, int]]:
+    """Id, number of writes and of events so far of those jobs that exist."""
+    return session.execute(select(Job.id, Job.revision, Job.events).where(Job.id.in_(list(job_ids)))).all()
 
 
 def _tell_state(session: Session, job: Job, mover: Mover, told: Mapping[str, Any]) -> None:

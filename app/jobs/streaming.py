@@ -40,7 +40,7 @@ class News:
 
 
 async def stream(database: Database, watch: Watch, tenant: str, job_id: str, last: int) -> AsyncIterator[bytes]:
-    """Every event past `last`, each under its id, and progress (without an id) as it is made; ends with the job."""
+    """Every event past `last`, each under its id, and progress without an id; ends with the job."""
     progress = b""
     with watch.following(job_id) as follower:
         yield HELLO

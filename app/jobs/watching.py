@@ -5,9 +5,10 @@ Knows nothing of what changed. Whoever waits reads that by itself, or has it rea
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import bindparam, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,10 +23,22 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.05
 """Between two looks: most of the time from a commit to a reader."""
+PROGRESS_SECONDS = 1.0
+"""Between two words of what is no event: hundreds of readers would be woken by every batch of a run's figures."""
 MOST_PEEKED = 50
-_REVISION = select(Job.revision).where(Job.id == bindparam("job"))
+_WRITES = select(Job.revision, Job.events).where(Job.id == bindparam("job"))
 
 T = TypeVar("T")
+
+
+class _Writes(NamedTuple):
+    """How often a job was written, and how many events it has."""
+
+    revision: int
+    events: int
+
+
+_GONE = _Writes(-1, -1)
 
 
 class _Followed:
@@ -35,15 +48,20 @@ class _Followed:
         self.followers: set[Follower] = set()
         self.read: dict[Hashable, asyncio.Future[Any]] = {}
         self.revision: int | None = None
+        self._told: _Writes | None = None
+        self._due = 0.0
 
-    def seen(self, revision: int) -> None:
-        """Take the number of writes so far, and tell those who do not know it."""
-        if self.revision != revision:
-            self.revision = revision
+    def seen(self, writes: _Writes) -> None:
+        """Take how often the job was written, and tell those who do not know it: of an event at once."""
+        if self.revision != writes.revision:
+            self.revision = writes.revision
             self.read.clear()
+        now = time.monotonic()
+        if self._told is None or self._told.events != writes.events or (self._told != writes and now >= self._due):
+            self._told, self._due = writes, now + PROGRESS_SECONDS
         for follower in self.followers:
-            if follower.seen != revision:
-                follower.seen = revision
+            if follower.seen != self._told.revision:
+                follower.seen = self._told.revision
                 follower.told.set()
 
 
@@ -58,7 +76,8 @@ class Follower:
     async def change(self, seconds: float) -> bool:
         """Wait until the job was written again (or is gone); False: it was not in that time.
 
-        The first call may return at once: what was written before it is not known.
+        An event is told at once, mere progress within a second. The first call may return at once: what was written
+        before it is not known.
         """
         try:
             async with asyncio.timeout(seconds):
@@ -93,7 +112,7 @@ class Watch:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._peek = Peek(database, _REVISION)
+        self._peek = Peek(database, _WRITES)
         self._jobs: dict[str, _Followed] = {}
         self._looking: asyncio.Task[None] | None = None
 
@@ -116,20 +135,20 @@ class Watch:
         while self._jobs:
             job_ids = set(self._jobs)
             try:
-                revisions = await self._revisions(job_ids)
+                writes = await self._writes(job_ids)
             except SQLAlchemyError as error:
                 log.warning("the database is away: %s", error)
             else:
                 for job_id in job_ids & set(self._jobs):
-                    self._jobs[job_id].seen(revisions.get(job_id, -1))
+                    self._jobs[job_id].seen(writes.get(job_id, _GONE))
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _revisions(self, job_ids: set[str]) -> dict[str, int]:
+    async def _writes(self, job_ids: set[str]) -> dict[str, _Writes]:
         if not self._peek.at_once or len(job_ids) > MOST_PEEKED:
             return await run_in_threadpool(self._asked, job_ids)
         rows = [(job_id, await self._peek.first({"job": job_id})) for job_id in job_ids]
-        return {job_id: int(row[0]) for job_id, row in rows if row is not None}
+        return {job_id: _Writes(*row) for job_id, row in rows if row is not None}
 
-    def _asked(self, job_ids: set[str]) -> dict[str, int]:
+    def _asked(self, job_ids: set[str]) -> dict[str, _Writes]:
         with self._database.reading() as session:
-            return repository.revisions(session, job_ids)
+            return {job_id: _Writes(*row) for job_id, *row in repository.writes(session, job_ids)}

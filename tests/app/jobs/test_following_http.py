@@ -1,12 +1,18 @@
 """Following a job over HTTP: metrics, events, streams, long polls and its ETag."""
 
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from tests.service import job_of, put_job
+from app.jobs import endpoints, lifecycle, watching
+from app.jobs.lifecycle import Batch, Ending
+from tests.service import claimed, job_of, put_job
 from worker.tasks import Worker
 
 MakeDataset = Callable[..., str]
@@ -44,6 +50,32 @@ def test_events_as_a_list_and_as_a_stream(admin: TestClient, service: FastAPI, w
     assert "event: progress" in streamed.text
     again = admin.get(own, headers={"Accept": "text/event-stream", "Last-Event-ID": ids[-2]}).text
     assert [line for line in again.splitlines() if line.startswith("id: ")] == [f"id: {ids[-1]}"]
+
+
+def test_long_polls_of_one_job_read_it_once_for_all(
+    admin: TestClient, service: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "PROGRESS_SECONDS", 0.0)
+    database, waiting, reads, present = service.state.database, 8, list[str](), endpoints._present
+
+    def noting(session: Any, tenant: str, of: str) -> Any:
+        reads.append(of)
+        return present(session, tenant, of)
+
+    monkeypatch.setattr(endpoints, "_present", noting)
+    job_id = put_job(database)
+    run = claimed(database)
+    with ThreadPoolExecutor(waiting) as pool:
+        polls = [pool.submit(admin.get, f"/v1/jobs/{job_id}", params={"wait_seconds": 20}) for _ in range(waiting)]
+        while sum(len(one.followers) for one in service.state.watch._jobs.values()) < waiting:
+            time.sleep(0.01)
+        for number in (1, 2):
+            lifecycle.record(database, run, Batch(number, progress={"step": number}))
+            time.sleep(3 * watching.LOOK_SECONDS)
+        lifecycle.finish(database, run, Ending())
+        assert {poll.result().json()["state"] for poll in polls} == {"succeeded"}
+    # Each before it waits; then together, at the first look (twice: nobody knows how old it is) and after each write.
+    assert len(reads) <= waiting + 2 + 2 * 3
 
 
 def test_a_stream_and_a_long_poll_follow_a_running_job(admin: TestClient, service: FastAPI, worker: Worker) -> None:

@@ -98,6 +98,25 @@ def test_a_reader_that_leaves_takes_nobodys_news_along(
         ending.join()
 
 
+@pytest.mark.parametrize(("seconds", "progress"), [(1_000.0, False), (0.0, True)])
+def test_events_are_told_at_once_and_progress_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, progress: bool
+) -> None:
+    monkeypatch.setattr(watching, "PROGRESS_SECONDS", seconds)
+
+    async def heard(database: Database, run: Run) -> list[bool]:
+        with Watch(database).following(run.job_id) as follower:
+            found = [await follower.change(5)]
+            await asyncio.to_thread(lifecycle.record, database, run, Batch(1, progress={"step": 1}))
+            found.append(await follower.change(4 * watching.LOOK_SECONDS))
+            await asyncio.to_thread(lifecycle.record, database, run, told(2))
+            return [*found, await follower.change(5), await follower.change(2 * watching.LOOK_SECONDS)]
+
+    with tables(f"sqlite:///{tmp_path}/jobs.db") as database:
+        put_job(database)
+        assert asyncio.run(heard(database, claimed(database))) == [True, progress, True, False]
+
+
 def test_a_reader_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "BATCH", 2)
     with tables(f"sqlite:///{tmp_path}/jobs.db") as database:
