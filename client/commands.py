@@ -4,7 +4,7 @@ import argparse
 import getpass
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from client.archive import unpack
 from client.artifact import Package
 from client.errors import BadUsage, ExitCode, Interrupted, Unreachable, fault_lines
 from client.http import TERMINAL, Client, Json
-from client.inference import predictions
+from client.inference import like_files, predictions
 from client.progress import Download, follow
 
 UPLOAD_FIELDS = (
@@ -55,6 +55,11 @@ class Session:
         """A line for people; nothing with --json."""
         if not self.json:
             self.out.print(line, markup=False, soft_wrap=True)
+
+    def warn_of_files(self, package: Package, inputs: Sequence[str]) -> None:
+        """Say which inputs were meant as files, by their looks, and are none; a picture that is not there is refused."""
+        for word in like_files(inputs) if package.task != "image_classification" else ():
+            self.progress.print(f"note: there is no file {word}: it is read as a text", markup=False, soft_wrap=True)
 
 
 def login(session: Session) -> ExitCode:
@@ -238,6 +243,7 @@ def predict(session: Session) -> ExitCode:
     """Answer inputs with a downloaded model; no server is needed."""
     words = session.words
     package = Package(words.folder, threads=words.threads)
+    session.warn_of_files(package, words.input)
     names, found = predictions(package, words.input, words.batch_size)
     if session.json:
         answers = zip(names, found, strict=True)

@@ -29,7 +29,7 @@ class ExitCode(IntEnum):
 
 EXIT_MEANS: Mapping[ExitCode, str] = {
     ExitCode.OK: "it worked (with a job: it succeeded)",
-    ExitCode.FAILED: "the job failed, was cancelled or missed its limits",
+    ExitCode.FAILED: "the job failed, was cancelled or missed its limits; a server could not start",
     ExitCode.REFUSED: "bad usage, a refused request, or a file that cannot be written",
     ExitCode.UNREACHABLE: "the server could not be reached",
     ExitCode.BAD_PACKAGE: "a downloaded file is damaged or cannot be read",

@@ -1,9 +1,12 @@
 """From the words of a command line to what a model says of them. Knows no server and prints nothing."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from client.artifact import Package, Prediction
+
+_FILE = re.compile(r"\S*[\w)]\.(txt|csv|jsonl?|md|png|jpe?g)|[./~]*(\w[^\s/]*/)+\S+\.\w+", re.IGNORECASE)
 
 
 def predictions(package: Package, words: Sequence[str], batch_size: int) -> tuple[list[str], list[Prediction]]:
@@ -18,6 +21,11 @@ def predictions(package: Package, words: Sequence[str], batch_size: int) -> tupl
     pictured = package.task == "image_classification"
     inputs = [Path(word) if pictured or is_file(word) else word for word in words]
     return list(words), package.predict(inputs, batch_size=batch_size)
+
+
+def like_files(words: Sequence[str]) -> list[str]:
+    """Words that look like the name of a file that is not there, and so are read as texts."""
+    return [word for word in words if _FILE.fullmatch(word) and not is_file(word)]
 
 
 def is_file(word: str) -> bool:

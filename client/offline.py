@@ -18,6 +18,7 @@ def detect(session: Session) -> ExitCode:
     package = Package(words.folder, threads=words.threads)
     pictured = package.task == "image_classification"
     inputs: list[Input] = [Path(word) if pictured or is_file(word) else word for word in words.input]
+    session.warn_of_files(package, words.input)
     found = Detector.read(package).screen(
         inputs, target_fpr=words.target_fpr, signals=words.signals, control=words.control
     )

@@ -301,10 +301,14 @@ def test_a_text_file_and_a_picture_can_be_predicted(
     (tmp_path / "mail.txt").write_text("free prize")
     _, (first, second) = run_json(capsys, "predict", str(text_folder), str(tmp_path / "mail.txt"), "hello " * 500)
     assert (first["label"], second["label"]) == ("spam", "ham")
+    assert main(["predict", str(text_folder), "a/mial.txt", "hello.txt you", "Hello."]) == 0
+    assert capsys.readouterr().err == "note: there is no file a/mial.txt: it is read as a text\n"
     assert sum(first["scores"].values()) == pytest.approx(1)
     Image.new("L", (8, 8), 255).save(tmp_path / "white.png")
     assert main(["predict", str(image_folder), str(tmp_path / "white.png")]) == 0
     assert "white.png: light" in capsys.readouterr().out
+    assert main(["predict", str(image_folder), str(tmp_path / "black.png")]) == 2
+    assert "note:" not in capsys.readouterr().err
 
 
 def test_operators_are_listed_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
