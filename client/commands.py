@@ -57,7 +57,7 @@ class Session:
             self.out.print(line, markup=False, soft_wrap=True)
 
     def warn_of_files(self, package: Package, inputs: Sequence[str]) -> None:
-        """Say which inputs were meant as files, by their looks, and are none; a picture that is not there is refused."""
+        """Say which inputs look like files and are none; a picture that is not there is refused."""
         for word in like_files(inputs) if package.task != "image_classification" else ():
             self.progress.print(f"note: there is no file {word}: it is read as a text", markup=False, soft_wrap=True)
 
