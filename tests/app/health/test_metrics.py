@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -15,12 +16,14 @@ from sqlalchemy.orm import Session
 
 from app.database import Database
 from app.datasets.models import Dataset
+from app.health import fleet
 from app.health.figures import Figures
 from app.ids import new_id
 from app.jobs import lifecycle, presence, repository
 from app.jobs.lifecycle import Batch, Ending, Happening
 from app.jobs.models import Job, JobEvent, JobTally, WorkerSeen
 from app.jobs.states import CANCEL_IDLE, State
+from app.privacy import composition
 from app.privacy.models import SPENT, PrivacyAccount, PrivacyEntry
 from engine import accounting
 from tests.app.seeds import seed_dataset
@@ -160,6 +163,22 @@ def test_what_was_spent_of_privacy(service: FastAPI, admin: TestClient, tmp_path
     assert spent is not None
     assert 0 < spent < math.inf
     assert sample(admin, "fiftytwo_privacy_epsilon_spent", dataset=dataset) is None
+
+
+def test_no_connection_is_held_while_the_accountant_sums_up(
+    service: FastAPI, admin: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, pool, sum_up = list[int](), service.state.database.readers.pool, composition.total
+
+    def noting(account: PrivacyAccount, entries: list[PrivacyEntry]) -> Any:
+        held.append(pool.checkedout())
+        return sum_up(account, entries)
+
+    monkeypatch.setattr(fleet, "total", noting)
+    with service.state.database.session() as session:
+        spend(session, "default", "gone", 1.0)
+    assert sample(admin, "fiftytwo_privacy_epsilon_spent", dataset="gone")
+    assert held == [0]
 
 
 def test_many_accounts_take_as_many_queries_as_one(service: FastAPI, admin: TestClient, tmp_path: Path) -> None:
