@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from sqlalchemy.orm import Session
 
+from app.database import let_go
 from app.health import repository
 from app.jobs.states import State
 from app.jobs.tallies import BOUNDS, DURATION, LAPSE, NEVER_RAN, WAIT
