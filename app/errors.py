@@ -194,32 +194,46 @@ def tell_further(request: Request, fault: Fault) -> None:
 
 def problem(request: Request, error: ServiceError, *, status: int | None = None, title: str | None = None) -> Response:
     """The answer that tells of `error`; `status` and `title` stand in for those of its class."""
-    status = status or error.status
+    status, title = status or error.status, title or error.title
+    further = request.scope.get("state", {}).get(_FURTHER, ()) if status in _OF_WHAT_WAS_SENT else ()
+    if any(one not in error.faults for one in further):
+        error = _with_others(error, [one for one in further if one not in error.faults])
+        if status == TooLarge.status:  # that is not all
+            status, title = error.status, error.title
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     fallback = "server_error" if status >= 500 else "invalid_request_error"
     # A client that reads `errors` alone finds the fault there too, whatever the status.
-    faults, detail = error.faults or [Fault("", error.code, error.detail, error.remedy)], error.detail
-    if status in _OF_WHAT_WAS_SENT:
-        further = [one for one in request.scope.get("state", {}).get(_FURTHER, ()) if one not in faults]
-        faults, detail = [*faults, *further], "; ".join([detail, *(one.detail for one in further)])
+    faults = _faults_of(error)
     once = {"X-Should-Retry": "false"} if status == 409 else {}  # OpenAI's clients would send it again
     body = {
         "type": f"/problems/{error.code.replace('_', '-')}",
-        "title": title or error.title,
+        "title": title,
         "status": status,
-        "detail": detail,
+        "detail": error.detail,
         "instance": request_id(request),
         "code": error.code,
         "remedy": error.remedy or faults[0].remedy,
         "errors": [asdict(fault) for fault in faults],
         "error": {
-            "message": detail,
+            "message": error.detail,
             "type": kinds.get(status, fallback),
             "param": faults[0].pointer.strip("/").replace("/", ".") or None,
             "code": error.code,
         },
     }
     return Response(json.dumps(body), status, headers={**once, **error.headers}, media_type=MEDIA_TYPE)
+
+
+def _faults_of(error: ServiceError) -> list[Fault]:
+    return error.faults or [Fault("", error.code, error.detail, error.remedy)]
+
+
+def _with_others(error: ServiceError, others: Sequence[Fault]) -> Invalid:
+    """The error with further faults, as one that tells of several."""
+    detail = "; ".join([error.detail, *(one.detail for one in others)])
+    code = None if isinstance(error, TooLarge) else error.code
+    faults = [*_faults_of(error), *others]
+    return Invalid(detail, code=code, remedy="mend every listed fault", faults=faults, headers=error.headers)
 
 
 def of_any(error: Exception) -> ServiceError:

@@ -94,8 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # A path with a slash too many is 404: a redirect would name whatever host the request claims, before any key.
     service = FastAPI(title="fiftytwo", version=VERSION, lifespan=lifespan, redoc_url=None, redirect_slashes=False)
     state = service.state
-    state.settings = settings
-    state.database = database
+    state.settings, state.database = settings, database
     state.storage = storage_for(settings)
     state.queue = queue
     state.intake = Intake(database, lambda: state.queue.ring(), settings.max_open_jobs)

@@ -65,6 +65,12 @@ def with_another(error: ValidationError, fault: PydanticCustomError, sent: Any) 
     return ValidationError.from_exception_data(error.title, [*lines, InitErrorDetails(type=fault, loc=(), input=sent)])
 
 
+def at_once(title: str, found: Mapping[str, PydanticCustomError], sent: Any) -> ValidationError:
+    """An error with several faults of a section, by the field of it that each is of; a validator raises one only."""
+    lines = [InitErrorDetails(type=fault, loc=(name,), input=sent) for name, fault in found.items()]
+    return ValidationError.from_exception_data(title, lines)
+
+
 def _again(detail: ErrorDetails) -> InitErrorDetails:
     """An error as one may be made of it; the braces in its words are none to be filled in."""
     kind: Any = PydanticCustomError(detail["type"], "{said}", {"said": detail["msg"], **detail.get("ctx", {})})

@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from engine.accounting import PrivacyBudget
 from engine.catalogue import AnyInstruction, resolve_choice
 from engine.evaluate import METRICS
+from engine.faults import at_once
 from engine.optimizer import rate_factor
 from engine.tasks import TASKS
 
@@ -186,33 +187,34 @@ class Spec(BaseModel):
     @field_validator("training")
     @classmethod
     def _as_instructions_decide(cls, training: Training, about: ValidationInfo) -> Training:
+        given = training
+        twice: dict[str, PydanticCustomError] = {}
         for one in about.data.get("instructions", ()):
             for name, value in one.decides.items():
-                if name in training.model_fields_set and getattr(training, name) != value:
-                    raise PydanticCustomError(
+                if name in given.model_fields_set and getattr(given, name) != value:
+                    twice[name] = PydanticCustomError(
                         "decided_twice",
                         "{instruction} and training.{name} both say how large this number is",
                         {"instruction": one.name, "name": name, "remedy": f"leave training.{name} out"},
                     )
             training = training.model_copy(update=dict(one.decides)) if one.decides else training
+        if twice:
+            raise at_once("training", twice, given)
         return training
 
     @field_validator("limits")
     @classmethod
     def _limits_of_the_metric(cls, limits: Limits, about: ValidationInfo) -> Limits:
-        metric = METRICS.get(about.data.get("metric", ""))
+        metric, wrong = METRICS.get(about.data.get("metric", "")), {}
+        told = {"metric": about.data.get("metric", ""), "remedy": "limit max_metric_loss instead"}
         if limits.min_agreement is not None and metric is not None and not metric.counted:
-            raise PydanticCustomError(
-                "wrong_limit",
-                "by {metric} a row is neither right nor wrong, so there is no agreement to hold against min_agreement",
-                {"metric": about.data["metric"], "remedy": "limit max_metric_loss instead"},
-            )
+            said = "by {metric} a row is neither right nor wrong, so there is no agreement to hold against it"
+            wrong["min_agreement"] = PydanticCustomError("wrong_limit", said, told)
         if limits.min_metric is not None and metric is not None and not metric.more_is_better:
-            raise PydanticCustomError(
-                "wrong_limit",
-                "min_metric is a floor, and of {metric} less is better",
-                {"metric": about.data["metric"], "remedy": "limit max_metric_loss instead"},
-            )
+            said = "min_metric is a floor, and of {metric} less is better"
+            wrong["min_metric"] = PydanticCustomError("wrong_limit", said, told)
+        if wrong:
+            raise at_once("limits", wrong, limits)
         return limits
 
     @field_validator("export")

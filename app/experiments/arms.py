@@ -212,7 +212,7 @@ def _other_rows(pointer: str, baseline: Arm | Sequence[Fault], arm: Arm) -> list
 
 def _shown_to_people(wanted: Wanted, arms: Sequence[Arm]) -> list[Fault]:
     """People read test rows, which no receipt of such a job may quote either."""
-    asked = wanted.human if isinstance(wanted, ExperimentCreate) else wanted.body.get("human")
+    asked = wanted.human if isinstance(wanted, ExperimentCreate) else arms and wanted.body.get("human")
     hidden = [arm.name for arm in arms if hides_test_rows(arm.body)]
     if asked is None or not hidden:
         return []

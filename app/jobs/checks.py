@@ -98,7 +98,8 @@ def _checked(lookups: Lookups, tenant: str, body: AnyCreate, base: BaseLook) -> 
             facts.add(f"{VALID_ROWS}{rows_of(found)['valid']}")
     if base.fault is not None:
         faults.append(base.fault)
-    elif base.pretrained:
+    if base.fault is not None or base.pretrained:
+        # Of a base that nobody knows nothing is told that follows from its having learned nothing.
         facts.add("pretrained")
     try:
         plan = Plan.of(body, facts)

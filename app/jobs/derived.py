@@ -81,7 +81,10 @@ def _checked(
     """
     try:
         run = body.run_spec(body.kind, trained)
-        faults += limit_faults(run)
+    except InvalidPlan as error:
+        raise invalid([*faults, *error.faults, *_whatever_the_model(body)]) from error
+    faults += limit_faults(run)
+    try:
         plan = Plan.of(run)
     except InvalidPlan as error:
         raise invalid([*faults, *error.faults]) from error

@@ -50,7 +50,10 @@ def outcome(admin: TestClient, body: Json) -> Json:
             {"/instructions/0/keep_characters": "cannot_trim"},
         ),
         ({"export": {"format": "onnx"}}, {"/export": "wrong_format"}),
-        ({"limits": {"min_agreement": 0.9}}, {"/limits": "wrong_limit"}),
+        (
+            {"limits": {"min_agreement": 0.9, "min_metric": 1.0}},
+            {"/limits/min_agreement": "wrong_limit", "/limits/min_metric": "wrong_limit"},
+        ),
         ({"metric": "accuracy"}, {"/metric": "wrong_metric"}),
     ],
 )

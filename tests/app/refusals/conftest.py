@@ -6,10 +6,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from app.auth.bootstrap import bootstrap
+from app.jobs.states import State
 from app.main import create_app
 from app.settings import Settings
 from tests.app.refusals.asking import Place
-from tests.app.seeds import seed
+from tests.app.seeds import seed, seed_artifact
 from tests.service import lay_tables
 
 
@@ -22,5 +23,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     lay_tables(service.state.database)
     secret = bootstrap(service.state.database, settings)
     seeds = seed(service, folder)
+    trained = seeds.job[list(State).index(State.SUCCEEDED)]
+    seed_artifact(service, folder, "default", trained, "checkpoint", "checkpoint.zip")
     with TestClient(service, headers={"Authorization": f"Bearer {secret}"}) as client:
         yield Place(client, seeds)

@@ -1,5 +1,7 @@
 """No fault of an upload hides another: of the form's fields, of the rows in its file, of the headers."""
 
+from typing import Any
+
 import pytest
 
 from tests.app.refusals.asking import BAD_KEY, OF_THE_KEY, Place, told
@@ -60,3 +62,10 @@ def test_a_form_is_told_all_of_its_faults_and_those_of_the_file(
         headers=BAD_KEY,
     )
     assert set(found) == {*faults, OF_THE_KEY}
+
+
+def test_what_is_too_large_and_has_another_fault_is_told_both(place: Place) -> None:
+    sent: dict[str, Any] = {"files": {"data": ("part", b"x" * 100)}}
+    assert told(place, "/v1/uploads/<upload>/parts", None, status=413, **sent) == [("", "too_large")]
+    both = told(place, "/v1/uploads/<upload>/parts", None, **sent, headers=BAD_KEY)
+    assert both == [("", "too_large"), OF_THE_KEY]

@@ -53,7 +53,11 @@ JOBS: list[tuple[dict[str, Any], Told]] = [
             "instructions": [{"name": "sequence_packing", "length": 64}],
             "training": {"epochs": 0, "max_length": 128},
         },
-        [("/instructions/0", "wrong_task"), ("/training", "decided_twice"), ("/training/epochs", "greater_than_equal")],
+        [
+            ("/instructions/0", "wrong_task"),
+            ("/training/max_length", "decided_twice"),
+            ("/training/epochs", "greater_than_equal"),
+        ],
     ),
     (
         {"dataset": "<dataset>", "webhook": {"url": LOCAL, "secret": "bad"}},
@@ -114,6 +118,29 @@ JOBS: list[tuple[dict[str, Any], Told]] = [
             ("/inputs/texts/0", "empty_text"),
             ("/model", "unknown_model"),
         ],
+    ),
+    (
+        {
+            "kind": "evaluate",
+            "model": "<artifact>",
+            "dataset": "ds_no",
+            "task": "causal_lm",
+            "instructions": [36, 36, 1],
+            "metric": "bits_per_byte",
+            "limits": {"max_epsilon": 1},
+        },
+        [
+            ("/dataset", "unknown_dataset"),
+            ("/instructions/1", "repeated_instruction"),
+            ("/instructions/2", "wrong_kind"),
+            ("/limits/max_epsilon", "not_applicable"),
+            ("/metric", "wrong_metric"),
+            ("/task", "wrong_task"),
+        ],
+    ),
+    (
+        {"dataset": "<dataset>", "model": "minilm-l7", "instructions": [{"name": "low_rank_adaptation", "rank": 0}]},
+        [("/instructions/0/rank", "greater_than_equal"), ("/model", "unknown_model")],
     ),
     (
         {"kind": "detect", "model": "job_no", "inputs": {"dataset": "ds_no"}, "calibration": "<dataset>", "task": "x"},

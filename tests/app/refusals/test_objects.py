@@ -196,6 +196,12 @@ def test_what_is_made_is_told_all_of_its_faults(place: Place, path: str, body: A
     assert told(place, path, body, headers=BAD_KEY) == sorted([*faults, OF_THE_KEY])
 
 
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/webhooks", "/v1/keys", "/v1/experiments", "/v1/fine_tuning/jobs"])
+@pytest.mark.parametrize("body", [[1], 7, "x"])
+def test_what_is_no_object_is_one_fault(place: Place, path: str, body: Any) -> None:
+    assert told(place, path, body) == [("", "model_type")]
+
+
 def test_a_budget_is_told_all_of_its_faults(place: Place) -> None:
     body = {"epsilon": 0.0, "delta": 0.9}
     found = told(place, "/v1/privacy/budgets/<dataset>", body, method="PUT")
