@@ -82,18 +82,18 @@ class Lines:
 def drawn_of(job: Json) -> dict[str, Any]:
     """What the bar shows of a job; without a known number of steps it only pulses.
 
-    Once every step is taken, time left and figures say nothing of what the job is at.
+    Once every step is taken, steps and figures say nothing of what the job is at.
     """
     progress = job.get("progress") or {}
     phase = job.get("phase") if job["state"] == "running" else None
     step, total, eta = progress.get("step") or 0, progress.get("total_steps"), progress.get("eta_seconds")
     stepping = total is None or step < total
-    steps = f"step {step:,} of {total:,}" if total else ""
+    steps = f"step {step:,} of {total:,}" if total and stepping else ""
     return {
         "description": f"{job['state']}{f' · {phase}' if phase else ''}".replace("_", " "),
         "completed": step,
         "total": total or None,
-        "steps": f"{steps} · {duration(eta)} left" if steps and stepping and eta is not None else steps,
+        "steps": f"{steps} · {duration(eta)} left" if steps and eta is not None else steps,
         "figures": " · ".join(f"{name} {value:.4g}" for name, value in _worth_showing(job.get("latest") or {}))
         if stepping
         else "",

@@ -149,7 +149,7 @@ def receipt(console: Console, content: Json) -> None:
         table.add_row(*map(escape, row))
     console.print(table)
     plan = ", ".join(f"{one['number']} {one['name']}" for one in content.get("plan") or [])
-    console.print(f"plan: {plan}", markup=False)
+    console.print(f"plan: {plan or 'no instruction was chosen'}", markup=False)
     checks = (content.get("limits") or {}).get("checks") or []
     for check in checks:
         told = f"limit {check['name']}: {_number(check['limit'])}, measured {_number(check['measured'])}: "

@@ -44,6 +44,8 @@ def test_a_receipt_with_brackets_is_printed_as_it_is(capsys: pytest.CaptureFixtu
     }
     tables.receipt(Console(width=160), content)
     printed = capsys.readouterr().out
+    tables.receipt(Console(width=160), {"job": "job_1", "plan": []})
+    assert "plan: no instruction was chosen" in capsys.readouterr().out
     assert all(f"[/{word}]" in printed for word in ("job", "plan", "metric", "limit", "3", "odd"))
 
 
