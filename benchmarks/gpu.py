@@ -10,8 +10,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from unittest.mock import patch
 import numpy as np
 import torch
 import transformers
-from torch import nn
 from transformers import (
     BertForSequenceClassification,
     DataCollatorWithPadding,
@@ -46,8 +46,8 @@ from engine.train import again
 
 RECORD, PAGE = ROOT / "docs" / "gpu.json", ROOT / "docs" / "gpu.md"
 SHAPED = "minilm-shaped"
-_EPOCHS, _PICTURES, _PICTURE_BATCH, _SIDE = 1, 8192, 128, 32
-_PAIRS, _SECONDS = 6, 60.0
+_PICTURES, _PICTURE_BATCH, _SIDE = 4096, 128, 32
+_STEPS, _PAIRS, _SECONDS = 32, 10, 60.0
 _RATES = (Line("ratio", unit="x"), Line("ours", unit="/s"), Line("trainer", unit="/s"))
 
 
@@ -76,33 +76,42 @@ def _seconds(work: Callable[[], Any]) -> float:
     return wall() - started
 
 
-def _batches(run: Run, quick: bool) -> list[tuple[int, ...]]:
-    """Those of an epoch, again and again; where it only has to run, two."""
-    return batches_of(run, 2) if quick else batches_of(run, sys.maxsize) * _EPOCHS
+def _steps(setting: Setting) -> int:
+    """The steps of a turn."""
+    return 2 if setting.quick else _STEPS
 
 
-def _rate(run: Run, quick: bool) -> float:
-    """Examples a second over whole epochs."""
-    batches = _batches(run, quick)
-    model: nn.Module = run.model
-    return sum(map(len, batches)) / _seconds(lambda: again(run, model, steps=len(batches)))
+def _rate(run: Run, steps: int) -> float:
+    """Examples a second of the engine's loop."""
+    examples, model = sum(map(len, batches_of(run, steps))), run.model
+    return examples / _seconds(lambda: again(run, model, steps=steps))
+
+
+def _base_and_texts(setting: Setting) -> tuple[Path, Path]:
+    """The folder of the base and the data file, made once for all rows."""
+    models, texts = setting.folder / "models", setting.folder / "texts"
+    os.environ["FIFTYTWO_MODELS_DIR"] = str(models)
+    if not texts.is_dir():
+        shaped_base(setting.scratch("models") / SHAPED)
+        prepared(setting.scratch("texts"))
+    return models / SHAPED, texts / "texts.parquet"
+
+
+def _ours(file: Path, instructions: Sequence[Any]) -> Ours:
+    return Ours.of({**body(file, instructions), "model": SHAPED})
 
 
 @contextmanager
-def _texts(setting: Setting, instructions: Sequence[Any], **further: Any) -> Iterator[Pair]:
-    """Whole epochs of both; the Trainer gets the rows in the order of the plain run."""
-    base = shaped_base(setting.scratch("models") / SHAPED)
-    os.environ["FIFTYTWO_MODELS_DIR"] = str(base.parent)
-    file = prepared(setting.scratch("texts"))
-    plain = Ours.of({**body(file, []), "model": SHAPED})
-    ours = Ours.of({**body(file, instructions), "model": SHAPED})
+def _texts(setting: Setting, name: str, instructions: Sequence[Any], **further: Any) -> Iterator[Pair]:
+    """The Trainer gets the rows in the order of the plain run."""
+    base, file = _base_and_texts(setting)
+    plain, ours, steps = _ours(file, []), _ours(file, instructions), _steps(setting)
     opened = partial(text_model, str(base))
-    with Peer(setting.scratch("trainer"), setting.cores, opened, wall, **further) as peer:
+    with Peer(setting.scratch(f"trainer-{name}"), setting.cores, opened, wall, **further) as peer:
 
         def pair(number: int) -> dict[str, float]:
-            batches = _batches(plain.shuffled(number), setting.quick)
-            run = ours.shuffled(number)
-            mine, theirs = in_turn(number, lambda: _rate(run, setting.quick), lambda: peer.rate(run.data, batches))
+            batches, run = batches_of(plain.shuffled(number), steps), ours.shuffled(number)
+            mine, theirs = in_turn(number, lambda: _rate(run, steps), lambda: peer.rate(run.data, batches))
             return {"ratio": mine / theirs, "ours": mine, "trainer": theirs}
 
         pair(0)
@@ -111,25 +120,24 @@ def _texts(setting: Setting, instructions: Sequence[Any], **further: Any) -> Ite
 
 @contextmanager
 def _pictures(setting: Setting) -> Iterator[Pair]:
-    """Whole epochs of both; the Trainer's pictures are decoded and normalised beforehand, ours on their way."""
+    """The Trainer's pictures are decoded and normalised beforehand; ours are decoded, and normalised on their way."""
     file = made_pictures(setting.scratch("pictures"), 512 if setting.quick else _PICTURES, _SIDE, CLASSES)
     training = {"epochs": 1, "batch_size": _PICTURE_BATCH, "learning_rate": 1e-3, "seed": 1}
     task = {"task": "image_classification", "model": "resnet-18", "dataset": str(file), "training": training}
-    ours = Ours.of(task)
+    ours, steps = Ours.of(task), _steps(setting)
     data = ours.run.data
     numbers = range(len(data.train))
     pixels = ours.run.task.collate([data.examples["train"][i] for i in numbers], [0 for _ in numbers])["pixel_values"]
     rows = [{"pixel_values": pixels[i].numpy(), "labels": int(data.train.labels[i])} for i in numbers]
-    with Peer(setting.scratch("trainer"), setting.cores, picture_model, wall) as peer:
+    with Peer(setting.scratch("trainer-pictures"), setting.cores, picture_model, wall) as peer:
+
+        def theirs_on(chosen: Sequence[Mapping[str, Any]]) -> float:
+            return len(chosen) / peer.seconds(chosen, _PICTURE_BATCH)
 
         def pair(number: int) -> dict[str, float]:
             run = ours.shuffled(number)
-            chosen = [rows[i] for batch in _batches(run, setting.quick) for i in batch]
-            mine, theirs = in_turn(
-                number,
-                lambda: _rate(run, setting.quick),
-                lambda: len(chosen) / peer.seconds(chosen, _PICTURE_BATCH),
-            )
+            chosen = [rows[i] for batch in batches_of(run, steps) for i in batch]
+            mine, theirs = in_turn(number, lambda: _rate(run, steps), lambda: theirs_on(chosen))
             return {"ratio": mine / theirs, "ours": mine, "trainer": theirs}
 
         pair(0)
@@ -139,17 +147,16 @@ def _pictures(setting: Setting) -> Iterator[Pair]:
 @contextmanager
 def _order(setting: Setting) -> Iterator[Pair]:
     """The text model in bf16 as every run has it, and where PyTorch may add in any order."""
-    base = shaped_base(setting.scratch("models") / SHAPED)
-    os.environ["FIFTYTWO_MODELS_DIR"] = str(base.parent)
-    ours = Ours.of({**body(prepared(setting.scratch("texts")), [26]), "model": SHAPED})
+    ours, steps = _ours(_base_and_texts(setting)[1], [26]), _steps(setting)
 
     def freely(run: Run) -> float:
-        with patch("engine.prepare.insist_on_order", lambda _: settle_sums()):
-            return _rate(run, setting.quick)
+        with patch("engine.prepare.insist_on_order", lambda _: settle_sums()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch says so
+            return _rate(run, steps)
 
     def pair(number: int) -> dict[str, float]:
         run = ours.shuffled(number)
-        ordered, free = in_turn(number, lambda: _rate(run, setting.quick), lambda: freely(run))
+        ordered, free = in_turn(number, lambda: _rate(run, steps), lambda: freely(run))
         return {"ratio": ordered / free, "one order": ordered, "any order": free}
 
     pair(0)
@@ -159,12 +166,10 @@ def _order(setting: Setting) -> Iterator[Pair]:
 @contextmanager
 def _memory(setting: Setting) -> Iterator[Pair]:
     """The allocator's own peak of some steps, with 25 and without."""
-    base = shaped_base(setting.scratch("models") / SHAPED)
-    os.environ["FIFTYTWO_MODELS_DIR"] = str(base.parent)
-    file = prepared(setting.scratch("texts"))
+    file = _base_and_texts(setting)[1]
 
     def peak(instructions: Sequence[Any]) -> float:
-        run = Ours.of({**body(file, instructions), "model": SHAPED}).run
+        run = _ours(file, instructions).run
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         again(run, run.model, steps=4)
@@ -184,7 +189,7 @@ BENCHMARKS = (
         "texts, nothing chosen",
         f"{_WORK} second over those of the Trainer, both in fp32",
         _RATES,
-        partial(_texts, instructions=[]),
+        partial(_texts, name="plain", instructions=[]),
         _SECONDS,
     ),
     Benchmark(
@@ -192,7 +197,7 @@ BENCHMARKS = (
         "texts, 11 and 26 chosen",
         f"{_WORK} second over those of the Trainer with `bf16=True`",
         _RATES,
-        partial(_texts, instructions=[11, 26], bf16=True),
+        partial(_texts, name="bf16", instructions=[11, 26], bf16=True),
         _SECONDS,
     ),
     Benchmark(
@@ -216,9 +221,9 @@ BENCHMARKS = (
         "peak memory with 25",
         f"the peak of PyTorch's allocator over four steps of the text model, batch {BATCH}, over that without 25",
         (
-            Line("ratio", more_is_better=False, unit="x"),
-            Line("with 25", more_is_better=False, unit="MiB"),
-            Line("without", more_is_better=False, unit="MiB"),
+            Line("ratio", more_is_better=False, unit="x", exact=True),
+            Line("with 25", more_is_better=False, unit="MiB", exact=True),
+            Line("without", more_is_better=False, unit="MiB", exact=True),
         ),
         _memory,
         _SECONDS,
@@ -237,34 +242,38 @@ def main(words: Sequence[str] | None = None) -> int:
         parser.error("this machine has no CUDA device")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    results = []
-    for one in BENCHMARKS if torch.cuda.is_available() else BENCHMARKS[:-1]:
-        settle_sums()  # as every job begins
-        results.append(_measured(one, quick=given.quick))
-        print(figures(results[-1]), flush=True)
-    if not given.quick:
-        about = _about(given.commit or commit(ROOT))
-        values = {one.benchmark.name: one.values for one in results}
-        (given.out / RECORD.name).write_text(json.dumps({"machine": about, "rows": values}, indent=1) + "\n")
-        (given.out / PAGE.name).write_text(page(results, about, _PAIRS), encoding="utf-8")
+    about, results = _about(given.commit or commit(ROOT)), list[Result]()
+    with tempfile.TemporaryDirectory(prefix="fiftytwo-bench-") as folder:
+        for one in BENCHMARKS if torch.cuda.is_available() else BENCHMARKS[:-1]:
+            settle_sums()  # as every job begins
+            results.append(_measured(one, Setting(Path(folder), 2, given.quick)))
+            print(figures(results[-1]), flush=True)
+            if not given.quick:
+                _keep(given.out, results, about)
     return 0
 
 
-def _measured(one: Benchmark, *, quick: bool) -> Result:
-    began, pairs = time.monotonic(), 1 if quick else _PAIRS
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fiftytwo-bench-")))
-        pair = stack.enter_context(one.open(Setting(folder, 2, quick)))
+def _measured(one: Benchmark, setting: Setting) -> Result:
+    exact = all(line.exact for line in one.lines)
+    began, pairs = time.monotonic(), 1 if setting.quick or exact else _PAIRS
+    with one.open(setting) as pair:
         values = collect(pair, one.lines, fewest=pairs, most=pairs)
     return Result(one, values, time.monotonic() - began)
 
 
+def _keep(folder: Path, results: Sequence[Result], about: Mapping[str, str]) -> None:
+    """Write record and page of the rows so far."""
+    values = {one.benchmark.name: one.values for one in results}
+    (folder / RECORD.name).write_text(json.dumps({"machine": about, "rows": values}, indent=1) + "\n", encoding="utf-8")
+    (folder / PAGE.name).write_text(page(results, about, turns=_PAIRS, steps=_STEPS), encoding="utf-8")
+
+
 def _about(measured: str) -> dict[str, str]:
     shown = versions()
-    properties = torch.cuda.get_device_properties(0)
+    card = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
     return {
-        "card": properties.name,
-        "memory": f"{properties.total_memory / 2**30:.0f} GiB",
+        "card": card.name if card else "none",
+        "memory": f"{card.total_memory / 2**30:.0f} GiB" if card else "none",
         "CUDA": str(torch.version.cuda),
         **{name: shown[name] for name in ("Python", "torch", "transformers", "accelerate")},
         "commit": measured,

@@ -8,7 +8,7 @@ from benchmarks.page import interval, number
 NOTE = "<!-- Written by `python -m benchmarks.gpu`; do not edit. -->"
 
 
-def page(results: Sequence[Result], about: Mapping[str, str], pairs: int) -> str:
+def page(results: Sequence[Result], about: Mapping[str, str], *, turns: int, steps: int) -> str:
     """The page."""
     made = ", ".join(f"{name} {about[name]}" for name in ("CUDA", "Python", "torch", "transformers", "accelerate"))
     rows = [
@@ -23,7 +23,8 @@ def page(results: Sequence[Result], about: Mapping[str, str], pairs: int) -> str
         NOTE,
         f"One {about['card']} with {about['memory']}. {made}. Measured on {about['day']} at commit {about['commit']} by"
         " `python -m benchmarks.gpu`, in wall seconds; the raw values are in [gpu.json](gpu.json).",
-        f"Both sides of a row take {pairs} turns, each over whole epochs; the interval is that of the median at 95 %.",
+        f"The two sides of a row take {turns} turns of {steps} batches; the interval is that of the median at 95 %. The"
+        " processor that starts the kernels is shared with others, so the ratios say more than the rates.",
         "\n".join(["| what | figure | median | 95 % interval |", "| --- | --- | --- | --- |", *rows]),
         "\n".join(f"- **{one.benchmark.what}**: {one.benchmark.work}." for one in results),
         _HOLDS,

@@ -33,7 +33,6 @@ class Panel:
         timed = {
             "step_seconds": seconds,
             "examples_per_second": examples / seconds,
-            "memory_bytes": _memory_bytes(self._run),
         }
         self._waiting.append((self._run.clock.step, {**values, **timed, **self._run.memory.pop("panel", {})}))
         if now - self._told >= _TOLD_EVERY_SECONDS:
@@ -47,8 +46,10 @@ class Panel:
         """
         self._told = time.perf_counter()
         waiting, self._waiting = self._waiting, []
+        # Asked once for all: an accelerator's allocator takes longer for its figures than for a tensor.
+        memory = _memory_bytes(self._run) if waiting else 0.0
         for step, values in waiting:
-            plain = {name: float(value) for name, value in values.items()}
+            plain = {name: float(value) for name, value in values.items()} | {"memory_bytes": memory}
             if not math.isfinite(plain.get("train_loss", 0.0)):
                 raise Diverged(
                     f"the loss is {plain['train_loss']} at step {step}",
