@@ -80,7 +80,10 @@ class Once:
         return self.replay(session, tenant)
 
     def replay(self, session: Session, tenant: str) -> Response | None:
-        """The first answer, if there is one; Invalid where the first request was another one."""
+        """The first answer, if there is one; Invalid where the first request was another one.
+
+        That is told alone: whether the key is wrong or the body, and so what else is, its sender knows.
+        """
         if self.key is None:
             return None
         mine = (IdempotencyKey.tenant == tenant) & (IdempotencyKey.key == self.key)
@@ -124,6 +127,8 @@ def again(first: IdempotencyKey) -> Response:
 
 _KEY = re.compile(r"^[\x21-\x7e]+$")
 _LONGEST = 255
+
+
 def is_key(text: str) -> bool:
     """Whether the header may have this value."""
     return len(text) <= _LONGEST and _KEY.match(text) is not None

@@ -62,6 +62,9 @@ def resolve_choice(choice: Any) -> Any:
         fields = dict(choice)
         number = fields.pop("number", None)
         given = fields.get("name", number)
+        if given is None:
+            told = {"remedy": "add its number or its name; GET /v1/instructions lists them"}
+            raise PydanticCustomError("unknown_instruction", "the object names no instruction", told)
         kind = _known(given)
         if number is not None and number != kind.number:
             raise PydanticCustomError(

@@ -44,13 +44,13 @@ _KINDS: Mapping[str, str] = {
     "tuple_type": "list",
 }
 _BOUNDS: Mapping[str, tuple[str, str]] = {
-    "greater_than": ("gt", "send a number above {:g}"),
-    "greater_than_equal": ("ge", "send a number of at least {:g}"),
-    "less_than": ("lt", "send a number below {:g}"),
-    "less_than_equal": ("le", "send a number of at most {:g}"),
-    "too_short": ("min_length", "send at least {:g} items"),
-    "too_long": ("max_length", "send at most {:g} items"),
-    "string_too_long": ("max_length", "send at most {:g} characters"),
+    "greater_than": ("gt", "send a number above {}"),
+    "greater_than_equal": ("ge", "send a number of at least {}"),
+    "less_than": ("lt", "send a number below {}"),
+    "less_than_equal": ("le", "send a number of at most {}"),
+    "too_short": ("min_length", "send at least {} items"),
+    "too_long": ("max_length", "send at most {} items"),
+    "string_too_long": ("max_length", "send at most {} characters"),
 }
 
 
@@ -131,7 +131,8 @@ def _pointers(model: type[BaseModel], above: str = "") -> dict[str, str]:
 def _from_context(kind: str, context: Mapping[str, Any]) -> str:
     if kind in _BOUNDS:
         key, words = _BOUNDS[kind]
-        return words.format(context[key])
+        bound = context[key]
+        return words.format(f"{bound:g}" if isinstance(bound, float) else bound)
     if kind in {"literal_error", "enum"}:
         return f"send {context['expected']}"
     if kind == "string_pattern_mismatch":

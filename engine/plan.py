@@ -96,11 +96,13 @@ def _fault(index: int, code: str, detail: str, mend: str) -> Fault:
 
 
 def _repeated(chosen: Sequence[Instruction]) -> Iterator[Fault]:
-    first: dict[int, int] = {}
+    before: set[int] = set()
     for index, one in enumerate(chosen):
-        if first.setdefault(one.number, index) != index:
-            detail = f"{one.name} ({one.number}) is chosen twice; the first stands at /instructions/{first[one.number]}"
+        if one.number in before:
+            # Not where: of a body with faults the plan knows a part, and not the places of its items.
+            detail = f"{one.name} ({one.number}) is chosen twice; another stands before it"
             yield _fault(index, "repeated_instruction", detail, "keep one of the two")
+        before.add(one.number)
 
 
 def _wrong_task(chosen: Sequence[Instruction], task: str) -> Iterator[Fault]:

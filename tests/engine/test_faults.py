@@ -43,7 +43,8 @@ def faults(**changes: Any) -> list[Fault]:
         ),
         ({"instructions": [1, 99]}, "/instructions/1", "unknown_instruction", "known are 1"),
         ({"instructions": [True]}, "/instructions/0", "unknown_instruction", "known are"),
-        ({"instructions": [{"ratio": 0.2}]}, "/instructions/0", "unknown_instruction", "known are"),
+        ({"instructions": [{"ratio": 0.2}]}, "/instructions/0", "unknown_instruction", "add its number or its name"),
+        ({"training": {"seed": 2**60}}, "/training/seed", "less_than", "below 9007199254740992"),
         (
             {"instructions": [{"number": 1, "name": "length_bucketing"}]},
             "/instructions/0",

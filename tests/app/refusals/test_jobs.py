@@ -25,6 +25,7 @@ JOBS: list[tuple[dict[str, Any], Told]] = [
             ("/instructions/2", "missing_need"),
         ],
     ),
+    ({"instructions": [28]}, [("/dataset", "missing"), ("/instructions/0", "missing_need")]),
     # What is needed may be what cannot be read.
     (
         {"dataset": "<dataset>", "instructions": [{"name": "quantization_aware_training", "bits": 7}, 51]},
