@@ -10,6 +10,7 @@ import secrets
 import orjson
 from starlette.requests import Request
 
+from app.dashboard.wording import on_pages
 from app.errors import Invalid, ServiceError
 from app.idempotency import Once, once
 from engine.errors import EngineError, Fault
@@ -36,6 +37,11 @@ def claim(request: Request, token: str, wanted: object) -> Once:
 def faults_of(error: ServiceError | EngineError) -> list[Fault]:
     """What was refused, as faults to stand beside a form."""
     return list(error.faults) or [Fault("", error.code, error.detail, error.remedy)]
+
+
+def fault_json(fault: Fault) -> dict[str, str]:
+    """A fault as the script of a form puts it beside its field."""
+    return {**vars(fault), "remedy": on_pages(fault.remedy)}
 
 
 def status_of(error: ServiceError | EngineError) -> int:

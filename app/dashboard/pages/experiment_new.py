@@ -25,6 +25,7 @@ from app.dashboard.experiment_form import (
 )
 from app.dashboard.rendering import render, to
 from app.dashboard.routing import PanelRouter
+from app.dashboard.sending import fault_json
 from app.dashboard.visitors import Writer
 from app.datasets import repository as datasets
 from app.dependencies import Read, database, settings
@@ -79,8 +80,8 @@ def check(request: Request, visitor: Writer, session: Read, written: Posted) -> 
     """What is wrong with the form as it stands, by field; nothing is stored."""
     body, unread = body_of(written)
     faults = without_echoes(unread, _faults(request, session, visitor.identity, body))
-    told = {field: [fault.__dict__ for fault in found] for field, found in beside(written, faults).items()}
-    return JSONResponse({"faults": told, "jobs": (1 + len(body["treatments"])) * len(body["seeds"])})
+    placed = {field: list(map(fault_json, found)) for field, found in beside(written, faults).items()}
+    return JSONResponse({"faults": placed, "jobs": (1 + len(body["treatments"])) * len(body["seeds"])})
 
 
 @router.post("/experiments")

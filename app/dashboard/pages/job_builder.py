@@ -23,10 +23,9 @@ from app.dashboard.forms import Given
 from app.dashboard.offers import Offers
 from app.dashboard.rendering import TEMPLATES, render, to
 from app.dashboard.routing import PanelRouter
-from app.dashboard.sending import claim, faults_of, new_token, status_of
+from app.dashboard.sending import claim, fault_json, faults_of, new_token, status_of
 from app.dashboard.sessions import Visitor
 from app.dashboard.visitors import Writer
-from app.dashboard.wording import on_pages
 from app.dependencies import database, settings
 from app.errors import Invalid, ServiceError
 from app.idempotency import UNCLAIMED
@@ -115,9 +114,7 @@ async def check(request: Request, visitor: Writer) -> Response:
     verdict = await _verdict(request, visitor.identity, filled.body)
     found = builder.beside(filled.form, filled.given, verdict.faults)
     panel = TEMPLATES.get_template("builder_panel.html").render(_values(request, filled, verdict))
-    faults = {
-        name: [{**vars(fault), "remedy": on_pages(fault.remedy)} for fault in faults] for name, faults in found.items()
-    }
+    faults = {name: list(map(fault_json, faults)) for name, faults in found.items()}
     return JSONResponse({"panel": panel, "faults": faults, "task": filled.body.get("task")})
 
 

@@ -68,8 +68,10 @@ box.addEventListener("change", (event) => {
 
 let due = null;
 let asked = 0;
+let touched = false;
 
 function soon() {
+  touched = true;
   clearTimeout(due);
   due = setTimeout(check, AFTER);
 }
@@ -90,7 +92,9 @@ async function check() {
   show(await answer.json());
 }
 
-function show({ faults, jobs }) {
+function show({ faults: all, jobs }) {
+  // What nobody has begun to write is no fault yet.
+  const faults = touched ? all : { baseline: all.baseline ?? [] };
   let count = faults[""]?.length ?? 0;
   for (const list of form.querySelectorAll(".field-faults")) {
     const found = faults[list.dataset.field] ?? [];
@@ -101,7 +105,7 @@ function show({ faults, jobs }) {
   }
   said.textContent = count
     ? `${count} ${count === 1 ? "fault" : "faults"} so far${faults[""] ? `: ${faults[""][0].detail}` : ""}.`
-    : `Sound: ${jobs} jobs.`;
+    : touched ? `Sound: ${jobs} jobs.` : "Next: name a treatment, and write what it changes.";
 }
 
 function line(fault) {

@@ -153,6 +153,12 @@ def test_casting_twice_changes_nothing_and_is_told_kindly(panel: Panel) -> None:
 
 def test_faults_stand_beside_the_fields_as_they_are_typed(panel: Panel) -> None:
     page = panel.page
+    with panel.browsing.service.state.database.reading() as session:
+        job = session.scalars(select(ExperimentJob.job_id)).first()
+    page.goto(f"/experiments/new?job={job}")
+    expect(page.locator("#baseline-faults")).to_contain_text("the page Data sets lists yours")
+    expect(page.get_by_text("1 fault so far", exact=False)).to_be_visible()
+    expect(page.locator("#treatment-0-name-faults")).to_be_empty()
     page.goto("/experiments/new")
     page.fill("#baseline", '{"task": "text_classification", "dataset": "ds_none"}')
     page.fill("#treatment-0-name", "baseline")
