@@ -16,6 +16,10 @@ MOST_HEAD_BYTES = 1 << 16
 them."""
 
 
+HEAD_TOO_LARGE = ("head_too_large", "The head of the request is too large")
+"""Code and title of what is told of a larger one."""
+
+
 class _HeadTooLarge(Exception):
     """A head has ended, and is larger than it may be."""
 
@@ -31,8 +35,7 @@ def _refusal(status: HTTPStatus, code: str, title: str, detail: str, remedy: str
 
 _TOO_LARGE = _refusal(
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    "head_too_large",
-    "The head of the request is too large",
+    *HEAD_TOO_LARGE,
     f"the first line and the headers have more than {MOST_HEAD_BYTES} bytes",
     "send fewer or shorter ones",
 )

@@ -2,9 +2,11 @@
 
 import ast
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from app.errors import ENGINE_STATUSES, ServiceError
+from app.protocol import HEAD_TOO_LARGE, MOST_HEAD_BYTES
 from docs.markdown import NOTE, ROOT, table
 from engine.errors import EngineError
 
@@ -15,6 +17,8 @@ def problems() -> str:
     of_service.append(
         (ServiceError.status, ServiceError.code, ServiceError.title, "A defect of the service; its log has the reason.")
     )
+    head = f"The first line and the headers have more than {MOST_HEAD_BYTES:,} bytes together; the connection ends."
+    of_service.append((HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE.value, *HEAD_TOO_LARGE, head))
     of_engine = [(status, kind.code, kind.title, kind.__doc__) for kind, status in ENGINE_STATUSES.items()]
     special = [(kind.status, name, kind.title, f"{kind.__doc__} {detail}") for kind, name, detail in _raised()]
     rows = [
