@@ -75,7 +75,7 @@ class Unfit(Generic[Model]):
                 faults += [fault for fault in told if not (self.lost and fault.code in _BY_ABSENCE)]
                 where = {_path(self._placed(fault.pointer)) for fault in found}
                 # What cannot be mended by leaving it out goes with all that it is a part of.
-                grown = where - self.lost or {path[:-1] for path in where}
+                grown = where - self.lost or {path[:-1] for path in where} - self.lost or {()}
         return faults, None
 
     def _concerns(self, fault: Fault) -> bool:
