@@ -237,7 +237,11 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="one tiny pair a row, on a processor too; writes nothing")
     parser.add_argument("--out", type=Path, default=RECORD.parent, help="the folder of gpu.json and gpu.md")
     parser.add_argument("--commit", help="what is measured, where the copy that runs has no history")
+    parser.add_argument("--page", action="store_true", help="measure nothing: draw the page of the record anew")
     given = parser.parse_args(words)
+    if given.page:
+        _draw(given.out)
+        return 0
     if not torch.cuda.is_available() and not given.quick:
         parser.error("this machine has no CUDA device")
     transformers.logging.set_verbosity_error()
@@ -263,9 +267,15 @@ def _measured(one: Benchmark, setting: Setting) -> Result:
 
 def _keep(folder: Path, results: Sequence[Result], about: Mapping[str, str]) -> None:
     """Write record and page of the rows so far."""
-    values = {one.benchmark.name: one.values for one in results}
-    (folder / RECORD.name).write_text(json.dumps({"machine": about, "rows": values}, indent=1) + "\n", encoding="utf-8")
-    (folder / PAGE.name).write_text(page(results, about, turns=_PAIRS, steps=_STEPS), encoding="utf-8")
+    rows = {one.benchmark.name: {"seconds": round(one.seconds, 1), "values": one.values} for one in results}
+    (folder / RECORD.name).write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    _draw(folder)
+
+
+def _draw(folder: Path) -> None:
+    """Write the page of the record."""
+    record = json.loads((folder / RECORD.name).read_text(encoding="utf-8"))
+    (folder / PAGE.name).write_text(page(record, BENCHMARKS, steps=_STEPS), encoding="utf-8")
 
 
 def _about(measured: str) -> dict[str, str]:
