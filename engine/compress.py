@@ -1,8 +1,9 @@
 """The kind `compress`: a trained model through instructions 43 to 48, scored on the test rows of its training.
 
 The reference is the parent as it was trained, uncompressed. Where the job names a data set, its training rows serve for
-recovery and calibration, but for those that the model is scored on; else there are none. No snapshot is taken: a run
-that is killed begins anew, and gives the same bytes.
+recovery and calibration, but for those that the model is scored on; else there are none. What is calibrated on rows
+that nothing was fitted on gets none that the parent was trained on. No snapshot is taken: a run that is killed begins
+anew, and gives the same bytes.
 """
 
 import shutil
@@ -15,7 +16,7 @@ from engine.data import Data, Source
 from engine.deliver import Origin, deliver
 from engine.errors import InvalidData, InvalidPlan
 from engine.events import Finished, PhaseStarted, Sink
-from engine.guard import hides_test_rows
+from engine.guard import PRIVATE, hides_test_rows
 from engine.interrupt import Interrupt
 from engine.kinds import CompressFile, InFolder, derived_faults
 from engine.parent import Opened, none_of, open_parent, told, without
@@ -70,17 +71,25 @@ def _parts(
 ) -> dict[str, Rows]:
     """The parent's test rows, and of the data set that is given, if any, the rows that none of these equals.
 
+    A file that the training read is dealt as the training dealt it, so that what it held out stays held out. Of a
+    private parent nothing may learn, and no count may tell which rows it knows: it gets none.
+
     Raises:
         InvalidData: where nothing is left to score by or, with a data set, to learn from.
     """
-    test = parent.deal(tested)["test"].loaded()
+    known = parent.deal(tested)
+    test = known["test"].loaded()
     if not len(test):
         raise InvalidData("the model has no test row left", remedy="train it again with rows to be scored by")
     parts = {"train": none_of(test), "valid": none_of(test), "test": test}
     for source, _ in given:
         parent.check(source)
-        dealt = parent.deal(given)
-        parts |= {split: without(dealt[split], test).loaded() for split in ("train", "valid")}
+        if PRIVATE in parent.facts:
+            continue
+        read = {one.sha256 for one, role in tested if role in {"", "train"}}
+        dealt = known if source.sha256 in read else parent.deal(given)
+        held_out = without(without(dealt["valid"], test), known["train"])
+        parts |= {"train": without(dealt["train"], test).loaded(), "valid": held_out.loaded()}
         if not len(parts["train"]):
             raise InvalidData(f"{source.id} has no training row", remedy="name a data set with more rows, or none")
     return parts

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +20,7 @@ from engine.events import FileWritten, Listed, PhaseStarted
 from engine.instructions.compression.i45_structured_pruning import StructuredPruning
 from engine.interrupt import Interrupt, StopRequested
 from engine.kinds import CompressFile
+from engine.rows import Rows
 from engine.run import Run
 from tests.engine.parents import image_parent, receipt_of, run_job, text_parent
 from tests.engine.tiny import tiny_text_rows, write_rows
@@ -61,6 +63,20 @@ def compressed(parent: Json, folder: Path, instructions: list[Any], **more: Any)
 def names_in(archive: Path) -> set[str]:
     with zipfile.ZipFile(archive) as opened:
         return set(opened.namelist())
+
+
+def dealt(parent: Json, folder: Path, instruction: Any, rows: Path, monkeypatch: pytest.MonkeyPatch) -> Data:
+    """The rows of a compression of a data set, as its first instruction finds them."""
+    seen: list[Data] = []
+
+    def look(instruction: Any, run: Run, model: Any) -> Any:
+        seen.append(run.data)
+        raise StopRequested
+
+    monkeypatch.setattr(StructuredPruning, "compress", look)
+    with pytest.raises(StopRequested):
+        compressed(parent, folder / "looked", [instruction], dataset=str(rows))
+    return seen[0]
 
 
 def test_without_rows_the_parent_is_the_reference(parent: Json, folder: Path) -> None:
@@ -117,24 +133,46 @@ def test_equal_jobs_give_equal_bytes_also_after_a_kill(
 def test_no_row_that_it_is_scored_on_is_learned_from(
     parent: Json, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Data] = []
-
-    def look(instruction: Any, run: Run, model: Any) -> Any:
-        seen.append(run.data)
-        raise StopRequested
-
-    monkeypatch.setattr(StructuredPruning, "compress", look)
     # The parent's own rows in a file that calls nearly all of them training rows.
     path = write_rows(tiny_text_rows(200), folder / "ds_marked.parquet", "text_classification")
     splits = ["valid", "test", *["train"] * 198]
     pq.write_table(pq.read_table(path).append_column("split", pa.array(splits)), path)
-    with pytest.raises(StopRequested):
-        compressed(parent, folder / "looked", [45], dataset=str(path))
-    (data,) = seen
+    data = dealt(parent, folder, 45, path, monkeypatch)
     tested = receipt_of(folder / "train")["quality"]["exported"]["n"]
     assert len(data.test) == tested
     assert not set(data.train.ids) & set(data.test.ids)
     assert len(data.train) >= 198 - tested
+
+
+@pytest.mark.parametrize("further", [0, 20])
+def test_no_row_is_held_out_that_the_parent_was_trained_on(
+    parent: Json, folder: Path, monkeypatch: pytest.MonkeyPatch, further: int
+) -> None:
+    """Neither where the job names the very file of the training nor where another file holds the same rows."""
+    test = write_rows(tiny_text_rows(30, seed=8), folder / "ds_judges.parquet", "text_classification")
+    files = {"train": parent["spec"]["dataset"], "test": str(test)}
+    split = {**parent, "spec": {**parent["spec"], "dataset": files}}
+    own, new = tiny_text_rows(200), tiny_text_rows(300, seed=6)
+    given = Path(files["train"])
+    if further:
+        columns = (np.concatenate([getattr(own, name), getattr(new, name)]) for name in ("ids", "labels", "splits"))
+        rows = Rows([*own.payloads, *new.payloads], *columns, None, np.zeros(500, np.int64))
+        given = write_rows(rows, folder / "ds_with_more.parquet", "text_classification")
+    held_out = [one for one in own.ids.tolist() if 0.8 <= int(one[:8], 16) / 2**32 < 0.9]
+    data = dealt(split, folder, 45, given, monkeypatch)
+    assert len(held_out) > 5
+    assert not (set(data.valid.ids) & set(own.ids)) - set(held_out)
+    assert set(held_out) - set(tiny_text_rows(30, seed=8).ids) <= set(data.valid.ids)
+    assert bool(set(data.valid.ids) & set(new.ids)) is bool(further)
+
+
+def test_no_count_tells_which_rows_a_private_model_knows(
+    parent: Json, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = {**parent, "spec": {**parent["spec"], "instructions": [37]}}
+    data = dealt(private, folder, PRUNE, Path(parent["spec"]["dataset"]), monkeypatch)
+    assert (len(data.train), len(data.valid)) == (0, 0)
+    assert len(data.test)
 
 
 def test_a_pruned_model_is_loaded_measured_and_compressed_again(pruned: Path, parent: Json, folder: Path) -> None:

@@ -42,7 +42,7 @@ def test_each_token_is_judged_from_its_predecessors_alone(
     found.sum().backward()
     assert student[1].grad is not None
     assert student[1].grad[0, 4:].abs().max() == 0  # what stands before no target
-    assert student[1].grad[1, :8].abs().min() >= 0
+    assert student[1].grad[1, :8].abs().min() > 0
     assert teacher[0].weight.grad is None, "a teacher does not learn"
 
 
