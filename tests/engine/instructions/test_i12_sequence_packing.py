@@ -20,6 +20,7 @@ from engine.spec import Spec
 from engine.token_loss import IGNORED
 from tests.engine.runs import trained
 from tests.engine.tiny_lm import tiny_lm_run
+from tests.engine.tiny_run import told
 
 CHOSEN: dict[str, Any] = {"name": "sequence_packing"}
 
@@ -110,6 +111,15 @@ def test_a_run_learns_from_every_document_and_tells_how_full_its_rows_were(tmp_p
     assert 0.7 < report["fill"] <= 1
     assert report["documents_per_row"] > 1
     assert report["leak"] < 1e-4
+
+
+def test_a_mask_of_documents_is_no_mask_of_padding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a model needs one, its large negative numbers are not summed up as tokens."""
+    monkeypatch.setattr(file_12, "_leak", lambda *_, masked: 0.0 if masked else 1.0)
+    run = trained(tiny_lm_run(tmp_path, [CHOSEN], max_steps=2), tmp_path)
+    assert run.state("sequence_packing")["masked"]
+    assert told(run, "train_loss")
+    assert told(run, "padding_fraction") == []
 
 
 def test_the_row_length_is_the_instructions_and_written_twice_is_a_fault() -> None:
