@@ -5,9 +5,12 @@ are put together here. What only the route can find in a body (a data set that i
 right, since that says what is to be checked; a fault of the Idempotency-Key hides none of it.
 """
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
@@ -68,11 +71,20 @@ def _validation_error(request: Request, error: RequestValidationError) -> Respon
 
 
 async def _odd_address(request: Request, error: OddAddress) -> Response:
-    try:
-        body = await request.json()
-    except ValueError:  # it is none, and what is wrong with it is told once the address is right
-        return problem(request, error)
-    return problem(request, refusal([*error.faults, *_body_faults(request, body)]))
+    faults = [*error.faults, *_query_faults(request, request.scope["route"].dependant)]
+    with suppress(ValueError):  # no JSON, which is told once the address is right
+        faults += _body_faults(request, await request.json())
+    return problem(request, refusal(faults))
+
+
+def _query_faults(request: Request, dependant: Dependant) -> Iterator[Fault]:
+    """What is wrong with the values of a query that also has names which nobody knows, or has them twice."""
+    for field in dependant.query_params:
+        given = request.query_params.getlist(field.alias)
+        if len(given) == 1:
+            yield from map(_outside, field.validate(given[0], {}, loc=("query", field.alias))[1])
+    for part in dependant.dependencies:
+        yield from _query_faults(request, part)
 
 
 def install(app: FastAPI) -> None:

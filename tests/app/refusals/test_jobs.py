@@ -174,5 +174,11 @@ def test_a_fault_of_the_address_hides_none_of_the_fields(place: Place, query: st
     assert set(found) >= {("", code), ("/colour", "unknown_field")}
 
 
+def test_a_query_is_told_all_of_its_faults(place: Place) -> None:
+    found = told(place, "/v1/jobs?limit=0&ordre=up&state=x&kind=a&kind=b", None, method="GET")
+    codes = ["enum", "greater_than_equal", "repeated_parameter", "unknown_parameter"]
+    assert [code for _, code in found] == codes
+
+
 def test_the_kinds_that_are_named_are_those_that_are_served() -> None:
     assert get_args(Unserved.model_fields["kind"].annotation) == tuple(REQUESTS)
