@@ -144,26 +144,26 @@ def test_no_row_that_it_is_scored_on_is_learned_from(
     assert len(data.train) >= 198 - tested
 
 
-@pytest.mark.parametrize("further", [0, 20])
+@pytest.mark.parametrize("further", [False, True])
 def test_no_row_is_held_out_that_the_parent_was_trained_on(
-    parent: Json, folder: Path, monkeypatch: pytest.MonkeyPatch, further: int
+    parent: Json, folder: Path, monkeypatch: pytest.MonkeyPatch, further: bool
 ) -> None:
     """Neither where the job names the very file of the training nor where another file holds the same rows."""
-    test = write_rows(tiny_text_rows(30, seed=8), folder / "ds_judges.parquet", "text_classification")
-    files = {"train": parent["spec"]["dataset"], "test": str(test)}
-    split = {**parent, "spec": {**parent["spec"], "dataset": files}}
     own, new = tiny_text_rows(200), tiny_text_rows(300, seed=6)
+    files = {"train": parent["spec"]["dataset"]}
+    for split, seed in (("valid", 7), ("test", 8)):
+        path = folder / f"ds_{split}.parquet"
+        files[split] = str(write_rows(tiny_text_rows(30, seed=seed), path, "text_classification"))
     given = Path(files["train"])
     if further:
-        columns = (np.concatenate([getattr(own, name), getattr(new, name)]) for name in ("ids", "labels", "splits"))
-        rows = Rows([*own.payloads, *new.payloads], *columns, None, np.zeros(500, np.int64))
+        both = [np.concatenate([getattr(own, name), getattr(new, name)]) for name in ("ids", "labels", "splits")]
+        rows = Rows([*own.payloads, *new.payloads], both[0], both[1], both[2], None, np.zeros(500, np.int64))
         given = write_rows(rows, folder / "ds_with_more.parquet", "text_classification")
-    held_out = [one for one in own.ids.tolist() if 0.8 <= int(one[:8], 16) / 2**32 < 0.9]
-    data = dealt(split, folder, 45, given, monkeypatch)
-    assert len(held_out) > 5
-    assert not (set(data.valid.ids) & set(own.ids)) - set(held_out)
-    assert set(held_out) - set(tiny_text_rows(30, seed=8).ids) <= set(data.valid.ids)
-    assert bool(set(data.valid.ids) & set(new.ids)) is bool(further)
+    data = dealt({**parent, "spec": {**parent["spec"], "dataset": files}}, folder, 45, given, monkeypatch)
+    assert set(data.train.ids) & set(own.ids)
+    assert len(data.valid) > 5
+    assert not set(data.valid.ids) & set(own.ids)
+    assert set(data.valid.ids) <= set(new.ids if further else tiny_text_rows(30, seed=7).ids)
 
 
 def test_no_count_tells_which_rows_a_private_model_knows(

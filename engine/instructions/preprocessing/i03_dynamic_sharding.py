@@ -3,8 +3,6 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -31,14 +29,14 @@ _SKEWED, _SKEWED_BY_CHANCE = 0.25, 1.5  # mean distance of a shard's labels from
 class DynamicSharding(Instruction):
     """Divides the data into shards of about equal bytes without rewriting or loading it, and streams them.
 
-    Sound: a shard is a run of whole row groups (for JSONL: a byte range that is moved to the next record), so no
-    record is broken or lost, and its size counts bytes. The shards of an epoch are permuted by seed and epoch,
-    dealt by rank, taken into a buffer of at least `shuffle_buffer` records as whole shards, and shuffled there. So
-    each row group is decoded once an epoch, memory holds one buffer, and the order is a pure function: a resumed
-    run goes on at the same record.
+    Sound: whatever was uploaded lies in row groups of whole records, and a shard is a run of whole row groups: no
+    record is broken or lost, and its size counts bytes. The shards of an epoch are permuted by seed and epoch, taken
+    into a buffer of at least `shuffle_buffer` records as whole shards, and shuffled there. So each row group is
+    decoded once an epoch, memory holds one buffer, and the order is a pure function: a resumed run goes on at the
+    same record.
 
-    Refuses: instructions that need every row at once (2, 5, 10, 11); more than one worker, since rows are read in
-    the process that trains.
+    Refuses: instructions that need every row at once (2, 5, 10, 11); more than one worker, since one process trains
+    and reads.
 
     Effect: memory, not time: a run holds a few row groups instead of the whole file (docs/article.md). Less reading
     holds against a rewrite or readers that skip lines, not against plain streaming.
@@ -47,7 +45,7 @@ class DynamicSharding(Instruction):
     number = 3
     band = "preprocessing"
     title = "Shards by bytes, cut at records"
-    source = "Hadoop's line record reader (byte ranges); MosaicML Streaming (order independent of the world's size)"
+    source = "MosaicML Streaming (whole shards, shuffled in a buffer by seed and epoch)"
     metric = "bytes_read_ratio"
     name: Literal["dynamic_sharding"] = "dynamic_sharding"
     target_bytes: int = Field(
@@ -108,7 +106,7 @@ class DynamicSharding(Instruction):
         count = 1 + int(max(part.shards.max(initial=0) for part in (data.train, data.valid, data.test)))
         together = _shards_together(self.shuffle_buffer, count, len(data.train) + len(data.valid) + len(data.test))
         draw = generator(run.spec.training.seed, self.name, self.seed, epoch)
-        dealt = dealt_shards(np.unique(data.train.shards), draw)
+        dealt = draw.permutation(np.unique(data.train.shards))
         return buffered(data.train.shards, dealt, together if self.shuffle_buffer else 0, draw)
 
     def report(self, run: Run) -> Mapping[str, float]:
@@ -148,11 +146,6 @@ def grouped(sizes: Sequence[int], target_bytes: int, least: int = 0) -> list[lis
     return [np.flatnonzero(shard_of == shard).tolist() for shard in np.unique(shard_of)]
 
 
-def dealt_shards(shards: Numbers, draw: np.random.Generator, rank: int = 0, world: int = 1) -> Numbers:
-    """One permutation of the shards, whatever the world's size, dealt to ranks in turn."""
-    return draw.permutation(shards)[rank::world]
-
-
 def buffered(shard_of_row: Numbers, dealt: Numbers, together: int, draw: np.random.Generator) -> Iterator[int]:
     """Rows of `together` whole shards at a time, shuffled; with 0, shard by shard in the order of the file."""
     by_shard = np.argsort(shard_of_row, kind="stable")
@@ -170,35 +163,6 @@ def label_skew(shards: Numbers, labels: Numbers) -> float:
     np.add.at(counts, (shards, labels), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return float(np.abs(shares - counts.sum(axis=0) / max(counts.sum(), 1)).sum(axis=1).mean() / 2)
-
-
-def cut_points(path: Path, shards: int) -> list[int]:
-    """Byte offsets, first 0 and last the size, that cut a file of lines into at most `shards` ranges at records.
-
-    Each cut is sought one byte before its even place, so that one that stands at a record's start already stays there.
-    """
-    size = path.stat().st_size
-    cuts = {0, size}
-    with path.open("rb") as stream:
-        for place in {size * number // shards for number in range(1, shards)} - {0}:
-            stream.seek(place - 1)
-            stream.readline()
-            cuts.add(stream.tell())
-    return sorted(cuts)
-
-
-def read_range(path: Path, start: int, end: int) -> Iterator[bytes]:
-    """The lines that begin in [start, end), each with its ending."""
-    with path.open("rb") as stream:
-        stream.seek(start)
-        while stream.tell() < end and (line := stream.readline()):
-            yield line
-
-
-def ranges(path: Path, target_bytes: int, least: int = 0) -> list[tuple[int, int]]:
-    """The shards of a file of lines: max(ceil(size / target), least) byte ranges, fewer where records are longer."""
-    wanted = max(math.ceil(path.stat().st_size / target_bytes), least, 1)
-    return list(pairwise(cut_points(path, wanted)))
 
 
 def _shards_together(shuffle_buffer: int, shards: int, rows: int) -> int:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,8 @@ from engine.events import Listed, Warned
 from engine.instructions.preprocessing.i03_dynamic_sharding import (
     DynamicSharding,
     buffered,
-    cut_points,
-    dealt_shards,
     grouped,
     label_skew,
-    ranges,
-    read_range,
 )
 from engine.plan import Plan
 from engine.randomness import generator
@@ -32,44 +28,6 @@ from engine.rows import Rows
 from engine.run import Run
 from engine.spec import Spec
 from tests.engine.tiny import LABELS, tiny_image_rows, tiny_image_task, tiny_task, tiny_text_rows
-
-LINES = st.lists(st.binary(max_size=12).map(lambda line: line.replace(b"\n", b"")), max_size=40)
-
-
-@given(LINES, st.sampled_from([b"\n", b"\r\n"]), st.booleans(), st.integers(1, 200))
-def test_the_ranges_of_a_file_are_its_records_each_once(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], ending: bytes, last: bool, shards: int
-) -> None:
-    path = tmp_path_factory.mktemp("lines") / "file.jsonl"
-    content = ending.join(lines) + (ending if last else b"")
-    path.write_bytes(content)
-    cuts = cut_points(path, shards)
-    read = [list(read_range(path, start, end)) for start, end in pairwise(cuts)]
-    assert b"".join(record for shard in read for record in shard) == content
-    *whole, rest = content.split(b"\n")
-    assert [record for shard in read for record in shard] == [line + b"\n" for line in whole] + [rest] * bool(rest)
-    assert all(start == 0 or content[start - 1 : start] == b"\n" for start in cuts[:-1])
-    assert all(shard for shard in read), "no empty range"
-
-
-def test_a_cut_that_stands_at_a_record_stays(tmp_path: Path) -> None:
-    path = tmp_path / "fixed.jsonl"
-    path.write_bytes(b"".join(b"%07d\n" % number for number in range(12)))
-    assert cut_points(path, 4) == [0, 24, 48, 72, 96]
-    assert cut_points(path, 12) == list(range(0, 97, 8))
-    assert list(read_range(path, 24, 48)) == [b"0000003\n", b"0000004\n", b"0000005\n"]
-
-
-def test_offsets_count_bytes_and_the_number_follows_the_target(tmp_path: Path) -> None:
-    path = tmp_path / "wide.jsonl"
-    path.write_text("".join(json.dumps({"text": "é" * number}, ensure_ascii=False) + "\n" for number in range(200)))
-    size = path.stat().st_size
-    parts = ranges(path, 4096)
-    assert len(parts) == -(-size // 4096)
-    assert max(end - start for start, end in parts) < 4096 + 2 * 200 + 20
-    records = [json.loads(line) for start, end in parts for line in read_range(path, start, end)]
-    assert [len(record["text"]) for record in records] == list(range(200))
-    assert len(ranges(path, 2**30, least=7)) == 7
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 200), st.integers(0, 12))
@@ -82,16 +40,11 @@ def test_row_groups_are_gathered_in_order_and_near_the_target(sizes: list[int], 
     assert max(sum(sizes[group] for group in shard) for shard in table) <= sum(sizes) / wanted + max(sizes)
 
 
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=120), st.integers(0, 4), st.integers(1, 4))
-def test_every_row_comes_once_over_all_ranks(shards: list[int], together: int, world: int) -> None:
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=120), st.integers(0, 4))
+def test_every_row_comes_once(shards: list[int], together: int) -> None:
     shard_of_row = np.array(shards, dtype=np.int64)
-    seen: list[int] = []
-    whole = dealt_shards(np.unique(shard_of_row), generator(1, "deal"))
-    for rank in range(world):
-        dealt = dealt_shards(np.unique(shard_of_row), generator(1, "deal"), rank, world)
-        assert dealt.tolist() == whole[rank::world].tolist(), "one global order, whatever the number of workers"
-        seen += buffered(shard_of_row, dealt, together, generator(2, "buffer"))
-    assert Counter(seen) == Counter(range(len(shards)))
+    dealt = generator(1, "deal").permutation(np.unique(shard_of_row))
+    assert Counter(buffered(shard_of_row, dealt, together, generator(2, "buffer"))) == Counter(range(len(shards)))
 
 
 def test_without_a_buffer_the_file_keeps_its_order_inside_a_shard() -> None:
