@@ -16,6 +16,7 @@ from engine.randomness import generator
 from engine.run import Run
 
 _WALKED_EPOCHS = 20
+_LEAST_SCALE = torch.finfo(torch.float32).tiny  # a scale below it is rounded to itself, or is 0: no step is taken
 
 
 class Baseline(Instruction):
@@ -76,11 +77,11 @@ class Baseline(Instruction):
         return quotient.detach()
 
     def step(self, run: Run) -> bool:
-        """Step; a scaler that saw an overflow lowers its scale instead."""
+        """Step; a scaler that saw an overflow lowers its scale instead, and one that has sunk too low steps no more."""
         before = run.scaler.get_scale()
         run.scaler.step(run.optimizer)
         run.scaler.update()
-        return run.scaler.get_scale() >= before
+        return before >= _LEAST_SCALE and run.scaler.get_scale() >= before
 
     def schedule(self, run: Run, step: int, total: int) -> float:
         """Linear warm-up over 6 % of the steps, then linear decay to zero."""

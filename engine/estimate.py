@@ -6,7 +6,7 @@ measured once a process by products of some milliseconds. A worker with another 
 
 import time
 from functools import cache
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -23,6 +23,23 @@ _FIXED_SECONDS = 25.0
 _TRAIN_PASSES, _MEASURED_PASSES = 3, 3  # forward and backward; eager, fp32 file and shipped file
 _BYTES_A_WEIGHT_IN_TRAINING = 16  # fp32 weight, gradient and two moments
 _GRAPH_BYTES = 800_000
+_ROUNDED = frozenset({"quantized", "fake_quantized"})  # facts with which a weight ships as one byte
+
+
+@runtime_checkable
+class MergesBatches(Protocol):
+    """An instruction with which a step is made from several batches."""
+
+    def batches_a_step(self, spec: Spec) -> int:
+        """How many, at least 1."""
+
+
+@runtime_checkable
+class TrainsOn(Protocol):
+    """An instruction that trains a trained model further."""
+
+    def further_steps(self, facts: frozenset[str]) -> int:
+        """Its steps in a plan of which these facts hold."""
 
 
 def estimate(spec: Spec, splits: dict[str, int]) -> dict[str, Any]:
@@ -52,7 +69,8 @@ def _steps(spec: Spec, rows: int) -> int:
         draws = sum(event.count for event in planned(spec, rows))
     except InvalidPlan:
         draws = 0
-    return draws or steps_of(rows, spec.training)
+    merged = [one.batches_a_step(spec) for one in spec.instructions if isinstance(one, MergesBatches)]
+    return draws or steps_of(rows, spec.training, max(merged, default=1))
 
 
 @cache
@@ -70,7 +88,8 @@ def _matrix_rate() -> float:
 def estimate_derived(spec: Spec, scored: int) -> dict[str, Any]:
     """The same for a job that begins with a trained model, by what `scored` rows and its recovery steps cost."""
     cost = TASKS[spec.task].cost(find(spec.base_model, models_dir(), weights=False), spec.training.max_length)
-    steps = sum(int(getattr(one, "recovery_steps", 0) or getattr(one, "steps", 0)) for one in spec.instructions)
+    facts = _facts(spec)
+    steps = sum(one.further_steps(facts) for one in spec.instructions if isinstance(one, TrainsOn))
     passes = _TRAIN_PASSES * steps * spec.training.batch_size + _MEASURED_PASSES * scored
     rate = _matrix_rate() * _SHARE_OF_MATRIX_RATE
     return {
@@ -84,5 +103,9 @@ def estimate_derived(spec: Spec, scored: int) -> dict[str, Any]:
 
 
 def _file_bytes(spec: Spec, parameters: int) -> int:
-    narrow = any(one.number in range(47, 53) for one in spec.instructions)
+    narrow = not _ROUNDED.isdisjoint(_facts(spec))
     return parameters * (1 if narrow else 4) + _GRAPH_BYTES
+
+
+def _facts(spec: Spec) -> frozenset[str]:
+    return frozenset().union(*(one.provides for one in spec.instructions))

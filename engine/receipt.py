@@ -68,7 +68,7 @@ class Evidence:
 def build(run: Run, sources: Sequence[Source], base: Base, job: str | None, evidence: Evidence) -> dict[str, Any]:
     """The receipt as JSON values."""
     spec = run.spec
-    compresses = spec.kind == "compress" or any(one.number in COMPRESSING for one in run.plan.instructions)
+    compresses = spec.kind == "compress" or any(one.band in COMPRESSING for one in run.plan.instructions)
     figures = figures_of(run, evidence)
     found = checks(spec.limits, figures, compresses=compresses)
     quality, latency = _quality(run, figures, evidence), _latency(figures, evidence)

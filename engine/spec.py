@@ -278,9 +278,9 @@ class TrainFile(Spec):
     privacy_budget: PrivacyBudget = PrivacyBudget()
 
 
-def steps_of(rows: int, training: Training, windows_a_batch: int = 1) -> int:
+def steps_of(rows: int, training: Training, batches_a_step: int = 1) -> int:
     """An estimate of the optimizer steps for `rows` training rows."""
-    steps = training.epochs * math.ceil(math.ceil(rows / training.batch_size) / windows_a_batch)
+    steps = training.epochs * math.ceil(math.ceil(rows / training.batch_size) / batches_a_step)
     return min(steps, training.max_steps or steps)
 
 

@@ -91,6 +91,10 @@ class KnowledgeDistillation(Instruction):
             detail = "structured_pruning (45) makes the student in this plan"
             yield Fault("/layers", "not_applicable", detail, "leave layers out, or set layers_removed of 45")
 
+    def further_steps(self, facts: frozenset[str]) -> int:
+        """Those of the student; where 45 makes it, that one trains it."""
+        return 0 if "resized" in facts else self.steps
+
     def model(self, run: Run, model: nn.Module) -> nn.Module:
         """See before the training whether there will be a student."""
         self._kept(run, model)

@@ -90,6 +90,10 @@ class StructuredPruning(Instruction):
                 "", "unmerged_adapters", detail, "leave low_rank_adaptation (19) or structured_pruning (45) out"
             )
 
+    def further_steps(self, facts: frozenset[str]) -> int:
+        """Those of the recovery; under fake quantisation the training itself is one."""
+        return 0 if "fake_quantized" in facts else self.recovery_steps
+
     def model(self, run: Run, model: nn.Module) -> nn.Module:
         """Prune before a training under fake quantisation, or take the shapes of the snapshot."""
         if not _before_training(run):

@@ -1,13 +1,17 @@
 """Instruction 24. Knows nothing of losses: the loop divides by the items of the window that is made here."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from engine.instruction import ALL_TASKS, Instruction, Window
 from engine.ports import Batch
 from engine.run import Run
+
+if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
+    from engine.spec import Spec
 
 
 class GradientAccumulation(Instruction):
@@ -40,6 +44,13 @@ class GradientAccumulation(Instruction):
     def provides(self) -> frozenset[str]:
         """A step may hold several batches."""
         return frozenset({"window"})
+
+    def batches_a_step(self, spec: "Spec") -> int:
+        """Batches that fill a step; a row of a language model is taken for as long as it may be."""
+        if self.target_items is None:
+            return self.steps
+        items = spec.training.max_length if spec.task == "causal_lm" else 1
+        return math.ceil(self.target_items / (spec.training.batch_size * items))
 
     def windows(self, run: Run, windows: Iterator[Window]) -> Iterator[Window]:
         """Merge neighbours until a step is full."""

@@ -1,7 +1,7 @@
 """Instruction 28: tiny gradients survive, an overflow costs one step and nothing else, a hopeless run ends."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ import torch
 from engine.baseline import Baseline
 from engine.errors import Diverged, InvalidPlan
 from engine.instructions.mixed_precision.i26_autocast import Autocast
+from engine.instructions.mixed_precision.i28_dynamic_loss_scaling import DynamicLossScaling
 from engine.run import Run
 from tests.engine.tiny_run import begun, text_run, told, trained
 
@@ -95,6 +96,25 @@ def test_a_run_that_overflows_at_any_scale_ends(tmp_path: Path, monkeypatch: pyt
     assert [scaling.step(run) for _ in range(3)] == [False] * 3
     with pytest.raises(Diverged, match="4 steps in a row"):
         scaling.step(run)
+
+
+@pytest.mark.parametrize("backoff", [0.001, 0.7])
+def test_a_scale_that_has_sunk_to_nothing_ends_the_run(backoff: float) -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    scaling = DynamicLossScaling(backoff_factor=backoff, init_scale=1.0, max_skips=400)
+    run = Run(cast(Any, None), cast(Any, None), cast(Any, None))
+    run.model, run.optimizer = torch.nn.ParameterList([weight]), torch.optim.SGD([weight], lr=0.1)
+    run.scaler = scaling.scaler(run)
+
+    def overflowing() -> bool:
+        weight.grad = torch.full_like(weight, torch.inf)
+        run.scaler.scale(torch.zeros(()))  # it makes its state on first use
+        run.scaler.unscale_(run.optimizer)
+        return scaling.step(run)
+
+    assert not any(overflowing() for _ in range(400))
+    with pytest.raises(Diverged, match="401 steps in a row"):
+        overflowing()
 
 
 def test_it_is_refused_where_nothing_is_half_precision(tmp_path: Path) -> None:
