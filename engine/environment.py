@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 import engine
+from engine.prepare import device
 from engine.run import Run
 
 _FLAGS = (
@@ -32,18 +33,23 @@ def environment(run: Run) -> dict[str, Any]:
     total = hashlib.sha256()
     for path in sorted(Path(engine.__file__).parent.rglob("*.py")):
         total.update(path.read_bytes())
-    on_gpu = torch.cuda.is_available()
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "onnxruntime": importlib.metadata.version("onnxruntime"),
         "transformers": importlib.metadata.version("transformers"),
-        "device": torch.cuda.get_device_name() if on_gpu else platform.machine(),
+        "device": _device(run),
         "threads": torch.get_num_threads(),
         "processor_flags": _processor_flags(),
         "seed": run.spec.training.seed,
         "code_version": f"{importlib.metadata.version('fiftytwo')}+{total.hexdigest()[:12]}",
     }
+
+
+def _device(run: Run) -> str:
+    """What the run computed on: other kinds than `train` leave an accelerator alone."""
+    on_gpu = run.spec.kind == "train" and device().type == "cuda"
+    return torch.cuda.get_device_name() if on_gpu else platform.machine()
 
 
 def _processor_flags() -> list[str]:
