@@ -31,6 +31,15 @@ def messages_of(payload: str) -> list[dict[str, Any]]:
     return [dict(one) for one in found]
 
 
+def contents_of(payload: str) -> list[str]:
+    """What each message of a row says.
+
+    Raises:
+        InvalidData: as `messages_of`.
+    """
+    return [str(one["content"]) for one in messages_of(payload)]
+
+
 def each_message(change: Callable[[Payload], Payload]) -> Callable[[Payload], Payload]:
     """A change of texts as a change of conversations: made to the content of every message."""
 

@@ -2,13 +2,14 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import ftfy
 from pydantic import Field
 
 from client.preprocess import Form, Whitespace, normalize_text
+from engine.conversations import contents_of
 from engine.errors import Fault, InvalidData
 from engine.instruction import TEXT_TASKS, Instruction
 from engine.ports import text_of, with_text
@@ -29,7 +30,7 @@ class TextNormalization(Instruction):
     different splits.
 
     Refuses: rows that are nothing once normalised, with their count and the first of them; folding lines into one
-    for a language model whose corpus has lines.
+    for a language model whose corpus has lines. Of a conversation each message is looked at by itself.
 
     Effect: test texts that are corrupted as training texts were not come back to the form that the model knows; on
     clean text nothing is to be expected. The report counts what was changed, by kind.
@@ -74,19 +75,21 @@ class TextNormalization(Instruction):
         parameters = self.parameters()
         counts: Counter[str] = Counter()
         empty: list[int] = []
+        folds = self.whitespace == "collapse" and run.spec.task == "causal_lm"
         for number in range(len(rows)):
-            before = text_of(rows.payloads[number])
-            after = normalize_text(before, **parameters)
-            counts.update(changes(before, after, parameters))
-            if not after.strip():
+            texts = _texts(rows, number)
+            normal = [normalize_text(before, **parameters) for before in texts]
+            found = [changes(*both, parameters) for both in zip(texts, normal, strict=True)]
+            counts.update(_of_a_row(found))
+            if any(_vanishes(rows, *both) for both in zip(texts, normal, strict=True)):
                 empty.append(number)
-            if self.whitespace == "collapse" and run.spec.task == "causal_lm" and "\n" in before:
-                raise _refusal(
-                    "text_loses_lines", f"row {number + 1} has several lines", 'set whitespace to "keep_lines"'
-                )
+            if folds and any("\n" in before for before in texts):
+                detail = f"{'a message of ' if rows.chat else ''}row {number + 1} has several lines"
+                raise _refusal("text_loses_lines", detail, 'set whitespace to "keep_lines"')
         if empty:
             shown = ", ".join(str(number + 1) for number in empty[:_SHOWN])
-            detail = f"{len(empty)} of {len(rows)} rows are empty once normalised; the first are rows {shown}"
+            what = "have a message that is empty" if rows.chat else "are empty"
+            detail = f"{len(empty)} of {len(rows)} rows {what} once normalised; the first are rows {shown}"
             raise _refusal("text_empty_after_normalization", detail, "remove these rows")
         run.state(self.name).update({"rows": len(rows), **counts})
         return rows.map(lambda payload: with_text(payload, normalize_text(text_of(payload), **parameters)))
@@ -104,6 +107,25 @@ class TextNormalization(Instruction):
     def preprocess(self, run: Run) -> Mapping[str, Any]:
         """The same function by name, with its parameters and the version of the library that repairs."""
         return {"name": self.name, "parameters": self.parameters(), "version": f"ftfy {ftfy.__version__}"}
+
+
+def _texts(rows: Rows, number: int) -> list[str]:
+    """The text of a row, or those of its messages."""
+    payload = rows.payloads[number]
+    return contents_of(str(payload)) if rows.chat else [text_of(payload)]
+
+
+def _vanishes(rows: Rows, before: str, after: str) -> bool:
+    """Whether nothing is left; a message that said nothing before, as a system's may, is what it was."""
+    return not after.strip() and bool(before.strip() or not rows.chat)
+
+
+def _of_a_row(found: Sequence[Mapping[str, int]]) -> Mapping[str, int]:
+    """Characters of all its texts together, and each kind once."""
+    whole = Counter[str]()
+    for one in found:
+        whole.update(one)
+    return {kind: count if kind.startswith("characters") else min(count, 1) for kind, count in whole.items()}
 
 
 def changes(before: str, after: str, parameters: Mapping[str, Any]) -> Mapping[str, int]:

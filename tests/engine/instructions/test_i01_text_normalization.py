@@ -1,6 +1,8 @@
 """Instruction 1: a table of pairs, equal texts in every encoding, counts by hand, and training against use."""
 
+import dataclasses
 import hashlib
+import json
 import unicodedata
 from types import SimpleNamespace
 from typing import Any, cast
@@ -138,3 +140,33 @@ def test_a_language_model_does_not_lose_its_lines_unseen() -> None:
     assert "keep_lines" in refused.value.remedy
     kept = TextNormalization(whitespace="keep_lines").records(_run("causal_lm"), rows)
     assert kept.payloads[1] == "two\nlines"
+
+
+def _chat(*contents: str) -> str:
+    roles = ["user", "assistant"]
+    return json.dumps([{"role": roles[i % 2], "content": one} for i, one in enumerate(contents)], separators=(",", ":"))
+
+
+def _chats(*rows: str) -> Rows:
+    return dataclasses.replace(_rows(*rows), chat=True)
+
+
+def test_messages_lose_neither_their_lines_nor_all_they_said() -> None:
+    code = _chat("write it", "def f():\n    return 1")
+    with pytest.raises(InvalidData, match="a message of row 2 has several lines") as refused:
+        TextNormalization().records(_run("causal_lm"), _chats(_chat("a", "b"), code))
+    assert [fault.code for fault in refused.value.faults] == ["text_loses_lines"]
+    keeps = TextNormalization(whitespace="keep_lines")
+    assert json.loads(str(keeps.records(_run("causal_lm"), _chats(code)).payloads[0]))[1]["content"].count("\n") == 1
+    gone = [_chat("a", "b"), _chat("\u200b", "b"), _chat("a", "\u200b\u200b")]
+    with pytest.raises(InvalidData, match=r"2 of 3 rows have a message that is empty .* rows 2, 3"):
+        keeps.records(_run("causal_lm"), _chats(*gone))
+    keeps.records(_run("causal_lm"), _chats(_chat("", "a system may say nothing")))
+
+
+def test_a_conversation_counts_as_one_row_and_by_what_its_messages_say() -> None:
+    run = _run("causal_lm")
+    TextNormalization().records(run, _chats(_chat("two  spaces", "more  of  them"), _chat("a", "b")))
+    found = TextNormalization().report(run)
+    assert (found["rows_changed"], found["respaced"]) == (0.5, 0.5)
+    assert found["characters_changed"] == pytest.approx(3 / (11 + 14 + 2))
