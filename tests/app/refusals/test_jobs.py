@@ -31,6 +31,10 @@ JOBS: list[tuple[dict[str, Any], Told]] = [
         {"dataset": "<dataset>", "instructions": [{"name": "quantization_aware_training", "bits": 7}, 51]},
         [("/instructions/0/bits", "unknown_field")],
     ),
+    (
+        {"dataset": "<dataset>", "instructions": [{"name": "autocast", "dtype": "float17"}, 28]},
+        [("/instructions/0/dtype", "literal_error")],
+    ),
     ({"dataset": "<dataset>", "instructions": ["x", 51]}, [("/instructions/0", "unknown_instruction")]),
     (
         {"dataset": "<dataset>", "instructions": ["dp_sdg"], "limits": {"max_epsilon": 3}},
