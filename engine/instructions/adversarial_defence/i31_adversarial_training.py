@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -38,10 +39,11 @@ class AdversarialTraining(Instruction):
     embeddings and takes the mean of the losses along the way. For pairs the picture is moved.
 
     Sound: a random start inside the ball, ascent by sign, then into the ball and into the range of pixels, every step;
-    `epsilon` is in pixel units, whatever normalises them. Pictures are searched for in fp32 without dropout and with
-    batch norm's averages left alone, and only the perturbation is differentiated, so no gradient of a weight is
-    touched; the loss that is trained on is the plain training pass. FreeLB bounds each example by itself and leaves
-    padding alone. Every draw comes from the chunk's own seed.
+    `epsilon` is in pixel units, whatever normalises them. The worst case is that of the loss which is trained on, with
+    what others, such as 7, make of it. Pictures are searched for in fp32 without dropout and with batch norm's averages
+    left alone, and only the perturbation is differentiated, so no gradient of a weight is touched; the loss that is
+    trained on is the plain training pass. FreeLB bounds each example by itself and leaves padding alone. Every draw
+    comes from the chunk's own seed.
 
     Refuses: methods that do not serve the task (a word cannot be moved by epsilon, and a language model has no small
     set of labels to compare); `pgd` and `freelb` beside mixed examples, whose label is two; privacy accounting, whose
@@ -117,7 +119,7 @@ class AdversarialTraining(Instruction):
         if method == "freelb":
             hard = self._freelb(run, batch)
         elif method == "pgd":
-            hard = _losses(run, self._worst(run, batch, _losses_of(run, batch), None))
+            hard = self._losses(run, self._worst(run, batch, self._losses_of(run, batch), None))
         else:
             hard = losses + self.beta * self._divergence(run, outputs, batch)
         state = run.state(self.name)
@@ -129,6 +131,20 @@ class AdversarialTraining(Instruction):
         """How much higher the trained loss was than the plain one, an example."""
         state = run.state(self.name)
         return {"loss_gain": float(state["gained"]) / state["examples"]} if state.get("examples") else {}
+
+    def _losses(self, run: Run, batch: Batch) -> Tensor:
+        """The losses of a batch by the task and by all who act on them before, (batch,)."""
+        outputs = run.task.forward(run.model, batch)
+        losses = run.task.losses(outputs, batch)
+        for one in takewhile(lambda one: one.number != self.number, run.plan.on("loss")):
+            losses = one.loss(run, losses, outputs, batch)
+        return losses
+
+    def _losses_of(self, run: Run, batch: Batch) -> Losses:
+        def losses(pixels: Tensor) -> Tensor:
+            return self._losses(run, {**batch, "pixel_values": pixels})
+
+        return losses
 
     def _worst(self, run: Run, batch: Batch, losses: Losses, first: Tensor | None) -> Batch:
         """The batch with the worst pictures that a search finds."""
@@ -170,24 +186,13 @@ class AdversarialTraining(Instruction):
         for number in range(steps):
             delta.requires_grad_(True)
             with moved_embeddings(run.model, delta):
-                losses = _losses(run, batch)
+                losses = self._losses(run, batch)
             total = losses if total is None else total + losses
             if number + 1 < steps:
                 (gradient,) = torch.autograd.grad(losses.sum() * run.scaler.get_scale(), delta, retain_graph=True)
                 delta = within(delta.detach() + step * _unit(gradient * mask), radius)
         assert total is not None
         return total / steps
-
-
-def _losses(run: Run, batch: Batch) -> Tensor:
-    return run.task.losses(run.task.forward(run.model, batch), batch)
-
-
-def _losses_of(run: Run, batch: Batch) -> Losses:
-    def losses(pixels: Tensor) -> Tensor:
-        return _losses(run, {**batch, "pixel_values": pixels})
-
-    return losses
 
 
 def _kl(plain: Tensor, moved: Tensor) -> Tensor:

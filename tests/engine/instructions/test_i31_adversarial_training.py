@@ -20,6 +20,7 @@ from engine.robustness import Setting, attack_rows
 from engine.run import Run
 from engine.spec import Spec
 from tests.engine.packaged import digit_run, packaged
+from tests.engine.runs import tiny_pair_run
 from tests.engine.tiny_run import begun, image_run, text_run
 
 
@@ -115,6 +116,19 @@ def test_freelb_bounds_each_example_and_leaves_padding_alone(tmp_path: Path, mon
         assert not delta[padding].any()
     assert len(deltas) == 4
     assert deltas[-1].flatten(1).norm(dim=1) == pytest.approx(np.full(len(losses), 0.5), abs=1e-4)
+
+
+def test_the_worst_case_is_of_the_loss_that_another_made(tmp_path: Path) -> None:
+    weights = {"text_weight": 1.0, "image_weight": 0.0, "uniformity_weight": 1.0}
+    still = {"number": 31, "epsilon": 1e-7, "steps": 1}
+    run = begun(tiny_pair_run(tmp_path, [{"number": 7, **weights}, still]))
+    run.model.eval()
+    batch = batch_of(run)
+    own, outputs = plain(run, batch)
+    aligned, adversarial = run.plan.on("loss")
+    made = aligned.loss(run, own, outputs, batch)
+    assert not torch.allclose(made, own, atol=1e-2)
+    assert torch.allclose(adversarial.loss(run, made, outputs, batch), made, atol=1e-4)
 
 
 def test_moves_are_scaled_down_example_by_example() -> None:
