@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from client.artifact import replay
 from engine.archive import entry
 from engine.calibration import calibration, class_table
@@ -18,7 +20,7 @@ from engine.deliver import audited, format_of, in_fresh_process, measure_request
 from engine.errors import InvalidData
 from engine.events import Finished, PhaseStarted, Sink
 from engine.exporters import FORMATS
-from engine.guard import hides_test_rows
+from engine.guard import PRIVATE, hides_test_rows
 from engine.handover import finished, hand_over
 from engine.inference import eager_answers
 from engine.interrupt import Interrupt
@@ -87,7 +89,27 @@ def _opened(spec: EvaluateFile, parent: Opened, sink: Sink) -> tuple[Run, list[t
     run = Run(run_spec, Plan.of(run_spec), sink)
     run.task, run.data = parent.task, testing(parent.task, test)
     run.model = parent.task.build().eval()
+    if spec.dataset is not None:
+        _warn_of_training_rows(run, parent, test)
     return run, sources
+
+
+def _warn_of_training_rows(run: Run, parent: Opened, test: Rows) -> None:
+    """Tell how many of the rows the model was trained on.
+
+    Not of a private model, nor of one whose rows are not at hand: a count over rows of one's choosing says of a row
+    whether the model knows it.
+    """
+    files = [Path(path) for _, path in parent.spec.files()]
+    if PRIVATE in parent.facts or not all(path.is_file() for path in files):
+        why = "is private" if PRIVATE in parent.facts else "cannot be looked up"
+        detail = f"which rows the model was trained on {why}: those that score it here may be among them"
+        run.warn("unknown_training_rows", detail)
+        return
+    known = int(np.isin(test.ids, parent.deal(parent.sources())["train"].ids).sum())
+    if known:
+        detail = f"the model was trained on {known} of these {len(test)} rows: the score says less of new ones"
+        run.warn("training_rows", detail)
 
 
 def _prepared(rows: Rows, parent: Opened) -> Rows:

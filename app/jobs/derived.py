@@ -1,6 +1,6 @@
 """What can be wrong with a job that begins with a trained model. Knows the rows that each kind reads, no request."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,6 +12,7 @@ from app.jobs.requests import CompressCreate, EvaluateCreate
 from engine.errors import Fault, InvalidPlan
 from engine.estimate import estimate_derived
 from engine.foreign import Foreign
+from engine.guard import PRIVATE
 from engine.kinds import compress_faults, derived_faults
 from engine.plan import Plan, clashes
 from engine.spec import Spec
@@ -105,11 +106,14 @@ def _rows(lookups: Lookups, tenant: str, body: AnyDerived, trained: Spec) -> tup
         faults.append(given)
     elif given is not None:
         found["given"] = given
-    if isinstance(body, EvaluateCreate) and body.dataset is not None:
-        return found, faults
-    for role, dataset_id in trained.files():
+    own = {
         # Its test rows alone, as its training read them.
-        one = data_set(lookups.dataset, tenant, dataset_id, "/model", None, plainly=False)
+        role: data_set(lookups.dataset, tenant, dataset_id, "/model", None, plainly=False)
+        for role, dataset_id in trained.files()
+    }
+    if isinstance(body, EvaluateCreate) and body.dataset is not None:
+        return found | _known(trained, own), faults
+    for (_, dataset_id), (role, one) in zip(trained.files(), own.items(), strict=True):
         if isinstance(one, Fault):
             detail = f"the test rows of {body.model} are gone: its data set {dataset_id} was deleted"
             faults.append(Fault("/model", "test_rows_gone", detail, _remedy(body)))
@@ -119,6 +123,16 @@ def _rows(lookups: Lookups, tenant: str, body: AnyDerived, trained: Spec) -> tup
     if given is not None and train is not None and "given" in found:
         faults += _label_faults(found["given"], train.labels)
     return found, faults
+
+
+def _known(trained: Spec, own: Mapping[str, Dataset | Fault]) -> dict[str, Dataset]:
+    """The data sets by which to tell how many rows a model was trained on of those that score it; none where one is
+    gone, or private: a count over rows of one's choosing says of a row whether it is there.
+    """
+    if any(PRIVATE in one.provides for one in trained.instructions):
+        return {}
+    there = {role: one for role, one in own.items() if isinstance(one, Dataset) and not one.budgeted}
+    return there if len(there) == len(own) else {}
 
 
 def _remedy(body: AnyDerived) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from client.artifact import Package
 from engine.errors import InvalidData, InvalidPlan, LimitMissed
-from engine.events import FileWritten, Finished, PhaseStarted
+from engine.events import FileWritten, Finished, PhaseStarted, Warned
 from engine.ports import text_of
 from engine.rows import Rows
 from tests.engine.parents import receipt_of, run_job, text_parent
@@ -100,6 +100,32 @@ def test_of_a_private_models_own_test_rows_none_is_told_of_by_itself(parent: Jso
     assert (quality["flipped"], quality["golden"]) == ([], [])
     path = write_rows(tiny_text_rows(30, seed=9), folder / "ds_public.parquet", "text_classification")
     assert len(evaluated(private, folder / "private_others", dataset=str(path))["quality"]["golden"]) == 20
+
+
+def warned(parent: Json, folder: Path, rows: Path) -> list[tuple[str, str]]:
+    events = run_job({"kind": "evaluate", "model": "m", "parent": parent, "dataset": str(rows)}, folder / "warned")
+    return [(one.code, one.detail) for one in events if isinstance(one, Warned)]
+
+
+def test_rows_that_the_model_was_trained_on_are_told_of(parent: Json, folder: Path) -> None:
+    own = Path(parent["spec"]["dataset"])
+    ((code, detail),) = warned(parent, folder, own)
+    trained = receipt_of(folder / "train")["inputs"]["datasets"][0]["splits"]["train"]
+    assert (code, f"trained on {trained} of these 200 rows" in detail) == ("training_rows", True)
+    assert detail in receipt_of(folder / "warned")["warnings"]
+    new = write_rows(tiny_text_rows(30, seed=9), folder / "ds_new.parquet", "text_classification")
+    assert warned(parent, folder, new) == []
+    gone = {**parent, "spec": {**parent["spec"], "dataset": str(folder / "ds_gone.parquet")}}
+    ((code, _),) = warned(gone, folder, new)
+    assert code == "unknown_training_rows"
+
+
+def test_of_a_private_model_the_same_is_told_of_all_rows(parent: Json, folder: Path) -> None:
+    private = {**parent, "spec": {**parent["spec"], "instructions": [37]}}
+    new = write_rows(tiny_text_rows(30, seed=9), folder / "ds_new.parquet", "text_classification")
+    first, second = (warned(private, folder, rows) for rows in (new, Path(parent["spec"]["dataset"])))
+    assert first == second
+    assert [code for code, _ in first] == ["unknown_training_rows"]
 
 
 def test_limits_decide_after_the_receipt_is_whole(parent: Json, folder: Path) -> None:

@@ -202,6 +202,22 @@ def test_a_model_whose_rows_are_gone_is_scored_on_others(
     assert faults(admin.post("/v1/jobs", json=compress)) == {"/model": "test_rows_gone"}
 
 
+@pytest.mark.parametrize("private", [False, True])
+def test_an_evaluation_on_other_rows_is_given_those_of_the_training_unless_they_are_private_by_now(
+    admin: TestClient, trained: Json, dataset: MakeDataset, worker: Worker, private: bool
+) -> None:
+    other = dataset(lineage="other rows")
+    if private:
+        budget = {"epsilon": 1.0, "delta": 1e-5}
+        assert admin.put(f"/v1/privacy/budgets/{trained['dataset']}", json=budget).status_code == 200
+    body = {"kind": "evaluate", "model": trained["id"], "dataset": other}
+    assert admin.post("/v1/jobs", json=body).status_code == 202
+    run = lifecycle.claim(worker.database, "one", 60, 1)
+    assert run is not None
+    assert other in run.inputs
+    assert (trained["dataset"] in run.inputs) is not private
+
+
 def test_a_job_stays_while_another_needs_its_files(admin: TestClient, trained: Json, worker: Worker) -> None:
     own = f"/v1/jobs/{trained['id']}"
     job = admin.post("/v1/jobs", json={"kind": "evaluate", "model": trained["id"]}).json()
