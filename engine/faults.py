@@ -59,22 +59,10 @@ def from_validation(error: ValidationError, model: type[BaseModel]) -> list[Faul
     return [_fault(detail, model) for detail in error.errors(include_url=False) if not _long_enough(detail)]
 
 
-def with_another(error: ValidationError, fault: PydanticCustomError, sent: Any) -> ValidationError:
-    """The error of a model with a fault of the whole of it beside those of its fields."""
-    lines = [_again(one) for one in error.errors(include_url=False)]
-    return ValidationError.from_exception_data(error.title, [*lines, InitErrorDetails(type=fault, loc=(), input=sent)])
-
-
 def at_once(title: str, found: Mapping[str, PydanticCustomError], sent: Any) -> ValidationError:
     """An error with several faults of a section, by the field of it that each is of; a validator raises one only."""
     lines = [InitErrorDetails(type=fault, loc=(name,), input=sent) for name, fault in found.items()]
     return ValidationError.from_exception_data(title, lines)
-
-
-def _again(detail: ErrorDetails) -> InitErrorDetails:
-    """An error as one may be made of it; the braces in its words are none to be filled in."""
-    kind: Any = PydanticCustomError(detail["type"], "{said}", {"said": detail["msg"], **detail.get("ctx", {})})
-    return InitErrorDetails(type=kind, loc=detail["loc"], input=detail["input"])
 
 
 def pointer_to(path: tuple[int | str, ...]) -> str:

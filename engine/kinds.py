@@ -8,21 +8,13 @@ wrote the file says what the id stands for.
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ModelWrapValidatorHandler,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from client.signals import SignalName
 from engine.aggregate import AggregateFile
 from engine.errors import Fault, InvalidPlan
-from engine.faults import from_validation, with_another
+from engine.faults import from_validation
 from engine.guard import hides_test_rows
 from engine.optimizer import rate_factor
 from engine.spec import Choice, Export, Limits, MetricName, Real, Spec, TaskName, TrainFile, Training
@@ -140,23 +132,13 @@ class Inputs(BaseModel):
         Field(default=None, min_length=1, max_length=1000, description="Up to 1,000 texts; more come as a data set.")
     )
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _one_of_two(cls, sent: Any, read: ModelWrapValidatorHandler["Inputs"]) -> "Inputs":
-        """Also where one of the two has faults of its own, which are told beside this one."""
-        fields = sent if isinstance(sent, Mapping) else {}
-        clash = isinstance(sent, Mapping) and (fields.get("dataset") is None) is (fields.get("texts") is None)
-        told = {"remedy": "send one of dataset and texts"}
-        fault = PydanticCustomError("one_of_two", "inputs are either a data set or texts", told)
-        try:
-            found = read(sent)
-        except ValidationError as error:
-            if not clash:
-                raise
-            raise with_another(error, fault, sent) from error
-        if clash:
-            raise fault
-        return found
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "Inputs":
+        if (self.dataset is None) is (self.texts is None):
+            raise PydanticCustomError(
+                "one_of_two", "inputs are either a data set or texts", {"remedy": "send one of dataset and texts"}
+            )
+        return self
 
 
 class Detect(BaseModel):

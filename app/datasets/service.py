@@ -74,7 +74,7 @@ def readable(form: Form) -> DatasetCreate | None:
     apart = {"name", "nominal_rows"}  # of which the check of the rows knows nothing
     fields = {name: value for name, value in form.fields.items() if name not in apart}
     undecided = "max_invalid_fraction" in fields and fields.get("invalid_rows") != "skip"
-    if form.faults or form.filename is None or undecided or not fields.keys() <= DatasetCreate.model_fields.keys():
+    if form.faults or form.filename is None or undecided:
         return None
     try:
         return DatasetCreate.model_validate(fields)

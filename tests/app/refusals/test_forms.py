@@ -25,6 +25,13 @@ CSV = b"text,label\na,\nx,b\n"
             {"task": "text_classification", "label_colum": "kind"},
             {("/label_colum", "unknown_field")},
         ),
+        # Whether such a row refuses the file is left open.
+        (
+            "/v1/datasets",
+            CSV,
+            {"task": "text_classification", "max_invalid_fraction": "0.5"},
+            {("/max_invalid_fraction", "not_applicable")},
+        ),
         (
             "/v1/datasets",
             CSV,
