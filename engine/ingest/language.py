@@ -17,7 +17,7 @@ import pyarrow as pa
 from engine.ingest.canonical import Canonical
 from engine.ingest.findings import Choices, Findings, InvalidRow, Limits, Unusable
 from engine.ingest.tables import Record, lines, missing, read, too_many_rows
-from engine.ingest.texts import READERS, storable
+from engine.ingest.texts import READERS, of_one_mind, storable
 from engine.ingest.unpack import too_large
 
 BLOCK_BYTES = 2000
@@ -56,6 +56,7 @@ def _records(kind: str, source: Path, out: Path, choices: Choices, limits: Limit
         columns.setdefault("split", "split")
     for role in [role for role, column in columns.items() if names and column not in names]:
         findings.file(missing(role, columns.pop(role), names))
+    records = of_one_mind(records, columns)
     first = next(records, None)
     found: Iterable[tuple[int, Record]] = () if first is None else chain([first], records)
     chat = first is not None and not isinstance(first[1], InvalidRow) and isinstance(first[1].get(text), list)

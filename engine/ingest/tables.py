@@ -174,10 +174,12 @@ def _csv_rows(path: Path, limits: Limits) -> Iterator[tuple[int, list[str] | Inv
             except StopIteration:
                 return
             except csv.Error as error:
+                too_long.clear()
                 yield start, InvalidRow("malformed_row", f"not CSV: {error}", "see that every quote is closed")
                 continue
             if too_long:
-                yield start, too_long.pop()
+                yield start, too_long[0]
+                too_long.clear()  # all of them were lines of this row
             elif row:
                 yield start, row
 

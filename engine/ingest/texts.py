@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,23 @@ def ingest(kind: str, source: Path, out: Path, choices: Choices, limits: Limits,
     chosen = {role: columns[role] for role in used if role not in lacking}
     rows = Canonical(out, _schema(used), chosen)
     try:
-        _collect(rows, records, limits, findings)
+        _collect(rows, of_one_mind(records, used), limits, findings)
     except Unusable as fault:
         findings.file(fault)
     return rows
+
+
+def of_one_mind(records: Iterator[tuple[int, Record]], roles: Collection[str]) -> Iterator[tuple[int, Record]]:
+    """The records; where `split` is none of the roles, one that has a split is no row.
+
+    The columns of JSONL are those of its first rows, and a split that only later rows name would be lost on them.
+    """
+    for line, record in records:
+        if "split" not in roles and not isinstance(record, InvalidRow) and record.get("split") is not None:
+            detail = "the row has a 'split', and the first rows have none"
+            yield line, InvalidRow("late_split", detail, "give every row a split, or none")
+        else:
+            yield line, record
 
 
 def _schema(roles: list[str]) -> pa.Schema:

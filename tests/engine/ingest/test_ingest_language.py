@@ -16,6 +16,7 @@ from engine.data import Source, read_rows
 from engine.ingest.__main__ import ingest, report
 from engine.ingest.findings import Choices, Limits
 from engine.ingest.language import BLOCK_BYTES, pieces
+from engine.ingest.tables import PEEKED_ROWS
 
 Check = Callable[..., dict[str, Any]]
 CHAT = [
@@ -109,6 +110,12 @@ def test_an_empty_text_and_columns_of_a_plain_text_are_refused(check: Check) -> 
     assert [code for code, _ in codes(check(b"\n \n\n"))] == ["no_rows"]
     found = check(b"words\n", columns={"text": "text"})
     assert [(one["code"], one["pointer"]) for one in found["problems"]] == [("not_applicable", "/text_column")]
+
+
+def test_a_split_that_only_later_records_name_is_not_lost(check: Check) -> None:
+    first = [{"text": f"word {number}"} for number in range(PEEKED_ROWS)]
+    found = check(jsonl([*first, {"text": "one more", "split": "test"}]), "rows.jsonl")
+    assert codes(found) == [("late_split", PEEKED_ROWS + 1)]
 
 
 def test_records_with_a_text_keep_it_and_need_no_label(check: Check) -> None:

@@ -17,6 +17,7 @@ import zstandard
 from engine.ingest import canonical
 from engine.ingest.__main__ import ingest, report
 from engine.ingest.findings import Choices, Limits
+from engine.ingest.tables import PEEKED_ROWS
 
 ROWS = [{"text": "hello", "label": "ham"}, {"text": "win a prize", "label": "spam"}, {"text": "ünï 🎈", "label": "ham"}]
 Check = Callable[..., dict[str, Any]]
@@ -194,6 +195,20 @@ def test_faults_of_csv_have_the_line_their_row_starts_on(check: Check) -> None:
         ("malformed_row", 8),
         ("malformed_row", 10),
     ]
+
+
+def test_a_row_is_not_blamed_for_the_long_lines_of_the_row_before_it(check: Check) -> None:
+    long, limits = b"x" * 100, Limits(max_cell_bytes=10)
+    quoted = b'text,label\n"a\n%b\n%b\nb",ham\ngood,ham\n' % (long, long)
+    assert codes(check(quoted, "rows.csv", limits=limits)) == [("cell_too_large", 2)]
+    broken = b'text,label\n"a\n%b\n"b,ham\ngood,ham\n' % long
+    assert codes(check(broken, "rows.csv", limits=limits)) == [("malformed_row", 2)]
+
+
+def test_a_split_that_only_later_rows_name_is_not_lost(check: Check) -> None:
+    first = [{"text": f"word {number}", "label": str(number % 2)} for number in range(PEEKED_ROWS)]
+    found = check(jsonl([*first, first[0] | {"split": "test"}, first[1] | {"split": None}]))
+    assert codes(found) == [("late_split", PEEKED_ROWS + 1)]
 
 
 def test_faults_of_parquet_have_their_row(check: Check) -> None:
