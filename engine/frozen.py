@@ -33,14 +33,11 @@ def in_scope(model: nn.Module, scope: str) -> Iterator[nn.Parameter]:
 
 @torch.no_grad()
 def read_by_a_head(model: nn.Module, length: float | None = None) -> None:
-    """Let the encoder hand a head the mean of a text's tokens, and say the same of the text each time.
+    """Let the encoder hand a head the mean of a text's tokens.
 
     Args:
         length: of what is handed on, before the pooler's tanh; None: the root of its width, so of variance 1.
     """
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
     for name, module in model.named_modules():
         if name.endswith("pooler.dense") and isinstance(module, nn.Linear):
             _identity(module)

@@ -1,10 +1,12 @@
 """Frozen weights of linear layers in half a format, cast once. Knows no instruction and no run.
 
 Autocast keeps the cast copy of a weight only where it learns: beside adapters it would cast the whole frozen model anew
-in each forward pass. The copies are those that autocast makes, so nothing that is computed differs.
+in each forward pass. The copies are those that autocast makes, so nothing that is computed differs as long as they are
+of the present weights. Frozen is what no optimizer holds: per-example gradients are made while no weight asks for one,
+and a fused optimizer moves a weight without raising its version.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -21,20 +23,24 @@ class _Half:
     half: nn.Parameter
 
     def is_current(self, dtype: torch.dtype) -> bool:
-        """Whether the layer still has the weight that was cast, unchanged and frozen."""
+        """Whether the layer still has the weight that was cast, unchanged."""
         same = self.module._parameters["weight"] is self.whole and self.whole._version == self.version
-        return same and self.half.dtype == dtype and not self.whole.requires_grad
+        return same and self.half.dtype == dtype
 
 
 _KEPT: "WeakKeyDictionary[nn.Module, tuple[_Half, ...]]" = WeakKeyDictionary()
 
 
 @contextmanager
-def frozen_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Within, the model's frozen linear layers have their weights in `dtype`; a weight that two share is cast once."""
-    halves = _KEPT.get(model, ())
-    if not all(one.is_current(dtype) for one in halves) or len(halves) != len(_frozen(model)):
-        halves = _KEPT[model] = _cast(model, dtype)
+def frozen_in(model: nn.Module, dtype: torch.dtype, learning: Set[int]) -> Iterator[None]:
+    """Within, the model's frozen linear layers have their weights in `dtype`; a weight that two share is cast once.
+
+    Args:
+        learning: the ids of the weights that an optimizer holds.
+    """
+    halves, frozen = _KEPT.get(model, ()), _frozen(model, learning)
+    if [one.module for one in halves] != frozen or not all(one.is_current(dtype) for one in halves):
+        halves = _KEPT[model] = _cast(frozen, dtype)
     for one in halves:
         one.module._parameters["weight"] = one.half
     try:
@@ -44,7 +50,7 @@ def frozen_in(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
             one.module._parameters["weight"] = one.whole
 
 
-def _frozen(model: nn.Module) -> list[nn.Linear]:
+def _frozen(model: nn.Module, learning: Set[int]) -> list[nn.Linear]:
     # What inherits from a linear layer may use its weight in another way.
     return [
         module
@@ -52,14 +58,15 @@ def _frozen(model: nn.Module) -> list[nn.Linear]:
         if type(module) is nn.Linear
         and (weight := module._parameters.get("weight")) is not None
         and not weight.requires_grad
+        and id(weight) not in learning
         and weight.dtype == torch.float32
     ]
 
 
-def _cast(model: nn.Module, dtype: torch.dtype) -> tuple[_Half, ...]:
+def _cast(frozen: list[nn.Linear], dtype: torch.dtype) -> tuple[_Half, ...]:
     made: dict[int, nn.Parameter] = {}
     found = []
-    for module in _frozen(model):
+    for module in frozen:
         whole = module._parameters["weight"]
         assert whole is not None
         if id(whole) not in made:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
+from engine.apart import draw_nothing
 from engine.frozen import in_scope, read_by_a_head, same_rows
 from engine.prepare import begin
 from tests.engine.private_runs import choice, private_run
@@ -49,6 +50,7 @@ def test_the_head_reads_the_mean_below_the_last_layer(tmp_path: Path, length: fl
 
 def test_padding_changes_nothing_and_neither_does_training_mode(tmp_path: Path) -> None:
     model = model_of(tmp_path)
+    draw_nothing(model)
     read_by_a_head(model)
     model.train()
     with torch.no_grad():
@@ -106,6 +108,7 @@ def test_others_load_the_checkpoint_and_the_file_answers_alike(tmp_path: Path) -
 
 def test_a_frozen_encoder_reads_the_rows_of_many_passes_once(tmp_path: Path) -> None:
     model = model_of(tmp_path)
+    draw_nothing(model)
     read_by_a_head(model)
     head = {id(weight) for weight in in_scope(model, "head")}
     for weight in model.parameters():

@@ -75,7 +75,7 @@ class Autocast(Instruction):
             run.warn(
                 "slow_half_precision", "fp16 products are many times slower than fp32 on a processor; use bfloat16"
             )
-        return _casting(run.model, device, self._torch_dtype)
+        return _casting(run, device, self._torch_dtype)
 
     def after_epoch(self, run: Run, epoch: int) -> None:
         """Probe both precisions once, on the model and the device that train: the delivery changes both."""
@@ -99,7 +99,7 @@ class Autocast(Instruction):
         run.model.eval()  # no dropout draws, no batch statistics moved
         ratios = []
         for round_number in range(1 + _PROBED_PAIRS):
-            cast = _pass_seconds(run, batch, _casting(run.model, device.type, self._torch_dtype))
+            cast = _pass_seconds(run, batch, _casting(run, device.type, self._torch_dtype))
             plain = _pass_seconds(run, batch, nullcontext())
             if round_number:  # the first one warms up
                 ratios.append(cast / plain)
@@ -125,7 +125,7 @@ def _convolves(model: nn.Module) -> bool:
 
 
 @contextmanager
-def _casting(model: nn.Module, device: str, dtype: torch.dtype) -> Iterator[None]:
+def _casting(run: Run, device: str, dtype: torch.dtype) -> Iterator[None]:
     """Autocast that is on, or an error.
 
     On a processor convolutions stay in fp32: the bf16 weight gradient of small ones (torch 2.13 with oneDNN) holds
@@ -134,8 +134,9 @@ def _casting(model: nn.Module, device: str, dtype: torch.dtype) -> Iterator[None
     Raises:
         EngineError: where PyTorch turned itself off.
     """
-    apart = _ConvolutionsInFp32() if device == "cpu" and _convolves(model) else nullcontext()
-    with torch.autocast(device, dtype=dtype, cache_enabled=True), apart, frozen_in(model, dtype):
+    apart = _ConvolutionsInFp32() if device == "cpu" and _convolves(run.model) else nullcontext()
+    learning = {id(weight) for group in run.optimizer.param_groups for weight in group["params"]}
+    with torch.autocast(device, dtype=dtype, cache_enabled=True), apart, frozen_in(run.model, dtype, learning):
         if not torch.is_autocast_enabled(device) or torch.get_autocast_dtype(device) != dtype:
             raise EngineError(f"this {device} device cannot cast to {dtype}", remedy="leave autocast (26) out")
         yield

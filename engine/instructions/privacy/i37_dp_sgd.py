@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from engine.accounting import LEAST_NOISE, PrivacyEvent
+from engine.apart import check_apart, draw_nothing, drawing_nothing
 from engine.chunking import PASS_COSTS, cut_by_length
 from engine.clipping import Unclippable, add_clipped, trainable_layers
 from engine.errors import Fault, InvalidPlan
@@ -43,9 +45,11 @@ class DpSgd(Instruction):
 
     Sound: draws and noise come from the operating system, never from the seed, and are never stored. Each draw is in
     the journal, on disk, before it is made; what a resumed run repeats counts again, and all attempts together draw no
-    more than was planned. The clipped sum is that of single examples within 1e-5, by one forward and one backward
-    pass. A record is one example: of a text that is cut, or stands twice, one part is drawn. Figures of training rows
-    are not told. Real-number analysis, noise on a grid; no formal proof for floats, and timing is not defended.
+    more than was planned. Dropout is off, and a model that draws, or whose losses depend on the batch, is refused: one
+    record more would change what others add. The clipped sum is that of single examples within 1e-5, by one forward and
+    one backward pass. A record is one example: of a text that is cut or stands twice with one label, one part is drawn.
+    Figures of training rows are not told. Real-number analysis, noise on a grid; no formal proof for floats, and timing
+    is not defended.
 
     Refuses: pictures, by task: the nets here have batch norm, which mixes examples. What looks at training rows
     together or outside these steps; mixed examples; shared weights; more than half of the rows a draw; a delta of 1/N
@@ -160,10 +164,11 @@ class DpSgd(Instruction):
         """Freeze what is not in scope; a run that goes on has the draws left that were not made.
 
         Raises:
-            InvalidPlan: where a layer in training has no gradients of single examples.
+            InvalidPlan: where a layer in training has no gradients of single examples, or a loss depends on others.
         """
         terms = self._terms(run)
         scope = self.scope or _default_scope(run)
+        draw_nothing(model)
         if scope == "head":
             read_by_a_head(model)
         kept = {id(weight) for weight in in_scope(model, scope)}
@@ -176,6 +181,7 @@ class DpSgd(Instruction):
         except Unclippable as error:
             fault = Fault(place_in(run.spec, self.name), "no_own_gradients", error.detail, error.remedy)
             raise InvalidPlan([fault]) from error
+        check_apart(run, model)
         if run.clock.step:
             run.clock.total = min(run.clock.total, run.clock.step + journal_of(run).left(terms.plan))
         return model
@@ -189,9 +195,14 @@ class DpSgd(Instruction):
         return draws_left(run, self._terms(run))
 
     def order(self, run: Run, epoch: int) -> Iterator[int]:
-        """The first row of each record: those that are drawn from, in no order that matters."""
-        _, first = np.unique(run.data.train.ids, return_index=True)
-        yield from np.sort(first).tolist()
+        """The first row of each record: those that are drawn from, in no order that matters.
+
+        A text with another label is another record: in the place of the first it would be one gone and one added.
+        """
+        first: dict[tuple[str, int], int] = {}
+        for number, record in enumerate(zip(run.data.train.ids.tolist(), run.data.train.labels.tolist(), strict=True)):
+            first.setdefault(record, number)
+        yield from first.values()
 
     def grouping(self, run: Run, ids: Iterator[int], epoch: int) -> Iterator[Window]:
         """An epoch's share of the steps, each a draw of its own in chunks of similar length."""
@@ -203,6 +214,10 @@ class DpSgd(Instruction):
             taken = taken[np.argsort(-lengths[taken], kind="stable")]
             cuts = cut_by_length(lengths[taken], self.physical_batch, pass_cost)
             yield Window(tuple(tuple(taken[cut].tolist()) for cut in cuts), float(terms.expected_batch))
+
+    def context(self, run: Run) -> AbstractContextManager[Any]:
+        """A pass that draws would make one record's gradient hang on the places of the others."""
+        return drawing_nothing(run.model)
 
     def backward(self, run: Run, closure: Closure, divisor: float) -> Tensor:
         """Add the clipped sum to `.grad`; the loss of private rows goes nowhere."""

@@ -1,6 +1,7 @@
 """Instruction 40. Knows when clients are drawn, trained, clipped and noised; `noise` and `accounting` know how."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from engine.accounting import LEAST_NOISE, LEAST_RATE, PrivacyEvent
+from engine.apart import check_apart, draw_nothing, drawing_nothing
 from engine.errors import Fault, InvalidData, InvalidPlan
 from engine.federated import client_faults, clients_in, clipped, counted, scope_faults, too_few
 from engine.frozen import in_scope, read_by_a_head, same_rows
@@ -41,7 +43,8 @@ class DpGradientAggregation(Instruction):
     `rounds` takes the place of `training.epochs`, which cuts it into parts to validate after. A head alone reads the
     mean of a text's tokens: the last layer of a BERT is made to average them.
 
-    Sound: what is protected is all that one client holds, added or removed. Draws and noise come from the operating
+    Sound: what is protected is all that one client holds, added or removed. Dropout is off, and a model that draws is
+    refused: one client more would change what others add. Draws and noise come from the operating
     system and are never stored; each round is in the journal, on disk, before its noise is drawn. An update that is not
     finite counts as zero. The server's step is post-processing.
 
@@ -141,7 +144,7 @@ class DpGradientAggregation(Instruction):
         """Freeze what is not in scope; a run that goes on has the rounds left that were not drawn.
 
         Raises:
-            InvalidPlan: where a layer keeps statistics of what it sees.
+            InvalidPlan: where a layer keeps statistics of what it sees, or draws.
         """
         for name, module in model.named_modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -149,12 +152,14 @@ class DpGradientAggregation(Instruction):
                 fault = Fault("/model", "batch_norm", detail, "choose a base model with layer or group norm")
                 raise InvalidPlan([fault])
         scope = self.scope or ("lora" if "adapters" in run.plan.facts else "head")
+        draw_nothing(model)
         if scope == "head":
             read_by_a_head(model, _LENGTH)
         kept = {id(weight) for weight in in_scope(model, scope)}
         for weight in model.parameters():
             weight.requires_grad_(weight.requires_grad and id(weight) in kept)
         run.state(self.name)["weights"] = sum(one.numel() for one in model.parameters() if one.requires_grad)
+        check_apart(run, model)
         if run.clock.step:
             run.clock.total = min(run.clock.total, run.clock.step + journal_of(run).left(self._terms(run).plan))
         return model
@@ -187,17 +192,21 @@ class DpGradientAggregation(Instruction):
     def grouping(self, run: Run, ids: Iterator[int], epoch: int) -> Iterator[Window]:
         """An epoch's share of the rounds; a window is a round and a chunk the rows of one drawn client."""
         terms, epochs = self._terms(run), run.spec.training.epochs
-        rows_of = list(clients_in(run.data.train.groups).values())
+        clients = list(clients_in(run.data.train.groups).items())
         divisor = self.client_rate * self._clients(run)
         for number in range(terms.steps * epoch // epochs, terms.steps * (epoch + 1) // epochs):
-            cohort = drawn(len(rows_of), terms.rate).tolist()
-            yield Window(tuple(self._rows(run, rows_of[client], number) for client in cohort), divisor)
+            cohort = [clients[place] for place in drawn(len(clients), terms.rate).tolist()]
+            yield Window(tuple(self._rows(run, name, rows, number) for name, rows in cohort), divisor)
 
-    def _rows(self, run: Run, rows: np.ndarray[Any, np.dtype[np.int64]], number: int) -> tuple[int, ...]:
-        if len(rows) > self.client_rows:
-            chance = generator(run.spec.training.seed, "client", number, int(rows[0]))
+    def _rows(self, run: Run, name: str, rows: np.ndarray[Any, np.dtype[np.int64]], number: int) -> tuple[int, ...]:
+        if len(rows) > self.client_rows:  # by the name: any number of a row or a client hangs on the clients before it
+            chance = generator(run.spec.training.seed, "client", number, name)
             rows = np.sort(chance.choice(rows, self.client_rows, replace=False))
         return tuple(rows.tolist())
+
+    def context(self, run: Run) -> AbstractContextManager[Any]:
+        """A pass that draws would make one client's update hang on the places of the others."""
+        return drawing_nothing(run.model)
 
     def backward(self, run: Run, closure: Closure, divisor: float) -> Tensor:
         """Add what one client moves from the present weights, clipped, to `.grad`."""

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from engine.errors import EngineError, InvalidPlan
 from engine.events import Warned
-from engine.halves import frozen_in
+from engine.halves import _KEPT, frozen_in
 from engine.instructions.mixed_precision.i26_autocast import Autocast
+from engine.prepare import arm
 from engine.randomness import reseed
 from engine.run import Run
 from tests.engine.runs import tiny_image_run
@@ -149,16 +150,16 @@ def test_frozen_weights_are_cast_once_and_are_whole_again_after(tmp_path: Path) 
         weight.requires_grad_("classifier" in name)
     linear = [module for module in run.model.modules() if type(module) is nn.Linear]
     plain = _loss(run, None).dtype
-    with frozen_in(run.model, torch.bfloat16):
+    with frozen_in(run.model, torch.bfloat16, set()):
         seen = [module.weight.dtype for module in linear if not module.weight.requires_grad]
         first = [module.weight for module in linear]
     assert set(seen) == {torch.bfloat16}
     assert {module.weight.dtype for module in linear} == {plain} == {torch.float32}
-    with frozen_in(run.model, torch.bfloat16):
+    with frozen_in(run.model, torch.bfloat16, set()):
         assert all(module.weight is one for module, one in zip(linear, first, strict=True))
     with torch.no_grad():
         linear[0].weight.add_(1.0)
-    with frozen_in(run.model, torch.bfloat16):
+    with frozen_in(run.model, torch.bfloat16, set()):
         assert linear[0].weight is not first[0], "a weight that was changed is cast anew"
         assert torch.equal(linear[0].weight.float(), linear[0].weight.float().bfloat16().float())
 
@@ -169,7 +170,9 @@ def test_what_frozen_weights_are_cast_to_is_what_autocast_computes(
     run = begun(text_run(tmp_path, [26]))
     for name, weight in run.model.named_parameters():
         weight.requires_grad_("classifier" in name)
+    arm(run)  # whose optimizer holds what learns alone
     cast = Autocast()
     mine = _loss(run, cast)
+    assert len(_KEPT[run.model]) > 1
     monkeypatch.setattr("engine.instructions.mixed_precision.i26_autocast.frozen_in", lambda *_: nullcontext())
     assert torch.equal(mine, _loss(run, cast))

@@ -67,7 +67,7 @@ def test_chunks_are_sorted_by_length_and_bounded(tmp_path: Path) -> None:
 
 def test_a_record_that_stands_twice_is_drawn_once(tmp_path: Path) -> None:
     run = private_begun(tmp_path, steps=5, expected_batch=20)
-    run.data.train.ids[5] = run.data.train.ids[2]
+    run.data.train.ids[5], run.data.train.labels[5] = run.data.train.ids[2], run.data.train.labels[2]
     assert 5 not in set(holder(run).order(run, 0))
 
 
