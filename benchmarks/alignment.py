@@ -67,7 +67,7 @@ def effects(rows_file: Path, parameters: Mapping[str, Any], seed: int, epochs: i
     )
     source = Source.open(rows_file)
     rows, base = read_rows([(source, "")], source.labels), find(spec.base_model, None)
-    run = Run(spec, Plan.of(spec, facts_of(rows, base)), Listed())
+    run = Run(spec, Plan.of(spec, facts_of(rows, [source], pretrained=base.pretrained)), Listed())
     run.task, run.data = load(run, rows, base, source.labels)
     with tempfile.TemporaryDirectory() as folder:
         train(run, Snapshots(Path(folder), run.sink), Interrupt())

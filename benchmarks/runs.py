@@ -21,7 +21,7 @@ def ready(body: Mapping[str, Any], journal: Journal | None = None) -> Run:
     ((role, path),) = spec.files()
     source, base = Source.open(Path(path)), find(spec.base_model, models_dir())
     rows = read_rows([(source, role)], source.labels)
-    run = Run(spec, Plan.of(spec, facts_of(rows, base)), Listed(), journal=journal)
+    run = Run(spec, Plan.of(spec, facts_of(rows, [source], pretrained=base.pretrained)), Listed(), journal=journal)
     run.task, run.data = load(run, rows, base, source.labels)
     return run
 

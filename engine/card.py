@@ -117,10 +117,17 @@ def _privacy(privacy: Mapping[str, Any] | None, kind: str) -> Iterator[str]:
     if privacy is None and kind != "train":
         yield "The job began with a trained model: what was promised of its rows stands in the receipt of its training."
         return
-    if privacy is None:
+    if privacy is None or privacy.get("mechanism") is None:
         yield "None was asked for: the model may remember rows that it was trained on."
-        return
-    yield (
+    else:
+        yield _release(privacy)
+    bound = (privacy or {}).get("audited_lower_bound")
+    if bound is not None:
+        yield from ("", f"Guesses at planted canaries bound epsilon from below: it is {bound} at least.")
+
+
+def _release(privacy: Mapping[str, Any]) -> str:
+    return (
         f"{privacy['mechanism']}: epsilon {privacy['epsilon']} at delta {privacy['delta']} for one {privacy['unit']} "
         f"({privacy['relation']}), accounted by {privacy['accountant']}."
     )

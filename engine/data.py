@@ -233,6 +233,7 @@ class Encoded(OnRead[Example]):
 class Data:
     """The rows of a run by split, and their examples; `train` after `training_records`, long rows in parts.
 
+    `dealt`: how many rows each split had before any was added, set aside or cut; if not told, how many there are.
     `left_out`: training rows of which no part teaches anything; `taught`: (n, k), a teacher's answers on `train`;
     `teacher`: one that speaks itself, where its answers are too many to keep.
     """
@@ -241,6 +242,7 @@ class Data:
     valid: Rows
     test: Rows
     task: Task
+    dealt: Mapping[str, int] = field(default_factory=dict)
     examples: dict[str, Sequence[Example]] = field(init=False)
     left_out: int = field(init=False, default=0)
     taught: npt.NDArray[np.float32] | None = field(init=False, default=None)
@@ -248,6 +250,7 @@ class Data:
 
     def __post_init__(self) -> None:
         self._whole = self.train
+        self.dealt = self.dealt or {name: len(self.rows(name)) for name in SPLITS}
         self.examples = {name: Encoded(self.task, self.rows(name)) for name in SPLITS}
         if isinstance(self.task, Cutting):
             whole = len(self.train)
@@ -259,9 +262,9 @@ class Data:
         """The rows of one split by name."""
         return {"train": self.train, "valid": self.valid, "test": self.test}[split]
 
-    def anew(self) -> "Data":
-        """The same rows, encoded and cut by the task as it stands now."""
-        return Data(self._whole, self.valid, self.test, self.task)
+    def anew(self, task: Task) -> "Data":
+        """The same rows, encoded and cut by another task."""
+        return Data(self._whole, self.valid, self.test, task, self.dealt)
 
     def lengths(self, split: str) -> npt.NDArray[np.int64]:
         """The cost of each row of a split in tokens, (n,)."""

@@ -288,6 +288,8 @@ def check_exported(
     remedy = "report this as a fault of the server, with the job's spec: the trained model is whole, its export is not"
     if expected.shape != exported.shape or not np.isfinite(exported).all():
         raise WrongExport(f"the file's answers have shape {exported.shape}, or are no numbers", remedy=remedy)
+    if not np.isfinite(expected).all():
+        raise WrongExport("the model's own answers on the test rows are no numbers", remedy="train it at a lower rate")
     difference, allowed = float(np.abs(expected - exported).max()), TOLERANCE * max(1.0, float(np.abs(expected).max()))
     if exact and difference > allowed:
         raise WrongExport(

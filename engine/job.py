@@ -42,18 +42,16 @@ def run_job(spec: Spec, folder: Path, sink: Sink, *, job: str | None, interrupt:
     sink.emit(PhaseStarted(phase="data"))
     sources = [(Source.open(Path(path)), role) for role, path in spec.files()]
     rows = read_rows(sources, _labels(spec, sources))
-    facts = facts_of(rows, base) | group_facts(source.roles for source, _ in sources)
-    train_file = sources[0][0]
-    facts |= client_facts(clients_of(train_file), train_file.roles.get("group"))
-    run = Run(spec, Plan.of(spec, facts), sink)
+    files = [source for source, _ in sources]
+    run = Run(spec, Plan.of(spec, facts_of(rows, files, pretrained=base.pretrained)), sink)
     run.journal = Journal(folder / FILENAME, _budget(spec, rows))
-    run.task, run.data = load(run, rows, base, sources[0][0].labels)
+    run.task, run.data = load(run, rows, base, files[0].labels)
     fingerprint = _fingerprint(spec, sources)
     train(run, Snapshots(folder, sink, fingerprint), interrupt)
     twin: Answers | None = None
     if spec.compare == "untreated":
         twin = untreated_answers(run, folder, fingerprint, interrupt)
-    receipt = deliver(run, folder, [source for source, _ in sources], base, job, twin)
+    receipt = deliver(run, folder, files, base, job, twin)
     sink.emit(Finished(result={"limits": receipt["limits"], **public_tokens(run.clock.tokens, run.plan)}))
 
 
@@ -81,12 +79,20 @@ def clients_of(train: Source) -> int | None:
     return len(groups_to_train_on(table["group"].to_pylist(), splits))
 
 
-def facts_of(rows: Rows, base: Base) -> frozenset[str]:
-    """What the data and the base make true of a run before any instruction acts."""
-    facts = {"pretrained"} if base.pretrained else set()
+def facts_of(rows: Rows, files: Sequence[Source], *, pretrained: bool) -> frozenset[str]:
+    """What the data and the base make true of a run before any instruction acts; the training rows' file comes first.
+
+    A run on the trained model asks here too, so that what held in the training holds there.
+    """
+    facts = {"pretrained"} if pretrained else set()
     if (rows.splits != "").any():
         facts.add("fixed_splits")
-    return frozenset(facts)
+    train = files[0]
+    return (
+        frozenset(facts)
+        | group_facts(one.roles for one in files)
+        | client_facts(clients_of(train), train.roles.get("group"))
+    )
 
 
 def dealt(run: Run, rows: Rows) -> dict[str, Rows]:
@@ -109,13 +115,14 @@ def load(run: Run, rows: Rows, base: Base, labels: Sequence[str]) -> tuple[Task,
         InvalidData: where a split that the run cannot do without is empty.
     """
     parts = dealt(run, rows)
+    sizes = {split: len(part) for split, part in parts.items()}
     for one in run.plan.on("training_records"):
         parts["train"] = one.training_records(run, parts["train"])
     kind = TASKS[run.spec.task]
     _filled(parts)
     kind.check(parts["train"])
     task = kind.open(base, labels, parts["train"], run.spec.training.max_length)
-    data = Data(parts["train"], parts["valid"], parts["test"], task)
+    data = Data(parts["train"], parts["valid"], parts["test"], task, sizes)
     if data.left_out:
         run.warn("rows_without_targets", f"{data.left_out} training rows have no token to learn and are left out")
     return task, data

@@ -57,6 +57,11 @@ _HUB_SECONDS = 5.0  # who submits a job waits no longer for a hub
 _LONGEST_NAME = 255  # bytes
 
 
+def learned(name: str) -> bool:
+    """Whether a base of this name brings weights that were learned, all of them."""
+    return name not in FROM_SCRATCH and name not in PARTLY_PRETRAINED
+
+
 @dataclass(frozen=True)
 class Base:
     """A base model on disk; `folder` None is a net trained from scratch."""
@@ -67,7 +72,7 @@ class Base:
     @property
     def pretrained(self) -> bool:
         """Whether it starts from weights that were learned."""
-        return self.folder is not None and self.name not in PARTLY_PRETRAINED
+        return self.folder is not None and learned(self.name)
 
     def sha256(self) -> str | None:
         """One hash over the names and bytes of its files; None where there are none."""
@@ -247,7 +252,7 @@ def describe(local: Path | None) -> list[dict[str, Any]]:
             "id": name,
             "task": task,
             "default_for": task if DEFAULTS.get(task) == name else None,
-            "pretrained": name not in FROM_SCRATCH and name not in PARTLY_PRETRAINED,
+            "pretrained": learned(name),
         }
         for name, task in [*built_in, *found]
     ]

@@ -21,12 +21,12 @@ from engine.events import Listed
 from engine.exporters import FORMATS
 from engine.foreign import look
 from engine.guard import PRIVATE
-from engine.job import dealt
+from engine.job import dealt, facts_of
 from engine.kinds import InFolder, Parent
-from engine.models import FROM_SCRATCH, Base, find, models_dir
+from engine.models import Base, find, learned, models_dir
 from engine.plan import Plan
 from engine.ports import Task
-from engine.rows import Rows, group_facts
+from engine.rows import Rows
 from engine.run import Run
 from engine.spec import Spec
 from engine.tasks import TASKS
@@ -90,11 +90,9 @@ class Opened:
             InvalidData: where they do not fit the model, or the training's own plan holds no more.
         """
         rows = read_rows(sources, self.task.labels)
-        facts = {"pretrained"} if self.spec.base_model not in FROM_SCRATCH else set()
-        if (rows.splits != "").any():
-            facts.add("fixed_splits")
+        facts = facts_of(rows, [source for source, _ in sources], pretrained=learned(self.spec.base_model))
         try:
-            plan = Plan.of(self.spec, facts | group_facts(source.roles for source, _ in sources))
+            plan = Plan.of(self.spec, facts)
         except InvalidPlan as error:
             raise InvalidData(
                 f"the rows cannot be dealt as they were in the training: {error.detail}",

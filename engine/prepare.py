@@ -14,6 +14,7 @@ def begin(run: Run, snapshot: Snapshot | None) -> None:
 
     Memory comes back before the `model` folds (a pruned model finds its shapes there), weights after them.
     """
+    run.note_start()
     if snapshot:
         run.memory, run.clock = snapshot.memory, snapshot.clock
     reseed(run.spec.training.seed, "model")

@@ -230,16 +230,21 @@ def _latency(figures: Figures, evidence: Evidence) -> dict[str, Any]:
 
 
 def listed(run: Run, sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """The files with the rows of each split; a secret number of training rows is told by the public one."""
-    whole = {split: len(run.data.rows(split)) for split in SPLITS}
+    """The files with the rows of each split, as they were dealt; training rows in secret are told by a public number.
+
+    A split without a file of its own is a part of the training rows' file.
+    """
     public = run.journal.budget.shown_rows if run.journal is not None else None
+    roles = [role for role, _ in run.spec.files()]
     found = []
-    for one, (role, _) in zip(sources, run.spec.files(), strict=True):
-        splits = {role: one.rows} if role else whole
+    for source, role in zip(sources, roles, strict=True):
+        mine = [one for one in SPLITS if one == role or (role in {"", "train"} and one not in roles)]
+        splits = {split: run.data.dealt[split] for split in mine}
         if public is not None and "train" in splits:
-            splits = splits | {"train": public}
-        rows = one.rows if public is None else sum(splits.values())
-        found.append({"id": one.id, "sha256": one.sha256, "rows": rows, "splits": splits})
+            # Of a file that serves the training alone the public number is that of all its rows.
+            splits = (splits if not role else {}) | {"train": public}
+        rows = source.rows if public is None else sum(splits.values())
+        found.append({"id": source.id, "sha256": source.sha256, "rows": rows, "splits": splits})
     return found
 
 

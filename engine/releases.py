@@ -17,6 +17,24 @@ from engine.noise import Source, privatise, source
 from engine.run import Run
 from engine.terms import Terms
 
+_SECTION = (
+    "mechanism",
+    "epsilon",
+    "delta",
+    "accountant",
+    "unit",
+    "relation",
+    "noise_multiplier",
+    "max_grad_norm",
+    "sampling_rate",
+    "steps",
+    "sampling",
+    "noise_source",
+    "covers",
+    "dataset_total_epsilon",
+    "audited_lower_bound",
+)
+
 
 def journal_of(run: Run) -> Journal:
     """The run's journal: without one nothing is drawn, since nothing would count it."""
@@ -70,6 +88,7 @@ def privacy_section(
     own = journal.drawn()
     total = accounting.quoted(own, journal.budget.spent, terms.delta, journal.budget.order)
     section = {
+        **dict.fromkeys(_SECTION),
         "mechanism": mechanism,
         "epsilon": accounting.epsilon(own, terms.delta),
         "delta": terms.delta,
@@ -84,6 +103,10 @@ def privacy_section(
         "noise_source": noise_source if noise_source == "os" else "torch (not cryptographic)",
         "covers": covers,
         "dataset_total_epsilon": total if math.isfinite(total) else None,
-        "audited_lower_bound": None,
     }
     return {"privacy": section}
+
+
+def audited_section(lower_bound: float) -> Mapping[str, Mapping[str, Any]]:
+    """The section `privacy` of an audit: it claims nothing, so what a release would tell is null."""
+    return {"privacy": {**dict.fromkeys(_SECTION), "audited_lower_bound": lower_bound}}

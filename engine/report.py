@@ -128,8 +128,11 @@ def _summary(receipt: Mapping[str, Any]) -> str:
         told.append((f"{latency['ratio']:.3f}", f"of the latency, median of pairs; {latency['exported_p50_ms']} ms"))
     if quality.get("agreement") is not None:
         told.append((f"{quality['agreement']:.4g}", "of the rows answered as by the reference"))
-    if receipt.get("privacy"):
-        told.append((f"{receipt['privacy']['epsilon']:g}", f"epsilon at delta {receipt['privacy']['delta']:g}"))
+    privacy = receipt.get("privacy") or {}
+    if privacy.get("epsilon") is not None:
+        told.append((f"{privacy['epsilon']:g}", f"epsilon at delta {privacy['delta']:g}"))
+    if privacy.get("audited_lower_bound") is not None:
+        told.append((f"{privacy['audited_lower_bound']:g}", "epsilon at least, by canaries"))
     if receipt.get("robustness"):
         told.append((f"{receipt['robustness']['robust']:.4g}", "under attack"))
     cells = "".join(f"<div><b>{html.escape(value)}</b><span>{html.escape(text)}</span></div>" for value, text in told)

@@ -1,5 +1,6 @@
 """What a hook may touch: one run of one plan. Knows nothing of files, processes or what an instruction does with it."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,11 @@ class Run:
     optimizer: torch.optim.Optimizer = field(init=False)
     scaler: torch.amp.GradScaler = field(init=False)
     journal: Journal | None = None
+    start: "Start | None" = None
+
+    def note_start(self) -> None:
+        """Keep what runs inside this one begin with too; before the `model` folds and before a snapshot comes back."""
+        self.start = Start(self.task, copy.deepcopy(self.memory))
 
     def state(self, name: str) -> dict[str, Any]:
         """The memory of one instruction, made on first use."""
@@ -82,6 +88,26 @@ class Run:
     def metric(self, name: str, value: float | torch.Tensor) -> None:
         """Set one of the panel's metrics for the step under way; the loop takes it up."""
         self.state("panel")[name] = value
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run began with: the task that `compress` has not changed yet, and its memory as the data hooks left it."""
+
+    task: Task
+    memory: Mapping[str, dict[str, Any]]
+
+
+def inner_run(outer: Run, *, plan: "Plan | None" = None, task: Task | None = None, data: Data | None = None) -> Run:
+    """A run inside another, up to its model; every such run is made here. Without plan, task or data: the outer one's.
+
+    It finds what the data hooks left and has a memory of its own from there on. Its warnings are the outer run's, its
+    private draws count towards what that may draw.
+    """
+    memory = copy.deepcopy(dict(outer.start.memory)) if outer.start is not None else {}
+    inner = Run(outer.spec, plan or outer.plan, WarningsOnly(outer), memory, journal=outer.journal, start=outer.start)
+    inner.task, inner.data = task or outer.task, data or outer.data
+    return inner
 
 
 class WarningsOnly:

@@ -25,7 +25,7 @@ from engine.panel import Panel
 from engine.ports import Batch, device_of
 from engine.prepare import arm, begin
 from engine.randomness import reseed
-from engine.run import Clock, Run, WarningsOnly
+from engine.run import Clock, Run, inner_run
 from engine.validate import validate
 
 
@@ -52,12 +52,12 @@ def train(run: Run, snapshots: Snapshots, interrupt: Interrupt) -> None:
 def again(run: Run, model: nn.Module, *, steps: int) -> nn.Module:
     """Train `model` for `steps` further steps by the same plan, with memory, clock and optimizer of its own.
 
-    The `model` folds are not applied: they have been. No snapshot is taken, so a run that is killed repeats it. Its
-    time counts towards the limit of the run, its private draws towards what the run may draw.
+    The memory begins as the data hooks left it. The `model` folds are not applied: they have been. No snapshot is
+    taken, so a run that is killed repeats it. Its time counts towards the limit of the run, its private draws towards
+    what the run may draw.
     """
-    clock = Clock(total=steps, seconds=run.clock.seconds)
-    inner = Run(run.spec, run.plan, WarningsOnly(run), clock=clock, journal=run.journal)
-    inner.task, inner.data, inner.model = run.task, run.data, model
+    inner = inner_run(run)
+    inner.model, inner.clock = model, Clock(total=steps, seconds=run.clock.seconds)
     arm(inner)
     for group in inner.optimizer.param_groups:  # a rate of few weights was theirs, and now every weight learns
         group["initial_lr"] /= rate_factor(run.plan.facts)

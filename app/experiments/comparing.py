@@ -78,7 +78,8 @@ def _arm(table: _Table, sampled: Sampled | None, by_seed: Mapping[int, Left]) ->
     seconds = [one.training_seconds for one in by_seed.values() if one.training_seconds is not None]
     sizes = [one["size"]["exported_bytes"] for one in receipts]
     ratios = [one["latency"]["ratio"] for one in receipts]
-    epsilons = [one["privacy"]["epsilon"] for one in receipts if one.get("privacy")]
+    claims = [one["privacy"]["epsilon"] for one in receipts if one.get("privacy")]
+    epsilons = [one for one in claims if one is not None]  # an audit alone claims none
     score = None
     if sampled is not None:
         low, high = interval(sampled, KEY)

@@ -203,6 +203,9 @@ def test_a_file_that_answers_one_class_is_refused_and_one_that_errs_at_ties_is_n
     check_exported(CONTRADICTED, close, close[:, ::-1].copy(), exact=False)
     with pytest.raises(WrongExport, match="no numbers"):
         check_exported(CONTRADICTED, expected, expected * np.float32("nan"), exact=False)
+    for exact in (True, False):  # no file is like a model that answers nothing
+        with pytest.raises(WrongExport, match="own answers"):
+            check_exported(CONTRADICTED, expected * np.float32("nan"), expected, exact=exact)
 
 
 @pytest.mark.usefixtures("measured_here")

@@ -141,8 +141,10 @@ def test_the_receipt_shows_the_public_number_of_training_rows(tmp_path: Path, sh
     assert whole["rows"] == train_rows + sum(held_out.values())
     run.spec = run.spec.model_copy(update={"dataset": Splits(train="a", test="b")})
     apart = listed(run, [source, source])
-    assert [one["splits"] for one in apart] == [{"train": shown or 60}, {"test": 60}]
-    assert [one["rows"] for one in apart] == [shown or 60, 60]
+    # Of a file that serves the training alone the public number is that of all its rows.
+    train = {"train": shown} if shown else {"train": train_rows, "valid": held_out["valid"]}
+    assert [one["splits"] for one in apart] == [train, {"test": held_out["test"]}]
+    assert [one["rows"] for one in apart] == ([shown, held_out["test"]] if shown else [60, 60])
 
 
 def test_a_receipt_on_a_private_model_shows_the_rows_that_it_used(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from engine import plots
 from engine.card import card
 from engine.curves import MOST_POINTS, keep
 from engine.plots import Line
+from engine.releases import audited_section
 from engine.report import report
 
 HOSTILE = '<script>alert("|x|")</script>'
@@ -139,6 +140,15 @@ def test_the_card_tells_of_privacy() -> None:
         "accountant": "a",
     }
     assert "epsilon 2.99 at delta 1e-05" in card({**RECEIPT, "privacy": spent}, "text_classification", "onnx")
+
+
+def test_an_audit_without_a_claim_tells_its_bound_alone() -> None:
+    audited = {**RECEIPT, **audited_section(0.75)}
+    text = card(audited, "text_classification", "onnx")
+    assert "None was asked for" in text
+    assert "bound epsilon from below: it is 0.75 at least" in text
+    page = report(audited, {}, [], {}).decode()
+    assert "<b>0.75</b><span>epsilon at least" in page
 
 
 def test_curves_stay_bounded_keep_their_shape_and_take_repeated_steps_anew() -> None:

@@ -153,7 +153,11 @@ def write_rows(rows: Rows, path: Path, task: str, labels: Sequence[str] = LABELS
         columns["image" if task == "image_classification" else "text"] = list(rows.payloads)
     if task in ("text_classification", "image_classification"):
         columns["label"] = pa.array(rows.labels.tolist(), pa.int32())
+    if rows.groups is not None:
+        columns["group"] = rows.groups.tolist()
     table = pa.table(columns)
-    about = {"version": 1, "task": task, "labels": list(labels), "columns": {}} | ({"chat": True} if rows.chat else {})
+    roles = {"group": "who"} if rows.groups is not None else {}
+    about = {"version": 1, "task": task, "labels": list(labels), "columns": roles}
+    about |= {"chat": True} if rows.chat else {}
     pq.write_table(table.replace_schema_metadata({"fiftytwo": json.dumps(about)}), path)
     return path

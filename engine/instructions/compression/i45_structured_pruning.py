@@ -15,7 +15,7 @@ from engine.ports import Batch, device_of
 from engine.prepare import count_steps, device
 from engine.pruning import check_blocks, drop_blocks, kept, macs, prune, reshape, shapes_of
 from engine.randomness import generator
-from engine.run import Clock, Run, WarningsOnly
+from engine.run import Clock, Run, inner_run
 from engine.train import again
 
 if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
@@ -206,8 +206,8 @@ def _before_training(run: Run) -> bool:
 def _trained_in_float(run: Run, model: nn.Module) -> nn.Module:
     """The job's own training without the instructions that round, for as many steps."""
     rounding = [one.number for one in run.plan.instructions if "fake_quantized" in {*one.provides, *one.needs}]
-    inner = Run(run.spec, run.plan.without(rounding), WarningsOnly(run), clock=Clock(seconds=run.clock.seconds))
-    inner.task, inner.data = run.task, run.data
+    inner = inner_run(run, plan=run.plan.without(rounding))
+    inner.clock = Clock(seconds=run.clock.seconds)
     trained = again(inner, model, steps=count_steps(inner))
     run.clock.seconds = inner.clock.seconds
     return trained

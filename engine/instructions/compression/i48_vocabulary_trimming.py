@@ -1,5 +1,6 @@
 """Instruction 48. Knows what is counted and when too much would go; how tokenizers shrink is `engine.vocabulary`'s."""
 
+import copy
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -76,15 +77,17 @@ class VocabularyTrimming(Instruction):
         return model
 
     def compress(self, run: Run, model: nn.Module) -> nn.Module:
-        """Trim tokenizer, task and model together, and encode the rows anew."""
-        task, kept = _trimming(run), self._kept(run)
+        """Trim tokenizer, task and model together, and encode the rows anew; the task of before stays as it was."""
+        kept = self._kept(run)
+        run.task = copy.deepcopy(run.task)
+        task = _trimming(run)
         rows = list(run.data.valid.payloads)
         before = [task.tokens(row) for row in rows]
         removed = task.trim(model, kept)
         changed = sum(was != task.tokens(row) for was, row in zip(before, rows, strict=True))
         effects = {"rows_removed": removed, "rows_kept": len(kept), "texts_changed": changed / max(1, len(rows))}
         run.state(self.name).update({name: float(value) for name, value in effects.items()})
-        run.data = run.data.anew()
+        run.data = run.data.anew(run.task)
         return model
 
     def report(self, run: Run) -> Mapping[str, float]:

@@ -3,7 +3,7 @@
 import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -83,15 +83,8 @@ class SequencePacking(Instruction):
                 state.update(masked=False, leak=leak, attended=attended)
                 return model
             attend(model, attended)
-        for masked in (False, True):
-            leak = _leak(run, model, masked=masked)
-            if leak <= _LEAK:
-                state.update(masked=masked, leak=leak)
-                return model
-        raise InvalidData(
-            f"this model's attention mixes packed documents: a token's loss moves by {leak:.2g}",
-            remedy="choose length_bucketing (11) instead of sequence_packing (12)",
-        )
+        state.update(_kept_apart(run, model))
+        return model
 
     def trained(self, run: Run, model: nn.Module) -> nn.Module:
         """Attend as before."""
@@ -109,7 +102,9 @@ class SequencePacking(Instruction):
     def batch(self, run: Run, batch: Batch, row_ids: Sequence[int], epoch: int) -> Batch:
         """Lay the documents of a chunk behind one another in one row."""
         state = run.state(self.name)
-        packed = _packed(batch, masked=bool(state.get("masked")))
+        if "masked" not in state:  # a model that trains on, when it attends as before again
+            state.update(_kept_apart(run, run.model))
+        packed = _packed(batch, masked=state["masked"])
         state["real"] = state.get("real", 0) + packed["input_ids"].numel()
         state["rows"] = state.get("rows", 0) + 1
         state["documents"] = state.get("documents", 0) + len(row_ids)
@@ -194,6 +189,22 @@ def _blocks(document: Tensor) -> Tensor:
     return torch.zeros(total, total, device=document.device).masked_fill(~seen, torch.finfo(torch.float32).min)[
         None, None
     ]
+
+
+def _kept_apart(run: Run, model: nn.Module) -> dict[str, Any]:
+    """Whether a model needs a mask so that documents do not see each other, and by how much they do then.
+
+    Raises:
+        InvalidData: they do either way.
+    """
+    for masked in (False, True):
+        leak = _leak(run, model, masked=masked)
+        if leak <= _LEAK:
+            return {"masked": masked, "leak": leak}
+    raise InvalidData(
+        f"this model's attention mixes packed documents: a token's loss moves by {leak:.2g}",
+        remedy="choose length_bucketing (11) instead of sequence_packing (12)",
+    )
 
 
 @torch.no_grad()

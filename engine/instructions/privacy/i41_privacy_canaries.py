@@ -18,6 +18,7 @@ from engine.instruction import Exported, Instruction
 from engine.noise import drawn
 from engine.ports import Payload, device_of
 from engine.randomness import generator
+from engine.releases import audited_section
 from engine.rows import Rows
 from engine.run import Run
 from engine.set_aside import joined, restored, stored, without
@@ -176,7 +177,7 @@ class PrivacyCanaries(Instruction):
     def evidence(self, run: Run) -> Mapping[str, Mapping[str, Any]]:
         """The bound, beside the claim where there is one."""
         found = self.report(run)
-        return {"privacy": {"audited_lower_bound": found["lower_bound"]}} if found else {}
+        return audited_section(found["lower_bound"]) if found else {}
 
     def _count(self, rows: int) -> int:
         return self.canaries or max(1, min(_DEFAULT_CANARIES, rows // 10))

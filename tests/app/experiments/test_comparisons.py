@@ -199,6 +199,9 @@ def test_epsilon_is_that_of_one_model_and_the_front_counts_none_as_without_end()
     private = {seed: left([1, 0], privacy={"epsilon": seed / 1.0}) for seed in (1, 2)}
     found = figures_of(["baseline", "private"], "accuracy", 0.01, paired([{1: left([1, 1]), 2: left([1, 1])}, private]))
     assert [arm["epsilon"] for arm in found["arms"]] == [None, 2.0]
+    audited = {1: left([1, 1], privacy={"epsilon": None, "audited_lower_bound": 0.5})}  # 41 alone claims nothing
+    told = figures_of(["baseline", "audited"], "accuracy", 0.01, paired([{1: left([1, 1])}, audited]))
+    assert [arm["epsilon"] for arm in told["arms"]] == [None, None]
     names = ["baseline", "private"]
     assert front(names, found["arms"], None, more_is_better=True) == names
     found["arms"][1]["epsilon"] = None

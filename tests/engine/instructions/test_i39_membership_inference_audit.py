@@ -1,5 +1,6 @@
 """A model that knows its rows by heart is caught, and one that never saw the pool is not."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -13,6 +14,8 @@ from engine.plan import Plan
 from engine.prepare import begin
 from engine.run import Run
 from engine.spec import Spec
+from tests.engine.runs import tiny_run
+from tests.engine.tiny import SHARED, rows_of, tiny_texts
 from tests.engine.tiny_run import text_run, trained
 
 NO_FILE: Any = None  # the attack is on the model, not on its file
@@ -39,11 +42,23 @@ def test_half_of_the_pool_is_not_trained_on(tmp_path: Path) -> None:
     assert len(run.data.train) == len(plain.data.train) - 200
     assert len(state["members"]) == len(state["others"]["labels"]) == 200
     assert set(state["members"]) <= set(run.data.train.ids.tolist())
-    kept = set(map(str, run.data.train.payloads))
-    gone = [text for text in state["others"]["payloads"] if text not in kept]
-    assert len(gone) > 190, "but for texts that stand twice"
+    assert not set(state["others"]["payloads"]) & set(map(str, run.data.train.payloads))
     again = _run(tmp_path / "again", pool=400)
     assert again.state("membership_inference_audit") == state
+
+
+def test_rows_of_one_content_share_a_coin_and_count_once(tmp_path: Path) -> None:
+    texts, labels = tiny_texts(350)
+    spaced = [text.replace(" ", "  ") for text in texts]  # the same words: of another id, and equal once normalised
+    three = [*texts, *texts, *spaced]
+    rows = rows_of(three, [one.encode() for one in three], labels * 3)
+    run = tiny_run(tmp_path, [_choice(pool=400, attack="loss"), 1], rows, max_steps=1)
+    others = run.state("membership_inference_audit")["others"]
+    assert not set(others["payloads"]) & set(map(str, run.data.train.payloads)), "what went was trained on"
+    contents = set(others["payloads"]) | set(map(str, run.data.train.payloads))
+    assert len(others["payloads"]) > 1.5 * len(set(others["payloads"]))
+    begin(run, None)
+    assert _audit(run)["pool"] == min(400, len(contents))
 
 
 class _ByHeart(torch.nn.Module):
@@ -104,6 +119,8 @@ def test_references_are_trained_on_halves_by_the_same_plan(
     members = set(run.state("membership_inference_audit")["members"])
     rest = set(run.data.train.ids.tolist()) - members
     assert all(rest <= set(inner.data.train.ids.tolist()) for inner in seen), "what no coin decided on, all see"
+    first, second = (Counter(map(str, inner.data.train.payloads)) for inner in seen)
+    assert len(first.keys() & second.keys()) <= len(rest), "no text is in both halves"
     assert sum(len(inner.data.train) - len(rest) for inner in seen) == 400, "each row of the pool is in one of the two"
     assert 0 <= found["true_positive_rate"] <= 1
     assert (found["references"], found["pool"]) == (2.0, 400.0)
@@ -122,3 +139,24 @@ def test_it_is_refused_beside_privacy_and_without_references() -> None:
     assert [fault.code for fault in refused.value.faults] == ["excluded"]
     with pytest.raises(InvalidPlan, match="there are none"):
         Plan.of(Spec.model_validate({**body, "instructions": [_choice(references=0)]}))
+
+
+@pytest.mark.parametrize("other", [15, 41])
+def test_what_makes_rows_of_training_rows_is_refused_beside_it(other: int) -> None:
+    body = {"task": "text_classification", "dataset": "none", "instructions": [39, other]}
+    with pytest.raises(InvalidPlan, match="membership_inference_audit does not go with") as refused:
+        Plan.of(Spec.model_validate(body))
+    assert [fault.code for fault in refused.value.faults] == ["excluded"]
+
+
+def test_references_begin_with_the_whole_vocabulary(tmp_path: Path) -> None:
+    """48 makes task and model smaller before the audit; a model that is trained anew has all of its tokens."""
+    texts, labels = tiny_texts(200)
+    trimming = {"number": 48, "keep_characters": False}
+    few = [" ".join(word for word in text.split() if word not in SHARED[8:]) for text in texts]
+    rows = rows_of([f"{text} {SHARED[n % 8]}" for n, text in enumerate(few)], [text.encode() for text in texts], labels)
+    run = trained(tiny_run(tmp_path, [_choice(), trimming], rows, max_steps=1), tmp_path / "run")
+    (trim,) = run.plan.on("compress")
+    run.model = trim.compress(run, run.model)
+    assert trim.report(run)["rows_removed"] >= 16
+    assert 0 <= _audit(run)["true_positive_rate"] <= 1
