@@ -15,7 +15,7 @@ from client.signals import SignalName
 from engine.aggregate import AggregateFile
 from engine.errors import Fault, InvalidPlan
 from engine.faults import from_validation
-from engine.guard import hides_test_rows
+from engine.guard import PRIVATE, hides_test_rows
 from engine.optimizer import rate_factor
 from engine.spec import Choice, Export, Limits, MetricName, Real, Spec, TaskName, TrainFile, Training
 
@@ -263,13 +263,14 @@ def compress_faults(body: Compress, task: str | None, facts: frozenset[str]) -> 
         faults.append(Fault("/instructions", "nothing_to_do", detail, remedy))
     for index, one in enumerate(body.instructions):
         learns = {"reads_training_rows", "couples_rows"} & one.provides
-        if not learns:
-            continue
-        if body.dataset is None:
+        if PRIVATE in facts and PRIVATE in one.excludes:
+            detail = f"{one.name} does not go with a model that was trained privately: {one.excludes[PRIVATE]}"
+            faults.append(Fault(f"/instructions/{index}", "excluded", detail, f"leave {one.name} out"))
+        elif learns and body.dataset is None:
             detail = f"{one.name} needs training rows with these parameters, and the job gives none"
             remedy = "name a data set, or choose parameters that need no rows (see GET /v1/instructions)"
             faults.append(Fault(f"/instructions/{index}", "needs_rows", detail, remedy))
-        elif "differential_privacy" in facts:
+        elif learns and PRIVATE in facts:
             detail = f"{one.name} learns from rows outside the accounted steps of a model that was trained privately"
             remedy = "leave it out, or choose parameters that need no rows"
             faults.append(Fault(f"/instructions/{index}", "excluded", detail, remedy))

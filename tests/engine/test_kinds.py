@@ -93,6 +93,9 @@ def test_a_private_model_learns_from_no_further_row_and_shows_none() -> None:
     assert codes(taught) == {}
     assert codes(taught, PRIVATE) == {"/instructions/0": "excluded"}
     assert codes(compress(dataset="ds_1"), PRIVATE) == {}
+    detector = {"number": 33, "signals": ["softmax"]}
+    assert codes(compress(instructions=[DYNAMIC, detector], dataset="ds_1")) == {}
+    assert codes(compress(instructions=[DYNAMIC, detector], dataset="ds_1"), PRIVATE) == {"/instructions/1": "excluded"}
     shown = Evaluate.model_validate({"kind": "evaluate", "model": "job_1", "include_inputs": True})
     assert codes(compress(dataset="ds_2", include_inputs=True), PRIVATE) == {"/include_inputs": "excluded"}
     assert codes(shown) == {}
