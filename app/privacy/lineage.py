@@ -119,8 +119,11 @@ def _smaller(session: Session, tenant: str, subject: str, looked_up: Hashes) -> 
 
 
 def _merge(session: Session, tenant: str, old: str, new: str) -> None:
-    """Let two subjects be one: what was spent on either was spent on it, and the tighter budget holds."""
-    first, second = (repository.account(session, tenant, one) for one in (new, old))
+    """Let two subjects be one: what was spent on either was spent on it, and the tighter budget holds.
+
+    The data sets are held before the accounts are read: a job that begins to read them plainly notes that first.
+    """
+    repository.hold_datasets(session, tenant, old, new)
     for table, column in (
         (Dataset, Dataset.lineage),
         (PrivacyEntry, PrivacyEntry.subject),
@@ -128,6 +131,7 @@ def _merge(session: Session, tenant: str, old: str, new: str) -> None:
     ):
         statement = update(table).where(table.tenant == tenant, column == old).values({column.key: new})
         session.execute(statement.execution_options(synchronize_session=False))
+    first, second = (repository.account(session, tenant, one) for one in (new, old))
     if first is None and second is not None:
         second.subject = new
     elif first is not None and second is not None:

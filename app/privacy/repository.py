@@ -83,7 +83,7 @@ def lineage(session: Session, tenant: str, dataset_id: str) -> str | None:
     return session.scalar(select(Dataset.lineage).where(Dataset.id == dataset_id, Dataset.tenant == tenant))
 
 
-def hold_datasets(session: Session, tenant: str, subject: str) -> Sequence[Dataset]:
-    """The data sets of a subject, which no submit begins to read until this transaction ends."""
-    query = select(Dataset).where(Dataset.tenant == tenant, Dataset.lineage == subject)
+def hold_datasets(session: Session, tenant: str, *subjects: str) -> Sequence[Dataset]:
+    """The data sets of some subjects, which no submit begins to read until this transaction ends."""
+    query = select(Dataset).where(Dataset.tenant == tenant, Dataset.lineage.in_(subjects))
     return session.scalars(query.order_by(Dataset.id).with_for_update()).all()

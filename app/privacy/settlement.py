@@ -168,18 +168,21 @@ def as_event(entry: PrivacyEntry, count: int) -> dict[str, Any]:
 def open_to(session: Session, tenant: str, job_id: str, dataset_ids: Iterable[str]) -> None:
     """Write down that a job begins to read rows without privacy: of these data sets, but those it has reserved for.
 
-    Only the first such job of a subject is written down, so this costs one look from the second on.
+    Only the first such job of a subject is written down, so this costs one look from the second on. The first holds the
+    data sets, lest an upload make one subject of two meanwhile and the note stand on the one that is gone.
     """
     paid = select(PrivacyEntry.subject).where(PrivacyEntry.job_id == job_id)
     known = (PrivacyAccount.tenant == Dataset.tenant) & (PrivacyAccount.subject == Dataset.lineage)
     query = (
-        select(Dataset.lineage)
+        select(Dataset.id)
         .outerjoin(PrivacyAccount, known)
         .where(Dataset.tenant == tenant, Dataset.id.in_(list(dataset_ids)), Dataset.lineage.not_in(paid))
         .where(or_(PrivacyAccount.id.is_(None), PrivacyAccount.open_job.is_(None)))
     )
-    for subject in sorted(set(session.scalars(query))):
-        ensure_account(session, tenant, subject, open_job=job_id)
+    if first := session.scalars(query).all():
+        held = select(Dataset.lineage).where(Dataset.id.in_(first)).order_by(Dataset.id).with_for_update(read=True)
+        for subject in sorted(set(session.scalars(held))):
+            ensure_account(session, tenant, subject, open_job=job_id)
 
 
 def ensure_account(session: Session, tenant: str, subject: str, *, open_job: str | None = None) -> None:

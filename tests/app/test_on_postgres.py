@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from app.auth.bootstrap import bootstrap
@@ -21,9 +22,13 @@ from app.jobs.lifecycle import Batch, Ending, Point
 from app.jobs.snapshots import Snapshot
 from app.jobs.states import State
 from app.main import create_app
+from app.privacy import settlement
+from app.privacy.lineage import Content
+from app.privacy.models import PrivacyAccount
 from app.settings import Settings
 from app.storage import Stored
 from tests import postgres
+from tests.app.privacy.conftest import put_dataset
 from tests.app.seeds import seed, seed_dataset
 from tests.service import awaiting_erasure, claimed, put_job, tables
 
@@ -134,6 +139,40 @@ def test_a_run_that_ends_while_its_job_is_deleted_loses_no_name(
     with database.reading() as session:
         named |= {one.key for one in snapshots_of(session, job_id)}
     assert (answer.status_code, named) == (409, {stored.key})
+
+
+@pytest.mark.parametrize("reader_first", [True, False])
+def test_rows_that_are_read_plainly_while_an_upload_ties_them_to_others_are_known_to_be(
+    service: FastAPI, tmp_path: Path, reader_first: bool
+) -> None:
+    database = service.state.database
+    rows = np.arange(1, 301)
+    subjects = []
+    for name, some in (("a", rows[:100]), ("b", rows[100:200])):
+        with database.session() as session:
+            subjects.append(Content(some, None).place(session, "default", name)[0])
+        put_dataset(service, tmp_path, id=f"ds_{name}", sha256=name, lineage=subjects[-1])
+
+    def read() -> None:
+        with database.session() as session:
+            settlement.open_to(session, "default", "job_1", ["ds_b"])
+
+    def tie() -> None:
+        with database.session() as session:
+            Content(rows[50:150], None).place(session, "default", "c")
+
+    with database.session() as session:
+        if reader_first:
+            settlement.open_to(session, "default", "job_1", ["ds_b"])
+        else:
+            Content(rows[50:150], None).place(session, "default", "c")
+        thread = threading.Thread(target=tie if reader_first else read)
+        thread.start()
+        until_it_waits(database, thread)
+    thread.join(10)
+    with database.reading() as session:
+        accounts = session.scalars(select(PrivacyAccount)).all()
+        assert [(one.subject, one.open_job) for one in accounts] == [("a", "job_1")]
 
 
 def test_lists_moves_and_erasure(service: FastAPI, admin: TestClient, tmp_path: Path) -> None:
