@@ -85,7 +85,9 @@ class Edge:
 
         answered: Send = send_named
         if method == "HEAD":
-            scope, answered = {**scope, "method": "GET"}, _headers_only(send_named)
+            # RFC 9110, section 14.2: a Range means something to a GET alone.
+            headers = [one for one in scope["headers"] if one[0] != b"range"]
+            scope, answered = {**scope, "method": "GET", "headers": headers}, _headers_only(send_named)
         try:
             try:
                 _check_address(scope)
