@@ -84,12 +84,6 @@ def test_a_range_past_the_end(admin: TestClient, artifact: str) -> None:
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_a_look_at_the_headers_is_of_the_whole_file(admin: TestClient, artifact: str) -> None:
-    answer = admin.head(f"/v1/artifacts/{artifact}/content", headers={"Range": "bytes=5-9"})
-
-    assert (answer.status_code, answer.headers["content-length"]) == (200, str(len(CONTENT)))
-
-
 def test_a_resume_is_only_of_the_same_file(admin: TestClient, artifact: str) -> None:
     path = f"/v1/artifacts/{artifact}/content"
     etag = admin.head(path).headers.get("etag") or admin.get(path).headers["etag"]
