@@ -4,16 +4,19 @@ Whoever is added also moves the others to other places of a chunk and to other c
 hang on that. Each of these fails where dropout is on.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import nn
 
+from engine.accounting import PrivacyBudget
 from engine.apart import check_apart, draw_nothing, drawing_nothing
 from engine.chunking import PASS_COSTS, cut_by_length
 from engine.errors import InvalidPlan
@@ -21,6 +24,8 @@ from engine.federated import clients_in
 from engine.feed import fed
 from engine.inference import eager_answers
 from engine.instruction import Window
+from engine.instructions.privacy.i41_privacy_canaries import PrivacyCanaries
+from engine.journal import Journal
 from engine.plan import Plan
 from engine.prepare import begin
 from engine.run import Run
@@ -132,6 +137,24 @@ def test_a_text_with_another_label_is_another_record(tmp_path: Path) -> None:
     assert {0, 5} <= set(holder(run).order(run, 0))
     rows.labels[0] = rows.labels[5]
     assert 5 not in set(holder(run).order(run, 0))
+
+
+@pytest.mark.parametrize("kind", ["wrong_label", "random_tokens"])
+def test_one_record_more_makes_no_other_row_a_canary(tmp_path: Path, kind: Any) -> None:
+    run = private_run(tmp_path, [choice()])
+    run.journal = Journal(budget=PrivacyBudget(rows=1000))
+    canaries, whole = PrivacyCanaries(kind=kind, canaries=100), tiny_text_rows(1300)
+
+    def planted(numbers: npt.NDArray[np.int64]) -> Counter[tuple[str, int, str]]:
+        made = canaries.training_records(run, whole.take(numbers).loaded())
+        return Counter(zip(made.ids.tolist(), made.labels.tolist(), map(str, made.payloads), strict=True))
+
+    everybody = planted(np.arange(1300))
+    assert 40 < len(run.state("privacy_canaries")["coins"]) < 220
+    for gone in range(0, 1300, 100):
+        others = planted(np.delete(np.arange(1300), gone))
+        assert not others - everybody
+        assert (everybody - others).total() <= 1
 
 
 # Who draws is found out.

@@ -17,7 +17,7 @@ from engine.errors import EngineError, Fault, InvalidData
 from engine.instruction import Exported, Instruction
 from engine.noise import drawn
 from engine.ports import Payload, device_of
-from engine.randomness import generator
+from engine.randomness import derive, generator
 from engine.releases import audited_section
 from engine.rows import Rows
 from engine.run import Run
@@ -30,6 +30,7 @@ _DEFAULT_CANARIES = 1000
 _LEAST_GUESSES = 50
 _MOST_DOUBT = 0.05  # of delta times canaries: beyond it the bound is slack
 _WORDS = 12
+_WHOLE = 2**63  # what a draw by name lies below
 _SCORED = 64  # rows a pass
 
 
@@ -41,7 +42,8 @@ class PrivacyCanaries(Instruction):
     canary is drawn for, and watches the noisy sums. The score of a row is how much its loss fell.
 
     Sound: the coins are drawn before the run, the number of guesses too; top and bottom are guessed, the middle is
-    not. The bound is that of one run with many canaries, at `confidence`. A bound above the claim fails the job.
+    not. If a row is a canary, its coin and its label hang on the row alone, so epsilon holds beside them. The bound
+    is that of one run with many canaries, at `confidence`. A bound above the claim fails the job.
 
     Refuses: more canaries than a tenth of the rows; fewer than 50 guesses; a delta at which the bound says nothing;
     what would take the canaries out again. It is a smoke alarm: noise at a twentieth of what was claimed passed black
@@ -61,7 +63,7 @@ class PrivacyCanaries(Instruction):
     name: Literal["privacy_canaries"] = "privacy_canaries"
 
     canaries: int | None = Field(
-        default=None, ge=100, le=10_000, description="null: 1,000, or a tenth of the rows where that is less"
+        default=None, ge=100, le=10_000, description="on average; null: 1,000, or a tenth of the rows if less"
     )
     guess_fraction: float = Field(default=0.5, gt=0, le=1, description="share of canaries guessed, fixed beforehand")
     kind: Literal["wrong_label", "random_tokens", "gradient"] = Field(
@@ -104,19 +106,28 @@ class PrivacyCanaries(Instruction):
         """Take the canaries' rows out and put back those whose coin says in, with wrong labels or as nonsense.
 
         Raises:
-            InvalidData: where the canaries would be more than a tenth of the rows.
+            InvalidData: where the canaries would be more than a tenth of the rows, or none.
         """
-        count = self._count(len(rows))
+        known = run.journal.budget.rows if run.journal is not None else None
+        nominal = known or len(rows)
+        count = self._count(nominal)
         if count > len(rows) / 10:
             detail = f"{count} canaries are more than a tenth of {len(rows)} training rows"
             raise InvalidData(detail, remedy=f"plant {len(rows) // 10} or fewer, or give more rows")
-        numbers = generator(run.spec.training.seed, self.name, "rows").permutation(len(rows))[:count]
-        planted = self._planted(run, rows.take(np.sort(numbers)).loaded())
-        coins = generator(run.spec.training.seed, self.name, "coins").integers(0, 2, count).astype(np.bool_)
+        records = [f"{id_} {label}" for id_, label in zip(rows.ids.tolist(), rows.labels.tolist(), strict=True)]
+        first: dict[str, int] = {}  # the first row of each canary
+        for number, record in enumerate(records):
+            if self._drawn(run, "rows", record) < count / nominal * _WHOLE:
+                first.setdefault(record, number)
+        if not first:
+            raise InvalidData(f"none of {len(rows)} training rows became a canary", remedy="give more rows")
+        planted = self._planted(run, rows.take(np.array([*first.values()], np.int64)).loaded(), list(first))
+        coins = np.array([self._drawn(run, "coins", record) % 2 for record in first], np.bool_)
         state = run.state(self.name)
         state["coins"], state["labels"] = coins.tolist(), planted.labels.tolist()
         state["payloads"] = [stored(payload) for payload in planted.payloads]
-        return joined(without(rows, numbers), planted.take(np.flatnonzero(coins)).loaded())
+        taken = np.array([number for number, record in enumerate(records) if record in first], np.int64)
+        return joined(without(rows, taken), planted.take(np.flatnonzero(coins)).loaded())
 
     def model(self, run: Run, model: nn.Module) -> nn.Module:
         """Note the losses of all canaries before the first step."""
@@ -185,13 +196,17 @@ class PrivacyCanaries(Instruction):
     def _made(self, canaries: int) -> int:
         return 2 * (int(canaries * self.guess_fraction) // 2)
 
-    def _planted(self, run: Run, rows: Rows) -> Rows:
+    def _drawn(self, run: Run, stream: str, record: str) -> int:
+        """A number below `_WHOLE` by the record alone: one more row makes no other a canary, nor turns its coin."""
+        return derive(run.spec.training.seed, self.name, stream, record)
+
+    def _planted(self, run: Run, rows: Rows, records: list[str]) -> Rows:
         """The rows as canaries, all of them."""
-        draw, classes = generator(run.spec.training.seed, self.name, "labels"), len(rows.label_names) or 2
-        labels = (rows.labels + draw.integers(1, classes, len(rows))) % classes
+        classes = len(rows.label_names) or 2
+        steps = np.array([1 + self._drawn(run, "labels", record) % (classes - 1) for record in records], np.int64)
+        labels = (rows.labels + steps) % classes
         if self.kind == "random_tokens":
-            letters = [chr(ord("a") + i) for i in range(26)]
-            made = [" ".join("".join(draw.choice(letters, 6)) for _ in range(_WORDS)) for _ in range(len(rows))]
+            made = [_nonsense(generator(run.spec.training.seed, self.name, "words", record)) for record in records]
             return replace(rows, payloads=list[Payload](made), labels=labels)
         return replace(rows, labels=labels)
 
@@ -220,6 +235,11 @@ class PrivacyCanaries(Instruction):
             state["coins"] = draw.integers(0, 2, count).astype(np.bool_).tolist()
             state["scores"] = [0.0] * count
         return state
+
+
+def _nonsense(draw: np.random.Generator) -> str:
+    letters = [chr(ord("a") + i) for i in range(26)]
+    return " ".join("".join(draw.choice(letters, 6)) for _ in range(_WORDS))
 
 
 def _coordinates(model: nn.Module, places: list[int]) -> Iterable[tuple[Tensor, Tensor, npt.NDArray[np.int64]]]:
