@@ -1,7 +1,8 @@
 """Pairs of embeddings: the contrastive terms, retrieval by rank, and what shows a collapse. Knows no model, no task.
 
-Throughout, row i of `text` and row i of `image`, each (n, d) and of length 1, belong to one pair, and `alike` (n,)
-holds equal numbers where captions are equal: such rows are right for each other.
+Throughout, row i of `text` and row i of `image`, each (n, d) and of length 1, belong to one pair. `alike` (n, 2) holds
+equal numbers where captions are equal, and beside them where pictures are. A text and a picture are right for each
+other where some row has both: neither another caption of a picture nor another picture of a caption is a wrong one.
 """
 
 import math
@@ -11,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from engine.rows import both_numbers
 
 Embeddings = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
@@ -28,15 +31,15 @@ def sides(answers: Any) -> tuple[Any, Any]:
 
 
 def told_apart(labels: Numbers) -> Numbers:
-    """Numbers that are equal where captions are, (n,), from the labels of rows: 0 is a caption that stands alone."""
-    found: Numbers = np.where(labels == 0, -1 - np.arange(len(labels)), labels)
-    return found
+    """`alike` from the labels of rows, (n,): what stands alone, told by 0, gets a number of its own."""
+    shared = np.stack(both_numbers(labels), axis=1)
+    return np.where(shared == 0, -1 - np.arange(len(labels))[:, None], shared)
 
 
 def contrastive_losses(text: Tensor, image: Tensor, scale: Tensor, alike: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-entropy of each text over the pictures of the batch, and of each picture over the texts, (n,) each.
 
-    Where captions are equal the target is spread evenly over their rows: none of them is a negative.
+    Where several are right the target is spread evenly over their rows: none of them is a negative.
 
     Args:
         scale: (), the inverse temperature.
@@ -45,11 +48,9 @@ def contrastive_losses(text: Tensor, image: Tensor, scale: Tensor, alike: Tensor
     """
     with torch.autocast(text.device.type, enabled=False):  # a cosine in bf16 has three digits, and is scaled after
         scores = scale * (_wide(text) @ _wide(image).T)
-    right = (alike[:, None] == alike[None, :]).to(scores.dtype)
-    targets = right / right.sum(dim=1, keepdim=True)
-    to_image = -(targets * scores.log_softmax(dim=1)).sum(dim=1)
-    to_text = -(targets * scores.T.log_softmax(dim=1)).sum(dim=1)
-    return to_image, to_text
+        captions, pictures = (alike[None] == alike[:, None]).to(scores.dtype).unbind(dim=2)
+        right = (captions @ pictures > 0).to(scores.dtype)  # of a text and a picture: some row has both
+    return _spread(scores, right), _spread(scores.T, right.T)
 
 
 def alignment(text: Tensor, image: Tensor) -> Tensor:
@@ -73,18 +74,37 @@ def uniformity(points: Tensor) -> Tensor:
     return spread
 
 
+def right_for(own: Numbers, alike: Numbers) -> npt.NDArray[np.bool_]:
+    """Whether the candidate of each row is right for queries of these numbers, (m, n): some row has both.
+
+    Args:
+        alike: (n, 2), the numbers of the queries' side first.
+    """
+    order = np.argsort(alike[:, 1], kind="stable")
+    asked, offered = alike[order].T
+    starts = np.unique(offered, return_index=True)[1]
+    of_different = np.logical_or.reduceat(own[:, None] == asked[None, :], starts, axis=1)
+    found: npt.NDArray[np.bool_] = of_different[:, np.unique(alike[:, 1], return_inverse=True)[1]]
+    return found
+
+
 def ranks(queries: Embeddings, candidates: Embeddings, alike: Numbers, own: Numbers | None = None) -> Numbers:
     """How many wrong candidates each query puts before or level with its best right one, (n,): 0 is a first place.
 
-    Ties count against: an encoder that gives one answer for everything finds nothing. `own` has the numbers of queries
-    that are not the candidates' own, row by row.
+    A candidate that stands in several rows counts once. Ties count against: an encoder that gives one answer for
+    everything finds nothing.
+
+    Args:
+        alike: (n, 2), the numbers of the queries' side first: `alike[:, ::-1]` where pictures look for texts.
+        own: (m,), the numbers of queries that are not the candidates' own, row by row.
     """
-    every, found = candidates.astype(np.float64).T, np.empty(len(queries), np.int64)
-    own = alike if own is None else own
+    different = np.unique(alike[:, 1], return_index=True)[1]
+    every, found = candidates[different].astype(np.float64).T, np.empty(len(queries), np.int64)
+    own = alike[:, 0] if own is None else own
     for start in range(0, len(queries), _QUERIES):
         rows = slice(start, start + _QUERIES)
         scores = queries[rows].astype(np.float64) @ every
-        right = own[rows, None] == alike[None, :]
+        right = right_for(own[rows], alike)[:, different]
         best = np.where(right, scores, -np.inf).max(axis=1, keepdims=True)
         # Not "at least as high": what is no number would then be no rival.
         found[rows] = (~(scores < best - _TIE) & ~right).sum(axis=1)
@@ -111,6 +131,13 @@ def mean_cosine(points: Embeddings) -> float:
         return 0.0
     whole = points.astype(np.float64)
     return float((np.square(whole.sum(axis=0)).sum() - np.square(whole).sum()) / (n * (n - 1)))
+
+
+def _spread(scores: Tensor, right: Tensor) -> Tensor:
+    """Cross-entropy of each row over the columns, (n,), the target spread evenly over those that are right."""
+    targets = right / right.sum(dim=1, keepdim=True)
+    losses: Tensor = -(targets * scores.log_softmax(dim=1)).sum(dim=1)
+    return losses
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,9 @@ from torch import nn
 
 from engine.errors import InvalidData
 from engine.on_read import OnRead
+from engine.pairs import PICTURE, labels_of
 from engine.ports import Batch, Cutting, Example, Pair, Payload, Task, size_of
-from engine.rows import SPLITS, Mapped, Rows, Taken, equal_numbers
+from engine.rows import SPLITS, Mapped, Rows, Taken
 
 METADATA_KEY = b"fiftytwo"
 PAYLOADS = ("text", "image")
@@ -161,7 +162,7 @@ def read_rows(sources: Sequence[tuple[Source, str]], labels: Sequence[str]) -> R
             )
         columns = [name for name in PAYLOADS if name in source.columns]
         table = pq.read_table(
-            source.path, columns=[name for name in source.columns if name in {"id", "label", "split", "group"}]
+            source.path, columns=[name for name in source.columns if name in {"id", "label", "split", "group", PICTURE}]
         )
         payloads = ParquetPayloads(source.path, columns)
         index = np.array([labels.index(name) for name in source.labels], dtype=np.int64)
@@ -176,9 +177,11 @@ def read_rows(sources: Sequence[tuple[Source, str]], labels: Sequence[str]) -> R
             if "group" in source.columns
             else np.full(source.rows, "", dtype="U1")
         )
-        numbers = index[table["label"].to_numpy()] if "label" in source.columns else _equal_captions(source)
-        parts.append((payloads, table["id"].to_pylist(), numbers, splits, groups, shards))
-    payloads_of, ids, indices, splits_of, groups_of, shards_of = zip(*parts, strict=True)
+        numbers = index[table["label"].to_numpy()] if "label" in source.columns else _shared(source)
+        pictures = table[PICTURE if PICTURE in source.columns else "id"].to_pylist()
+        parts.append((payloads, table["id"].to_pylist(), numbers, splits, groups, shards, pictures))
+    payloads_of, ids, indices, splits_of, groups_of, shards_of, pictures_of = zip(*parts, strict=True)
+    told_pictures = any(PICTURE in source.columns for source, _ in sources)
     return Rows(
         payloads=payloads_of[0] if len(parts) == 1 else Joined(payloads_of),
         ids=np.array([value for part in ids for value in part], dtype=np.str_),
@@ -188,29 +191,31 @@ def read_rows(sources: Sequence[tuple[Source, str]], labels: Sequence[str]) -> R
         shards=np.concatenate(shards_of).astype(np.int64),
         label_names=tuple(labels),
         chat=sources[0][0].chat,
+        pictures=np.array([value for part in pictures_of for value in part], np.str_) if told_pictures else None,
     )
 
 
-def _equal_captions(source: Source) -> npt.NDArray[np.int64]:
-    """The labels of rows that have none, (n,): pairs of one caption are told by it."""
-    if not set(PAYLOADS) <= set(source.columns):
-        return np.zeros(source.rows, np.int64)
-    return equal_numbers(pq.read_table(source.path, columns=["text"])["text"].to_pylist())
+def _shared(source: Source) -> npt.NDArray[np.int64]:
+    """The labels of rows that have none, (n,): pairs of one caption, or of one picture, are told by it."""
+    paired = set(PAYLOADS) <= set(source.columns)
+    return labels_of(source.path, source.columns) if paired else np.zeros(source.rows, np.int64)
 
 
 def split_by_content(rows: Rows) -> Rows:
     """Give each row without a split one by its content hash alone: 80 % train, 10 % valid, 10 % test.
 
-    So no job's test row is another job's training row. Where the data names some splits but lacks valid or test, a
-    tenth of the training rows, by the same hash, stands in for each that is missing.
+    So no job's test row is another job's training row. A pair goes by its picture, all of whose captions stay together;
+    a caption of several pictures may stand on both sides, since it may tie any number of them together. Where the data
+    names some splits but lacks valid or test, a tenth of the training rows, by the same hash, stands in for each that
+    is missing.
     """
-    share = np.array([int(value[:8], 16) / 2**32 for value in rows.ids.tolist()])
+    share = np.array([int(value[:8], 16) / 2**32 for value in rows.contents.tolist()])
     drawn = np.where(share < 0.8, "train", np.where(share < 0.9, "valid", "test"))
     splits = np.where(rows.splits == "", drawn, rows.splits)
     for name, low, high in (("valid", 0.8, 0.9), ("test", 0.9, 1.0)):
         if not (splits == name).any():
             splits = np.where((splits == "train") & (share >= low) & (share < high), name, splits)
-    return rows.assigned(splits)
+    return replace(rows.assigned(splits), pictures=None)
 
 
 class Encoded(OnRead[Example]):

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from engine.attacks import Ball, Losses, apgd, ascent, pgd, pixel_scale, square, still
-from engine.contrastive import MOST_LOG_SCALE, ranks, sides, told_apart
+from engine.contrastive import MOST_LOG_SCALE, ranks, right_for, sides, told_apart
 from engine.inference import eager_answers
 from engine.instruction import Exported
 from engine.ports import Pair, Payload, device_of
@@ -95,7 +95,7 @@ class PairJudge:
     def __init__(self, run: Run, exported: Exported, eager: nn.Module) -> None:
         self._run, self._exported, self._eager = run, exported, eager
         test = run.data.test
-        self._alike = told_apart(test.labels)
+        self._alike = told_apart(test.labels)[:, ::-1]
         self._texts = sides(exported.answers(list(test.payloads), batch_size=_BATCH))[0]
         with in_float(eager):
             own = sides(eager_answers(run.task, eager, run.data.examples["test"]))[0]
@@ -113,9 +113,9 @@ class PairJudge:
         return pair._replace(image=file)
 
     def right(self, rows: Numbers, payloads: Sequence[Payload]) -> npt.NDArray[np.bool_]:
-        """Where no text with another caption is as near as the nearest with the row's own."""
+        """Where no other text is as near as the nearest of the captions of the row's picture."""
         images = sides(self._exported.answers(payloads, batch_size=1))[1]
-        first: npt.NDArray[np.bool_] = ranks(images, self._texts, self._alike, self._alike[rows]) == 0
+        first: npt.NDArray[np.bool_] = ranks(images, self._texts, self._alike, self._alike[rows, 0]) == 0
         return first
 
     def losses(self, rows: Numbers) -> tuple[Tensor, Losses]:
@@ -123,7 +123,7 @@ class PairJudge:
         batch = self._run.task.collate([self._run.data.examples["test"][int(row)] for row in rows], [0] * len(rows))
         batch = {name: one.to(device_of(self._eager)) for name, one in batch.items()}
         scale = self._eager.get_parameter("logit_scale").detach().float().clamp(max=MOST_LOG_SCALE).exp()
-        right = torch.from_numpy(self._alike[rows][:, None] == self._alike[None, :]).to(scale.device)
+        right = torch.from_numpy(right_for(self._alike[rows, 0], self._alike)).to(scale.device)
         read = {name: batch[name][:1] for name in ("input_ids", "attention_mask")}  # one text: its tower is not asked
 
         def losses(pixels: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ SPLITS = ("train", "valid", "test")
 GROUPED_BY, UNGROUPED = "grouped_by:", "ungrouped"
 # How many groups the training rows name, where somebody counted them, and in which column.
 CLIENTS, CLIENTS_BY = "clients:", "clients_by:"
+_OF_PICTURES = 1 << 32  # beyond any number of a caption: there are never so many rows
 
 
 def group_facts(columns: Iterable[Mapping[str, str]]) -> frozenset[str]:
@@ -29,6 +30,17 @@ def equal_numbers(texts: Sequence[str]) -> npt.NDArray[np.int64]:
     repeated = (text for text, count in Counter(texts).items() if count > 1)
     number_of = {text: number for number, text in enumerate(repeated, 1)}
     return np.array([number_of.get(text, 0) for text in texts], dtype=np.int64)
+
+
+def pair_labels(captions: npt.NDArray[np.int64], pictures: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The labels of pairs, (n,): the number that rows of one caption share, and that of one picture, in one."""
+    return captions + pictures * _OF_PICTURES
+
+
+def both_numbers(labels: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The numbers of captions and those of pictures, (n,) each, that labels of pairs hold."""
+    pictures, captions = np.divmod(labels, _OF_PICTURES)
+    return captions, pictures
 
 
 def groups_to_train_on(groups: Iterable[str | None], splits: Iterable[str | None] | None) -> set[str]:
@@ -78,11 +90,12 @@ class Taken(OnRead[Payload]):
 
 @dataclass(frozen=True)
 class Rows:
-    """n rows. `ids`: content hashes, `labels`: (n,) int64 class indices (without classes 0, but for pairs the
-    number from 1 on that rows of one caption share), `splits`: (n,) of "train", "valid", "test", or "" where none is
-    given yet, `groups`: (n,) with "" where a row has none, or None, `shards`: (n,) int64, the unit of
-    storage that each payload is read with. `label_names`: by class index, () where nobody said.
-    `chat`: payloads are conversations, a list of messages as JSON text.
+    """n rows. `ids`: content hashes, `labels`: (n,) int64 class indices (without classes 0, but for pairs `pair_labels`
+    of the numbers from 1 on that equal captions and equal pictures share), `splits`: (n,) of "train", "valid", "test",
+    or "" where none is given yet, `groups`: (n,) with "" where a row has none, or None, `shards`: (n,) int64, the unit
+    of storage that each payload is read with. `label_names`: by class index, () where nobody said. `chat`: payloads are
+    conversations, a list of messages as JSON text. `pictures`: (n,), the content hash of each pair's picture, all rows
+    of which a split keeps together; None once they are split, and where no file tells them.
     """
 
     payloads: Sequence[Payload]
@@ -93,6 +106,7 @@ class Rows:
     shards: npt.NDArray[np.int64]
     label_names: tuple[str, ...] = ()
     chat: bool = False
+    pictures: npt.NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -112,11 +126,17 @@ class Rows:
             shards=self.shards[numbers],
             label_names=self.label_names,
             chat=self.chat,
+            pictures=None if self.pictures is None else self.pictures[numbers],
         )
 
     def where(self, split: str) -> "Rows":
         """The rows of one split."""
         return self.take(np.flatnonzero(self.splits == split))
+
+    @property
+    def contents(self) -> npt.NDArray[np.str_]:
+        """What of each row a split may not take apart, (n,): its picture where several captions may have one."""
+        return self.ids if self.pictures is None else self.pictures
 
     def assigned(self, splits: npt.NDArray[np.str_]) -> "Rows":
         """The same rows with other splits."""

@@ -136,21 +136,22 @@ def _aligned(seed: int, weights: tuple[float, float, float], epochs: int) -> dic
     numbers = test_alike.numpy()
     return {
         "recall at 10, text to picture": float((ranks(said, shown, numbers) < 10).mean()),
-        "recall at 10, picture to text": float((ranks(shown, said, numbers) < 10).mean()),
+        "recall at 10, picture to text": float((ranks(shown, said, numbers[:, ::-1]) < 10).mean()),
         "mean cosine between pictures": mean_cosine(shown),
     }
 
 
 @cache
 def _pairs(split: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Sentence embeddings (n, 384), thumbnails (n, 432) and numbers that equal captions share, (n,)."""
+    """Sentence embeddings (n, 384), thumbnails (n, 432), and numbers of captions and pictures, (n, 2)."""
     if not EMOJI.is_file():
         raise NotAtHand(f"{EMOJI.name} is missing: a ZIP of pairs belongs at {EMOJI.relative_to(ROOT.parent)}")
     with zipfile.ZipFile(EMOJI) as archive:
         rows = [json.loads(line) for line in archive.read(f"{split}.jsonl").splitlines()]
-        shown = np.stack([_thumbnail(archive.read(row["image"])) for row in rows])
+        pictures = [archive.read(row["image"]) for row in rows]
     captions = [row["text"] for row in rows]
-    alike = np.unique(captions, return_inverse=True)[1]
+    shown = np.stack([_thumbnail(picture) for picture in pictures])
+    alike = np.stack([np.unique(one, return_inverse=True)[1] for one in (captions, pictures)], axis=1)
     return torch.from_numpy(meaning().of(captions)), torch.from_numpy(shown), torch.from_numpy(alike)
 
 

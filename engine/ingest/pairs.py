@@ -15,6 +15,7 @@ from engine.ingest.pictures import UNREADABLE, content, members_of, opened, pict
 from engine.ingest.tables import PEEKED_ROWS, Record, missing, objects, too_many_rows
 from engine.ingest.texts import READERS, storable
 from engine.ingest.unpack import too_large
+from engine.pairs import PICTURE, hash_of
 
 LAYOUT = "SPLIT.jsonl, or one JSONL, at the top, and pictures beside it that its rows name"
 ROLES_HERE = ("text", "split", "group")
@@ -22,6 +23,7 @@ SCHEMA = [
     ("id", pa.string()),
     ("text", pa.string()),
     ("image", pa.binary()),
+    (PICTURE, pa.string()),
     ("width", pa.int32()),
     ("height", pa.int32()),
     ("mode", pa.string()),
@@ -160,7 +162,8 @@ def _collect(
                 raise too_large(limits.max_bytes)
             digest = hashlib.sha256(text + b"\0" + row["image"]).hexdigest()[:16]
             split = table.split or row.get("split")
-            rows.add({"group": None, **row, "split": split, "id": digest}, len(text) + len(row["image"]))
+            told = {"split": split, "id": digest, PICTURE: hash_of(row["image"])}
+            rows.add({"group": None, **row, **told}, len(text) + len(row["image"]))
 
 
 def _row(

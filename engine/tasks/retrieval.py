@@ -1,6 +1,6 @@
 """What a score needs where texts and pictures find each other: answers are two embeddings side by side. Knows no model.
 
-Rows have label 0 where their caption stands alone, and equal numbers above where captions are equal.
+Labels of rows tell equal captions and equal pictures. A text is right for a picture where some row has both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ _SHOWN = 8
 
 
 class Retrieval:
-    """One right text a picture, and one right picture a text, but for equal captions."""
+    """What is right for a picture are the captions of all its rows, and for a text the pictures of all of its."""
 
     metrics: ClassVar[tuple[str, ...]] = ("recall_at_10", "recall_at_1", "recall_at_5")
     formats: ClassVar[tuple[str, ...]] = ("onnx",)
@@ -61,9 +61,9 @@ class Retrieval:
         return total / max(1, len(answers))
 
     def figures(self, metric: str, answers: Answers, labels: Labels) -> Figures:
-        """(n, 1): whether a text with the picture's caption is among its first k of all texts."""
+        """(n, 1): whether one of the picture's captions is among its first k of all different texts."""
         text, image = sides(answers)
-        places = ranks(image, text, told_apart(labels))
+        places = ranks(image, text, told_apart(labels)[:, ::-1])
         return (places < int(metric.removeprefix("recall_at_"))).astype(np.float64)[:, None]
 
     def same(self, first: Answers, second: Answers) -> npt.NDArray[np.bool_]:
@@ -78,12 +78,12 @@ class Retrieval:
         return int((found != _found(exported)[0])[clear].sum()), int(clear.sum())
 
     def quality(self, reference: Answers, exported: Answers, labels: Labels) -> Mapping[str, Any]:
-        """Recall at 1, 5 and 10 both ways among all texts or pictures, the file's with its interval; and what would
-        show a collapse."""
+        """Recall at 1, 5 and 10 both ways among all different texts or pictures, the file's with its interval; and what
+        would show a collapse."""
         alike, found = told_apart(labels), {}
         for way, first in (("image_to_text", 1), ("text_to_image", 0)):
             places = {
-                name: ranks(sides(one)[first], sides(one)[1 - first], alike)
+                name: ranks(sides(one)[first], sides(one)[1 - first], alike[:, [first, 1 - first]])
                 for name, one in (("reference", reference), ("exported", exported))
             }
             found[way] = {
@@ -105,9 +105,9 @@ class Retrieval:
         }
 
     def row_answers(self, answers: Answers, labels: Labels) -> Sequence[Mapping[str, Any]]:
-        """The place, from 1, of the right text among all texts, and the row of the text that the picture finds."""
+        """The place, from 1, of the right text among all different ones, and the row of the text that is found."""
         text, image = sides(answers)
-        places = ranks(image, text, told_apart(labels))
+        places = ranks(image, text, told_apart(labels)[:, ::-1])
         found = _found(answers)[0]
         return [{"rank": rank + 1, "found": row} for rank, row in zip(places.tolist(), found.tolist(), strict=True)]
 

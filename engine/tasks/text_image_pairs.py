@@ -151,17 +151,19 @@ class TextImagePairs(EncoderVocabulary, Retrieval):
     def collate(self, examples: Sequence[Example], labels: Sequence[int]) -> Batch:
         """`input_ids`, `attention_mask` (batch, longest) int64, `pixel_values` (batch, channels, height, width) fp32.
 
-        `labels` (batch,) int64 are equal where the token ids are: the number of the first such row of the batch.
+        `labels` (batch, 2) int64 are equal where the token ids are, and beside them where the pixels are: the number of
+        the first such row of the batch.
         """
         longest = max((len(example[0]) for example in examples), default=1)
         ids = np.full((len(examples), longest), self.pad, dtype=np.int64)
         mask = np.zeros((len(examples), longest), dtype=np.int64)
-        first: dict[bytes, int] = {}
-        alike = np.zeros(len(examples), dtype=np.int64)
-        for row, (tokens, _) in enumerate(examples):
+        said: dict[bytes, int] = {}
+        shown: dict[bytes, int] = {}
+        alike = np.zeros((len(examples), 2), dtype=np.int64)
+        for row, (tokens, pixels) in enumerate(examples):
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
-            alike[row] = first.setdefault(tokens.tobytes(), row)
+            alike[row] = said.setdefault(tokens.tobytes(), row), shown.setdefault(pixels.tobytes(), row)
         return {
             "input_ids": torch.from_numpy(ids),
             "attention_mask": torch.from_numpy(mask),

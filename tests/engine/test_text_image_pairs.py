@@ -22,6 +22,7 @@ from engine.inference import eager_answers
 from engine.models import Base
 from engine.pair_encoder import PairEncoder, set_dimension
 from engine.ports import Pair, content_of, image_of, size_of, text_of, with_text
+from engine.rows import pair_labels
 from engine.run import Run
 from engine.tasks.text_image_pairs import TextImagePairs
 from tests.engine.measured import in_this_process
@@ -58,11 +59,12 @@ def test_a_pair_is_a_text_and_a_picture() -> None:
         image_of("text")
 
 
-def test_a_batch_says_which_captions_are_equal(task: TextImagePairs) -> None:
-    image = image_of(tiny_pair_rows(1).payloads[0])
+def test_a_batch_says_which_captions_and_which_pictures_are_equal(task: TextImagePairs) -> None:
+    images = [image_of(one) for one in tiny_pair_rows(3).payloads]
     captions = ["word1 word2", "word3", "word1  word2", "word3 word4 word5"]
-    batch = task.collate(task.encode([Pair(text, image) for text in captions]), [0] * 4)
-    assert batch["labels"].tolist() == [0, 1, 0, 3]
+    pairs = [Pair(text, images[place]) for text, place in zip(captions, (0, 1, 2, 1), strict=True)]
+    batch = task.collate(task.encode(pairs), [0] * 4)
+    assert batch["labels"].tolist() == [[0, 0], [1, 1], [0, 2], [3, 1]]
     assert batch["attention_mask"].sum(1).tolist() == [4, 3, 4, 5]
     assert batch["pixel_values"].shape == (4, 3, 12, 12)
     assert batch["pixel_values"].dtype == torch.float32
@@ -106,14 +108,23 @@ def test_the_loss_on_many_rows_is_the_mean_over_all_of_them(task: TextImagePairs
     assert task.mean_loss(answers, np.zeros(5, np.int64)) == pytest.approx(float(np.mean(both)), rel=1e-5)
 
 
-def test_figures_count_equal_captions_as_hits(task: TextImagePairs) -> None:
+def test_figures_count_equal_captions_and_equal_pictures_as_hits(task: TextImagePairs) -> None:
     text = np.eye(3, dtype=np.float32)
     image = text[[0, 2, 1]]
     answers = np.concatenate([text, image], axis=1)
     alone = task.figures("recall_at_1", answers, np.array([0, 0, 0]))
     assert alone[:, 0].tolist() == [1, 0, 0]
-    shared = task.figures("recall_at_1", answers, np.array([0, 1, 1]))
-    assert METRICS["recall_at_1"].value(shared) == 1.0
+    of_one_caption = np.concatenate([text[[0, 1, 1]], text[[0, 1, 1]]], axis=1)
+    assert task.figures("recall_at_1", of_one_caption, np.array([0, 0, 0]))[:, 0].tolist() == [1, 0, 0], "they tie"
+    assert METRICS["recall_at_1"].value(task.figures("recall_at_1", of_one_caption, np.array([0, 1, 1]))) == 1.0
+    near = np.array([[1, 0, 0], [0, 1, 0], [0, 0.8, 0.6]], np.float32)
+    of_one_picture = np.concatenate([near, text[[0, 1, 1]]], axis=1)
+    labels = pair_labels(np.zeros(3, np.int64), np.array([0, 1, 1]))
+    assert task.figures("recall_at_1", of_one_picture, np.zeros(3, np.int64))[:, 0].tolist() == [1, 1, 0]
+    assert task.figures("recall_at_1", of_one_picture, labels)[:, 0].tolist() == [1, 1, 1]
+    found = task.quality(of_one_picture, of_one_picture, labels)
+    assert all(found[way]["recall_at_1"]["exported"] == 1.0 for way in ("image_to_text", "text_to_image"))
+    assert [one["rank"] for one in task.row_answers(of_one_picture, labels)] == [1, 1, 1]
     assert task.same(answers, np.concatenate([text, text], axis=1)).tolist() == [True, False, False]
     quality = task.quality(answers, answers, np.array([0, 0, 0]))
     found = quality["image_to_text"]["recall_at_1"]

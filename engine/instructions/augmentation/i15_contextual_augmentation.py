@@ -15,7 +15,7 @@ from engine.lazy import sklearn_linear_model
 from engine.models import find, models_dir
 from engine.ports import text_of, with_text
 from engine.randomness import derive, generator
-from engine.rows import Rows
+from engine.rows import Rows, both_numbers, pair_labels
 from engine.run import Run
 from engine.word_proposals import MaskedModel, Meaning, Proposals, Proposer, changeable, spliced
 
@@ -190,11 +190,12 @@ def _least_kept(classes: npt.NDArray[np.int64], kept: Sequence[int]) -> float:
 
 
 def _alike(rows: Rows, parents: npt.NDArray[np.int64]) -> Rows:
-    """The pairs, those that get a variant with a number of their own where no other row has their caption."""
-    alone = np.unique(parents[rows.labels[parents] == 0])
-    labels = rows.labels.copy()
-    labels[alone] = int(labels.max()) + 1 + np.arange(len(alone))
-    return replace(rows, labels=labels)
+    """The pairs, those that get a variant with numbers of their own where no other row has their caption or picture."""
+    captions, pictures = both_numbers(rows.labels)
+    for numbers in (captions, pictures):
+        alone = np.unique(parents[numbers[parents] == 0])
+        numbers[alone] = int(numbers.max()) + 1 + np.arange(len(alone))
+    return replace(rows, labels=pair_labels(captions, pictures))
 
 
 def _appended(rows: Rows, variants: Sequence[str], parents: npt.NDArray[np.int64]) -> Rows:

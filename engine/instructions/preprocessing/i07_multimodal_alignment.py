@@ -32,11 +32,12 @@ _LEAST_BATCH = 8
 class MultimodalAlignment(Instruction):
     """Trains texts and pictures into one space of unit vectors: right pairs close, wrong pairs apart.
 
-    Sound: cross-entropy from text to picture and back over the pairs of a batch at a learned temperature, with equal
-    captions as each other's right answers; on demand the distance of pairs and the spread of each side. The scale stays
-    at or below 100 and does not decay. The article's formula is unsound as it stands: its two text and image losses are
-    undefined, and its only term between the two is a distance that any constant answer minimises; not normalised, it
-    falls by shrinking. Read as the two directions of the contrastive loss, .6 : .3 : .1 is as good as the plain one.
+    Sound: cross-entropy from text to picture and back over the pairs of a batch at a learned temperature, where every
+    caption of a picture and every picture of a caption is right; on demand the distance of pairs and the spread of each
+    side. The scale stays at or below 100 and does not decay. The article's formula is unsound as it stands: its two
+    text and image losses are undefined, and its only term between the two is a distance that any constant answer
+    minimises; not normalised, it falls by shrinking. Read as the two directions of the contrastive loss, .6 : .3 : .1
+    is as good as the plain one.
 
     Refuses: weights without a term that pushes apart, since a constant encoder would be perfect; batches under 8 pairs;
     mixed pairs, which have no single right partner; private training, since a row's loss depends on other rows.
@@ -119,7 +120,7 @@ class MultimodalAlignment(Instruction):
         """Recall both ways and the shape of the space on the test rows, the temperature, and wrong partners a row."""
         text, image = sides(eager_answers(run.task, run.model, run.data.examples["test"]))
         alike = told_apart(run.data.test.labels)
-        ways = {"image_to_text": ranks(image, text, alike), "text_to_image": ranks(text, image, alike)}
+        ways = {"image_to_text": ranks(image, text, alike[:, ::-1]), "text_to_image": ranks(text, image, alike)}
         scale = run.model.get_parameter("logit_scale").detach()
         return {
             **{f"{way}_recall_at_{k}": float((found < k).mean()) for way, found in ways.items() for k in (1, 5, 10)},

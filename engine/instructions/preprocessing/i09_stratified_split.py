@@ -33,11 +33,11 @@ CLUSTER = "cluster"
 class StratifiedSplit(Instruction):
     """Makes train, valid and test with near-equal label shares, and no group or repeated row in more than one of them.
 
-    Sound: rows of equal content, and rows of one group, are one unit and never part. Units are sorted by content
-    before anything is drawn, so the order of the rows does not matter; of several seeds the one with the least
-    deviation of any class share wins, chosen on labels and never on scores. A row without a group is a group of its
-    own. With groups the shares of rows are approximate and the receipt states them. Streamed rows are placed by a
-    hash of their unit, which stays as rows are appended, yet is not exactly stratified.
+    Sound: rows of equal content, captions of one picture, and rows of one group are one unit and never part. Units are
+    sorted by content before anything is drawn, so the order of the rows does not matter; of several seeds the one with
+    the least deviation of any class share wins, chosen on labels and never on scores. A row without a group is a group
+    of its own. With groups the shares of rows are approximate and the receipt states them. Streamed rows are placed by
+    a hash of their unit, which stays as rows are appended, yet is not exactly stratified.
 
     Refuses: data that names its splits, unless `resplit`; a class of fewer than 3 units; a class share that
     deviates by more than `tolerance` and by more than a row (for streamed rows a warning); a group that is not
@@ -101,7 +101,7 @@ class StratifiedSplit(Instruction):
             InvalidData: for a class or a group that cannot be split.
         """
         groups = self._groups(run, rows)
-        keys = unit_keys(rows.ids, groups)
+        keys = unit_keys(rows.contents, groups)
         classes = rows.labels if rows.label_names else np.zeros(len(rows), np.int64)  # a pair or a text may have none
         strata = classes if self.stratify else np.zeros(len(rows), np.int64)
         self._splittable(keys, strata, rows)

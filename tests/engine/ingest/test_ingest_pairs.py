@@ -6,13 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from engine.data import Source, read_rows
+from engine.data import Source, read_rows, split_by_content
 from engine.ingest.__main__ import ingest, report
 from engine.ingest.findings import Choices, Limits
 from engine.ports import Pair
+from engine.rows import both_numbers
 from tests.engine.ingest.test_ingest_images import codes, picture, zipped
 
 Check = Callable[..., dict[str, Any]]
@@ -192,3 +194,28 @@ def test_one_name_twice_is_told(check: Check) -> None:
 def test_a_member_that_names_no_file(check: Check, name: str) -> None:
     members = {**PICTURES, **SPLITS, name: b"x"}
     assert codes(check(zipped(members))) == ["unsafe_path"]
+
+
+def test_a_picture_is_dealt_with_all_its_captions(check: Check) -> None:
+    pictures = {f"images/{i}.png": picture(i % 250, (8, 6 + i // 250), mode="L") for i in range(40)}
+    told = [row(i, f"caption {j} of {i}") for i in range(40) for j in range(5)]
+    source = Source.open(check(zipped({**pictures, "pairs.jsonl": lines(*told)}))["out"])
+    rows = split_by_content(read_rows([(source, "")], source.labels))
+    of_picture = rows.splits.reshape(40, 5)
+    assert (of_picture == of_picture[:, :1]).all()
+    assert set(of_picture[:, 0]) == {"train", "valid", "test"}
+    captions, numbers = both_numbers(rows.labels)
+    assert not captions.any()
+    assert (numbers.reshape(40, 5) == np.arange(1, 41)[:, None]).all()
+
+
+def test_a_file_from_before_is_dealt_as_it_was_and_tells_equal_pictures_all_the_same(check: Check) -> None:
+    told = [row(i % 2, f"caption {i}") for i in range(40)]
+    path = check(zipped({**PICTURES, "pairs.jsonl": lines(*told)}))["out"]
+    pq.write_table(pq.read_table(path).drop_columns(["picture"]), path)
+    source = Source.open(path)
+    before = read_rows([(source, "")], source.labels)
+    share = [int(one[:8], 16) / 2**32 for one in before.ids.tolist()]
+    expected = ["train" if one < 0.8 else "valid" if one < 0.9 else "test" for one in share]
+    assert split_by_content(before).splits.tolist() == expected
+    assert both_numbers(before.labels)[1].tolist() == [1, 2] * 20

@@ -75,7 +75,7 @@ def test_the_loss_is_what_loops_give(weights: tuple[float, float, float, float],
     sides = [torch.nn.functional.normalize(one, dim=1) for one in points]
     outputs = torch.cat([*sides, torch.full((4, 1), 6.0, dtype=torch.float64)], dim=1)
     run = tiny_pair_run(tmp_path, [], ROWS)
-    found = one.loss(run, torch.zeros(4), outputs, {"labels": torch.arange(4)})
+    found = one.loss(run, torch.zeros(4), outputs, {"labels": torch.arange(4)[:, None].expand(4, 2)})
     assert found.tolist() == pytest.approx(_by_loops(one, sides[0], sides[1], 6.0), abs=1e-4)
 
 
@@ -173,15 +173,17 @@ def test_it_does_not_go_with_what_takes_a_partner_or_a_gradient_away(fact: str) 
     assert "couples_rows" in MultimodalAlignment().provides
 
 
-def test_equal_captions_do_not_push_each_other_apart(tmp_path: Path) -> None:
+def test_equal_captions_and_captions_of_one_picture_do_not_push_each_other_apart(tmp_path: Path) -> None:
     run = tiny_pair_run(tmp_path, [7], ROWS)
     (one,) = run.plan.on("loss")
 
-    def push(labels: list[int]) -> float:
+    def push(captions: list[int], pictures: list[int]) -> float:
         text = torch.eye(4)[[0, 0, 1, 2]].requires_grad_(True)
         outputs = torch.cat([text, text.detach(), torch.full((4, 1), 20.0)], dim=1)
-        first = one.loss(run, torch.zeros(4), outputs, {"labels": torch.tensor(labels)})[0]
+        first = one.loss(run, torch.zeros(4), outputs, {"labels": torch.tensor([captions, pictures]).T})[0]
         return float(torch.autograd.grad(first, text)[0].abs().max())
 
-    assert push([0, 0, 2, 3]) < 1e-4
-    assert push([0, 1, 2, 3]) > 1
+    alone = [0, 1, 2, 3]
+    assert push([0, 0, 2, 3], alone) < 1e-4
+    assert push(alone, [0, 0, 2, 3]) < 1e-4
+    assert push(alone, alone) > 1

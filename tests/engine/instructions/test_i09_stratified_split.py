@@ -1,5 +1,6 @@
 """Instruction 9: groups and repeated rows never part, shares counted by hand, and one assignment whatever the order."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,6 +81,15 @@ def test_rows_of_equal_content_never_part() -> None:
         by_id.setdefault(content, set()).add(name)
     assert len(by_id) < 600, "some are repeated"
     assert all(len(names) == 1 for names in by_id.values())
+
+
+def test_captions_of_one_picture_never_part() -> None:
+    pictures = np.array([f"picture {number // 5}" for number in range(600)])
+    rows = dataclasses.replace(_rows([f"caption {number}" for number in range(600)], [0] * 600), pictures=pictures)
+    split = StratifiedSplit().split(_run(), rows)
+    of_picture = split.splits.reshape(120, 5)
+    assert (of_picture == of_picture[:, :1]).all()
+    assert set(of_picture[:, 0]) == {"train", "valid", "test"}
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -233,7 +243,7 @@ def test_a_run_knows_the_group_column_by_its_file(tmp_path: Path, monkeypatch: p
     source.write_text("text,label,author\n" + "".join(f"text {i},{i % 2},{i // 2}\n" for i in range(40)))
     choices = Choices({"group": "author"})
     assert ingest(source, source.name, "text_classification", file, choices, Limits())[0].problems == []
-    monkeypatch.setattr("engine.job._base", lambda _: SimpleNamespace(pretrained=True))
+    monkeypatch.setattr("engine.job._base", lambda *_: SimpleNamespace(pretrained=True))
     chosen = {"name": "stratified_split", "group": "writer"}
     body = {"task": "text_classification", "dataset": str(file), "instructions": [chosen]}
     with pytest.raises(InvalidPlan, match="no group column 'writer': its groups are those of 'author'"):

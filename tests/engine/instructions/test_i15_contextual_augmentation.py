@@ -14,8 +14,8 @@ from engine.errors import InvalidData, InvalidPlan
 from engine.events import Listed
 from engine.instructions.augmentation import i15_contextual_augmentation as file_15
 from engine.plan import Plan
-from engine.ports import Pair, content_of, text_of
-from engine.rows import Rows, equal_numbers
+from engine.ports import Pair, content_of, image_of, text_of
+from engine.rows import Rows, both_numbers, equal_numbers
 from engine.run import Run
 from engine.spec import Spec
 from engine.word_attacks import STOP_WORDS
@@ -135,17 +135,21 @@ def test_a_variant_of_a_caption_stands_beside_its_picture_and_is_no_wrong_answer
     found = one.training_records(run, rows)
     added = range(len(rows), len(found))
     assert len(added) > 20
+    captions, pictures = both_numbers(found.labels)
     for number in added:
         variant = found.payloads[number]
         assert isinstance(variant, Pair)
         (parent,) = [place for place, pair in enumerate(pairs) if pair.image == variant.image]
         assert variant.text not in names
         assert variant.text.split()[2] == names[parent].split()[2]
-        same = np.flatnonzero(found.labels == found.labels[number])
-        assert found.labels[number] > 0
+        same = np.flatnonzero(captions == captions[number])
+        assert captions[number] > 0
         assert set(same) >= {parent, number}
         assert {names[place] for place in same if place < len(rows)} == {names[parent]}
-    assert (found.labels[: len(rows)][rows.labels > 0] == rows.labels[rows.labels > 0]).all()
+        assert pictures[number] == pictures[parent] > 0
+        of_picture = np.flatnonzero(pictures == pictures[number]).tolist()
+        assert {image_of(found.payloads[place]) for place in of_picture} == {variant.image}
+    assert (captions[: len(rows)][rows.labels > 0] == rows.labels[rows.labels > 0]).all()
     assert "label_agreement" not in one.report(run)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.character_noise import noised, noised_rows
-from engine.contrastive import ranks, sides
+from engine.contrastive import ranks, sides, told_apart
 from engine.errors import InvalidPlan
 from engine.inference import eager_answers
 from engine.instructions.adversarial_defence.i36_robustness_audit import RobustnessAudit
@@ -50,7 +50,7 @@ def test_pictures_move_a_little_and_find_other_texts(pairs: Run, attack: str) ->
     setting = Setting(rows=50, epsilon=0.15, max_queries=60)
     outcome = attack_rows(pairs, Here(pairs), pairs.model, [attack], setting)[attack]
     text, image = sides(Here(pairs).answers(list(pairs.data.test.payloads)))
-    alike = np.where(pairs.data.test.labels == 0, -1 - np.arange(len(image)), pairs.data.test.labels)
+    alike = told_apart(pairs.data.test.labels)[:, ::-1]
     assert outcome.right.tolist() == (ranks(image, text, alike)[outcome.rows] == 0).tolist()
     assert outcome.right.sum() > 5
     assert not outcome.held[~outcome.right].any()
@@ -67,7 +67,7 @@ def test_pictures_move_a_little_and_find_other_texts(pairs: Run, attack: str) ->
         near, far = (pairs.task.encode([one])[0][1].astype(int) for one in (was, payload))
         assert np.abs(near - far).max() <= int(0.15 * 255)
         alone = sides(Here(pairs).answers([payload]))[1]
-        assert ranks(alone, text, alike, alike[[row]])[0] > 0
+        assert ranks(alone, text, alike, alike[[row], 0])[0] > 0
 
 
 def test_without_room_no_picture_moves(pairs: Run) -> None:
