@@ -50,6 +50,19 @@ def frozen_in(model: nn.Module, dtype: torch.dtype, learning: Set[int]) -> Itera
             one.module._parameters["weight"] = one.whole
 
 
+@contextmanager
+def whole_in(model: nn.Module) -> Iterator[None]:
+    """Within, layers that `frozen_in` has cast have their own weights again: for what is computed in full meanwhile."""
+    cast = [one for one in _KEPT.get(model, ()) if one.module._parameters["weight"] is one.half]
+    for one in cast:
+        one.module._parameters["weight"] = one.whole
+    try:
+        yield
+    finally:
+        for one in cast:
+            one.module._parameters["weight"] = one.half
+
+
 def _frozen(model: nn.Module, learning: Set[int]) -> list[nn.Linear]:
     # What inherits from a linear layer may use its weight in another way.
     return [

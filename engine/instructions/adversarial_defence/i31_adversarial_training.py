@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from engine.attacks import Ball, Losses, pgd, pixel_scale, still
 from engine.errors import Fault
+from engine.halves import whole_in
 from engine.instruction import Instruction
 from engine.ports import Batch, device_of
 from engine.run import Run
@@ -151,7 +152,7 @@ class AdversarialTraining(Instruction):
         steps = self.steps or _STEPS["pgd"]
         step = 2.5 / steps if self.step_size is None else self.step_size / self.epsilon
         ball, origin = self._ball(run), batch["pixel_values"].detach()
-        with torch.autocast(origin.device.type, enabled=False), still(run.model):
+        with _in_full(run.model):
             found = pgd(losses, origin, ball, steps=steps, step=step, first=first)
         return {**batch, "pixel_values": found.detach()}
 
@@ -162,7 +163,7 @@ class AdversarialTraining(Instruction):
     def _divergence(self, run: Run, outputs: Tensor, batch: Batch) -> Tensor:
         """How far the answer moves to the worst picture: KL(plain, moved), (batch,)."""
         origin = batch["pixel_values"].detach()
-        with torch.autocast(origin.device.type, enabled=False), still(run.model), torch.no_grad():
+        with _in_full(run.model), torch.no_grad():
             plain = run.task.forward(run.model, batch).float().softmax(dim=1)
 
         def moved(pixels: Tensor) -> Tensor:
@@ -193,6 +194,13 @@ class AdversarialTraining(Instruction):
                 delta = within(delta.detach() + step * _unit(gradient * mask), radius)
         assert total is not None
         return total / steps
+
+
+@contextmanager
+def _in_full(model: nn.Module) -> Iterator[None]:
+    """The model in fp32, whatever precision it trains in, without dropout and with its averages left alone."""
+    with torch.autocast(device_of(model).type, enabled=False), whole_in(model), still(model):
+        yield
 
 
 def _kl(plain: Tensor, moved: Tensor) -> Tensor:

@@ -131,6 +131,22 @@ def test_the_worst_case_is_of_the_loss_that_another_made(tmp_path: Path) -> None
     assert torch.allclose(adversarial.loss(run, made, outputs, batch), made, atol=1e-4)
 
 
+def test_under_autocast_the_search_is_in_fp32_and_the_training_is_not(tmp_path: Path) -> None:
+    run = begun(tiny_pair_run(tmp_path, [26, {"number": 31, "steps": 1}]))
+    (cast,) = run.plan.on("context")
+    adversarial = run.plan.on("loss")[0]
+    frozen = run.model.get_submodule("text_model.encoder.layer.0.output.dense")
+    seen: list[torch.dtype] = []
+    frozen.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    batch = batch_of(run)
+    with cast.context(run):
+        losses, outputs = plain(run, batch)
+        adversarial.loss(run, losses, outputs, batch)
+    half, full = torch.bfloat16, torch.float32
+    assert seen == [half, full, full, half]  # a plain pass, the step and what it came to, the pass that is trained on
+    assert frozen.get_parameter("weight").dtype == full
+
+
 def test_moves_are_scaled_down_example_by_example() -> None:
     delta = torch.stack([torch.ones(3, 4), 0.01 * torch.ones(3, 4)])
     found = within(delta, 1.0)
