@@ -46,14 +46,14 @@ def verify(folder: Path, pinned: str | None, data: Path | None = None) -> Verifi
         BadPackage: something differs; says what.
         BadUsage: the folder or the data cannot be read.
     """
-    owner = _Unpacked()
+    owner, archive = _Unpacked(), folder / ARCHIVE
     if folder.is_file():
-        folder = unpacked(owner, folder)
+        archive, folder = folder, unpacked(owner, folder)
     content = _read(folder / RECEIPT, "fiftytwo download JOB --out FOLDER")
     receipt = _canonical(content)
     key = signature.check(receipt, pinned)
     listed = _check_files(folder, receipt)
-    _check_archive(folder, [*listed, RECEIPT])
+    _check_archive(archive, folder, [*listed, RECEIPT])
     measured = _measure(folder, receipt, data) if data is not None else {}
     return Verified(key, pinned is not None, listed, measured)
 
@@ -82,29 +82,32 @@ def _canonical(content: bytes) -> dict[str, Any]:
 
 
 def _check_files(folder: Path, receipt: Mapping[str, Any]) -> list[str]:
-    listed: dict[str, Any] = {str(one["path"]): one for one in receipt.get("files") or []}
+    try:
+        listed = {str(one["path"]): (one["sha256"], one["size_bytes"]) for one in receipt["files"]}
+    except (KeyError, TypeError):
+        # A key of anybody's may have signed it, where none is pinned.
+        raise BadPackage("the receipt has no list of files that can be read", remedy=_AGAIN) from None
     present = {path.name for path in folder.iterdir()} - {RECEIPT, ARCHIVE}
     if missing := sorted(set(listed) - present):
         raise BadPackage(f"the folder lacks {', '.join(missing)}", remedy=_AGAIN)
     if unknown := sorted(present - set(listed)):
         raise BadPackage(f"the receipt does not know {', '.join(unknown)}", remedy="remove it, or use a fresh folder")
-    for name, about in listed.items():
+    for name, told in listed.items():
         with (folder / name).open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if digest != about["sha256"] or (folder / name).stat().st_size != about["size_bytes"]:
+        if (digest, (folder / name).stat().st_size) != told:
             raise BadPackage(f"{name} is not the file that the receipt was made for", remedy=_AGAIN)
     return sorted(listed)
 
 
-def _check_archive(folder: Path, names: Sequence[str]) -> None:
-    """Hold the ZIP, where it lies beside its files, against the one spelling that it can have."""
-    archive = folder / ARCHIVE
+def _check_archive(archive: Path, folder: Path, names: Sequence[str]) -> None:
+    """Hold the ZIP, where there is one, against the one spelling that its files give it."""
     if not archive.exists():
         return
     expected = io.BytesIO()
     stored_zip([folder / name for name in names], expected)
     if archive.read_bytes() != expected.getvalue():
-        raise BadPackage(f"{ARCHIVE} is not what the files beside it make", remedy=_AGAIN)
+        raise BadPackage(f"{archive.name} is not the ZIP that its files make: it was changed", remedy=_AGAIN)
 
 
 def _measure(folder: Path, receipt: Mapping[str, Any], data: Path) -> dict[str, Any]:
@@ -121,11 +124,13 @@ def _measure(folder: Path, receipt: Mapping[str, Any], data: Path) -> dict[str, 
     texts, labels = _labelled(data, package.labels)
     said = [one.label for one in package.predict(texts)]
     accuracy = sum(one == label for one, label in zip(said, labels, strict=True)) / len(labels)
-    quality = receipt.get("quality") or {}
-    claimed = (quality.get("accuracy") or {}).get("exported")
-    if claimed is None:
+    try:
+        claimed, scored = float(receipt["quality"]["accuracy"]["exported"]), int(receipt["quality"]["exported"]["n"])
+    except (KeyError, TypeError, ValueError):
+        claimed, scored = -1.0, 0
+    if not (0 <= claimed <= 1 <= scored):
         raise BadUsage("the receipt has no accuracy to hold against", remedy="verify without --data")
-    n = min(len(labels), quality["exported"]["n"])
+    n = min(len(labels), scored)
     low, high = _wilson(claimed, n)
     low, high = min(low, claimed - _ROUNDING), max(high, claimed + _ROUNDING)
     if not low <= accuracy <= high:

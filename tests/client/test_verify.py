@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import stat
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -190,9 +192,10 @@ def test_half_a_point_is_allowed_and_a_receipt_needs_an_accuracy(signed: Path, k
     data.write_text("\n".join([*rows, rows[0]]))
     with pytest.raises(BadPackage, match="accuracy"):
         verify(signed, None, data)
-    write_receipt(signed, key, quality={"exported": {"value": 1.0, "n": 400}})
-    with pytest.raises(BadUsage, match="no accuracy"):
-        verify(signed, None, data)
+    for accuracy, n in ((None, 400), ("all", 400), ({"exported": 1.5}, 400), ({"exported": 1.0}, 0)):
+        write_receipt(signed, key, quality={"exported": {"value": 1.0, "n": n}, "accuracy": accuracy})
+        with pytest.raises(BadUsage, match="no accuracy"):
+            verify(signed, None, data)
 
 
 @pytest.mark.parametrize(
@@ -230,6 +233,40 @@ def test_a_zip_by_itself_is_checked_as_its_folder_is(signed: Path, key: Path, tm
     Path(alone).write_bytes(Path(alone).read_bytes().replace(b'"job_1"', b'"job_2"'))
     with pytest.raises(BadPackage):
         verify(Path(alone), public_key(key))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: b"MZ" + content,
+        lambda content: content + b"\0",
+        lambda content: content[:-2] + b"\3\0abc",  # a comment
+        lambda content: content[:4] + b"\x15" + content[5:],  # the version that is said to be needed
+    ],
+)
+def test_a_zip_by_itself_has_one_spelling(
+    signed: Path, key: Path, tmp_path: Path, change: Callable[[bytes], bytes]
+) -> None:
+    bought = tmp_path / "bought.zip"
+    bought.write_bytes(change((signed / "model.zip").read_bytes()))
+    with pytest.raises(BadPackage, match=r"bought\.zip is not the ZIP that its files make"):
+        verify(bought, public_key(key))
+
+
+def test_a_zip_that_carries_itself_is_refused(signed: Path, key: Path, tmp_path: Path) -> None:
+    bought = tmp_path / "bought.zip"
+    shutil.copy(signed / "model.zip", bought)
+    with zipfile.ZipFile(bought, "a") as package:
+        package.write(signed / "model.zip", "model.zip")
+    with pytest.raises(BadPackage, match="is not the ZIP that its files make"):
+        verify(bought, public_key(key))
+
+
+@pytest.mark.parametrize("files", [None, "model.onnx", [1], [{"path": "model.onnx"}], {"path": "model.onnx"}])
+def test_a_list_of_files_that_is_none_is_refused(signed: Path, key: Path, files: object) -> None:
+    write_receipt(signed, key, files=files)
+    with pytest.raises(BadPackage, match="no list of files"):
+        verify(signed, None)
 
 
 def test_the_key_is_its_owners_alone_and_made_once(tmp_path: Path) -> None:
