@@ -114,10 +114,15 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of these pairs; Python's own would let the last of two equal keys win without a word."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        doubled = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
-        detail = f"the line has {', '.join(repr(key[:80]) for key in doubled[:5])} more than once in one object"
+        detail = f"the line has {_doubled(key for key, _ in pairs)} more than once in one object"
         raise InvalidRow("duplicate_key", detail, "write each key once")
     return found
+
+
+def _doubled(names: Iterable[str]) -> str:
+    """The first names that come more than once, as they are told; counted in one go: a header may have very many."""
+    doubled = [name for name, times in Counter(names).items() if times > 1]
+    return ", ".join(repr(name[:80]) for name in doubled[:5])
 
 
 def _csv(path: Path, limits: Limits) -> tuple[list[str], Iterator[tuple[int, Record]]]:
@@ -131,8 +136,8 @@ def _csv(path: Path, limits: Limits) -> tuple[list[str], Iterator[tuple[int, Rec
     names = [name.strip() for name in header]
     if not all(map(_is_utf8, names)):
         raise Unusable("not_utf8", "the header is not UTF-8", "save the file as UTF-8", line=line)
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
-        detail = f"the header names {', '.join(map(repr, doubled))} more than once"
+    if doubled := _doubled(names):
+        detail = f"the header names {doubled} more than once"
         raise Unusable("duplicate_column", detail, "give each column a name of its own", line=line)
     return names, _csv_records(names, rows)
 
@@ -200,8 +205,8 @@ def _parquet(path: Path, wanted: Sequence[str], limits: Limits) -> tuple[list[st
         file = pq.ParquetFile(path, read_dictionary=[name for name in wanted if name in flat])
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise _broken_parquet(error) from error
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
-        detail = f"the file has {', '.join(map(repr, doubled))} more than once"
+    if doubled := _doubled(names):
+        detail = f"the file has {doubled} more than once"
         raise Unusable("duplicate_column", detail, "give each column a name of its own")
     if file.metadata.num_rows > limits.max_rows:
         raise too_many_rows(limits)

@@ -264,6 +264,12 @@ def test_unusable_files_are_refused(check: Check, content: bytes, filename: str,
     assert [problem["code"] for problem in check(content, filename)["problems"]] == [code]
 
 
+def test_of_very_many_columns_that_come_twice_the_first_few_are_told(check: Check) -> None:
+    header = ",".join(f"c{number % 5_000:04}" for number in range(10_000))
+    (problem,) = check(f"{header}\na,b\n".encode(), "a.csv")["problems"]
+    assert problem["detail"] == "the header names 'c0000', 'c0001', 'c0002', 'c0003', 'c0004' more than once"
+
+
 @pytest.mark.parametrize("source", ["jsonl", "csv", "parquet"])
 def test_a_wrong_column_name_gets_the_nearest(check: Check, source: str) -> None:
     found = check(*SOURCES[source], columns={"label": "lable", "text": "colour"})
