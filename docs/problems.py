@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from app.errors import ENGINE_STATUSES, ServiceError
-from app.protocol import HEAD_TOO_LARGE, MOST_HEAD_BYTES
+from app.protocol import HEAD_SECONDS, HEAD_STALLED, HEAD_TOO_LARGE, MOST_HEAD_BYTES
 from docs.markdown import NOTE, ROOT, table
 from engine.errors import EngineError
 
@@ -19,6 +19,8 @@ def problems() -> str:
     )
     head = f"The first line and the headers have more than {MOST_HEAD_BYTES:,} bytes together; the connection ends."
     of_service.append((HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE.value, *HEAD_TOO_LARGE, head))
+    late = f"The first line and the headers did not come within {HEAD_SECONDS:g} seconds; the connection ends."
+    of_service.append((HTTPStatus.REQUEST_TIMEOUT.value, *HEAD_STALLED, late))
     of_engine = [(status, kind.code, kind.title, kind.__doc__) for kind, status in ENGINE_STATUSES.items()]
     special = [(kind.status, name, kind.title, f"{kind.__doc__} {detail}") for kind, name, detail in _raised()]
     rows = [

@@ -148,6 +148,7 @@ def test_what_is_no_request_is_told_so_as_a_problem(sent: bytes) -> None:
     problem = json.loads(body)
     assert (problem["status"], problem["type"]) == (400, "/problems/unparsable")
     assert problem["errors"][0]["code"] == "unparsable"
+    assert f"x-request-id: {problem['instance']}\r\n".encode() in head
     assert problem["remedy"]
     assert problem["error"]["message"] == problem["detail"]
 
@@ -163,3 +164,31 @@ def test_a_request_after_one_that_was_answered_is_refused_by_itself() -> None:
     assert wire.ended
     assert wire.written.startswith(b"HTTP/1.1 200 ")
     assert wire.written.count(b"HTTP/1.1 400 ") == 1
+
+
+@pytest.mark.parametrize("before", [(), (b"GET / HTTP/1.1\r\nhost: a\r\n\r\n",)])
+def test_a_head_that_does_not_come_to_its_end_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, before: tuple[bytes, ...]
+) -> None:
+    monkeypatch.setattr("app.protocol.HEAD_SECONDS", 0.02)
+    wire, heard = told(*before, b"GET / HTTP/1.1\r\n", *[b"x"] * 200)
+    assert wire.ended
+    assert heard < 100
+    head, _, body = wire.written.rpartition(b"\r\n\r\n")
+    assert head.count(b"HTTP/1.1 200 ") == len(before)
+    assert head.count(b"HTTP/1.1 408 ") == 1
+    assert json.loads(body)["code"] == "head_stalled"
+
+
+def test_a_connection_that_nothing_comes_over_ends_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.protocol.HEAD_SECONDS", 0.02)
+    wire, _ = told()
+    assert (wire.ended, wire.written) == (True, b"")
+
+
+def test_a_body_may_take_longer_than_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.protocol.HEAD_SECONDS", 0.02)
+    start = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+    wire, _ = told(start, *[b"1", b"\r\n", b"x", b"\r\n"] * 3, b"0\r\n\r\n")
+    assert not wire.ended
+    assert wire.written.startswith(b"HTTP/1.1 200 ")
