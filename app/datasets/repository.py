@@ -11,6 +11,7 @@ from app.paging import Asked
 # Built once: building a statement costs more than running it.
 _FIND = select(Dataset).where(Dataset.id == bindparam("of_id"), Dataset.tenant == bindparam("of_tenant"))
 _HOLD = _FIND.with_for_update(read=True)
+_SEIZE = _FIND.with_for_update().execution_options(populate_existing=True)
 
 
 def find(session: Session, tenant: str, dataset_id: str) -> Dataset | None:
@@ -21,6 +22,11 @@ def find(session: Session, tenant: str, dataset_id: str) -> Dataset | None:
 def hold(session: Session, tenant: str, dataset_id: str) -> Dataset | None:
     """The same in a write transaction, until whose end the data set is not erased."""
     return session.scalar(_HOLD, {"of_id": dataset_id, "of_tenant": tenant})
+
+
+def seize(session: Session, tenant: str, dataset_id: str) -> Dataset | None:
+    """The same for who is to erase it: whoever holds it is waited for, and what they have stored is seen then."""
+    return session.scalar(_SEIZE, {"of_id": dataset_id, "of_tenant": tenant})
 
 
 def page(session: Session, tenant: str, asked: Asked, task: str | None) -> Sequence[Dataset]:

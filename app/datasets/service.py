@@ -129,7 +129,10 @@ def add(
 
 def find(session: Session, identity: Identity, dataset_id: str) -> Dataset:
     """The caller's data set with this id, or NotFound."""
-    dataset = repository.find(session, identity.tenant, dataset_id)
+    return _there(repository.find(session, identity.tenant, dataset_id), dataset_id)
+
+
+def _there(dataset: Dataset | None, dataset_id: str) -> Dataset:
     if dataset is None:
         raise NotFound(f"no data set {dataset_id}", remedy="GET /v1/datasets lists yours")
     return dataset
@@ -141,7 +144,8 @@ def delete(session: Session, identity: Identity, readers: Readers, dataset_id: s
     Returns:
         The key of its file, which is to be erased once this is committed.
     """
-    dataset = find(session, identity, dataset_id)
+    # Held before the readers are counted, or a job that is being stored just now would lose its rows.
+    dataset = _there(repository.seize(session, identity.tenant, dataset_id), dataset_id)
     if jobs := readers(session, identity.tenant, dataset_id):
         detail = f"{len(jobs)} jobs that have not ended need this data set: {', '.join(jobs[:10])}"
         raise Conflict(detail, code="dataset_in_use", remedy="cancel them, or wait for their end")

@@ -18,6 +18,7 @@ from app.auth.bootstrap import bootstrap
 from app.database import Database
 from app.erasure import announce, hold
 from app.jobs import lifecycle, snapshots
+from app.jobs.intake import Intake
 from app.jobs.lifecycle import Batch, Ending, Point
 from app.jobs.snapshots import Snapshot
 from app.jobs.states import State
@@ -139,6 +140,26 @@ def test_a_run_that_ends_while_its_job_is_deleted_loses_no_name(
     with database.reading() as session:
         named |= {one.key for one in snapshots_of(session, job_id)}
     assert (answer.status_code, named) == (409, {stored.key})
+
+
+def test_a_data_set_is_not_erased_while_a_job_on_it_is_being_stored(
+    service: FastAPI, admin: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, stored, statuses = seed_dataset(service, tmp_path), Intake.stored, []
+    deleting = threading.Thread(
+        target=lambda: statuses.append(admin.delete(f"/v1/datasets/{dataset}").status_code), daemon=True
+    )
+
+    def delete_meanwhile(*given: Any) -> Any:
+        outcomes = stored(*given)
+        deleting.start()
+        until_it_waits(service.state.database, deleting)
+        return outcomes
+
+    monkeypatch.setattr(Intake, "stored", delete_meanwhile)
+    answer = admin.post("/v1/jobs", json={"task": "text_classification", "dataset": dataset})
+    deleting.join(10)
+    assert (answer.status_code, statuses) == (202, [409])
 
 
 @pytest.mark.parametrize("reader_first", [True, False])
