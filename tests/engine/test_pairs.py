@@ -1,4 +1,7 @@
-"""Every pair of instructions, and a sample of larger sets, runs two steps of the real loop or is refused."""
+"""Each instruction is delivered whole, and every pair and a sample of larger sets run two real steps, or is refused.
+
+A pair whose two both act after the training is delivered too.
+"""
 
 import random
 from collections.abc import Iterable, Iterator
@@ -9,8 +12,8 @@ from typing import Any
 import pytest
 
 from engine.catalogue import CATALOGUE
-from engine.hooks import Phase
-from engine.instruction import HOOKS
+from engine.hooks import Phase, held
+from engine.instruction import HOOKS, Instruction
 from tests.engine.walk import (
     PAIRS,
     TASKS,
@@ -25,6 +28,10 @@ from tests.engine.walk import (
 )
 
 SAMPLED_PAIRS = 0.06
+# Two that hold one of these each meet in every forward pass, which no two tasks make alike.
+IN_A_PASS = frozenset({"context", "loss", "backward"})
+# Two that hold one of these each meet on the way to the file: the rows and the model that one leaves the other finds.
+TO_THE_FILE = frozenset({"training_records", "trained", "compress", "audit", "evidence"})
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -37,11 +44,16 @@ def _no_encoder() -> Iterator[None]:
 @pytest.mark.parametrize("number", CATALOGUE)
 def test_each_alone_runs_or_is_refused(task: str, number: int, tmp_path: Path) -> None:
     served = task in CATALOGUE[number].tasks
-    assert walk(task, [number], tmp_path) is served
+    assert walk(task, [number], tmp_path, whole=True) is served
 
 
 def _runs_on(task: str, pair: tuple[int, int]) -> bool:
-    return task == home(pair) or random.Random(f"{task} {pair}").random() < SAMPLED_PAIRS
+    return task == home(pair) or _both(pair, IN_A_PASS) or random.Random(f"{task} {pair}").random() < SAMPLED_PAIRS
+
+
+def _both(pair: tuple[int, int], hooks: frozenset[str]) -> bool:
+    """Whether each of the two holds one of these hooks, whatever its parameters are."""
+    return all(hooks & set(held(CATALOGUE[number], Instruction, frozenset())) for number in pair)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -51,7 +63,7 @@ def test_each_pair_runs_or_is_refused(task: str, pair: tuple[int, int], tmp_path
     assert_reasons(refusals(task, alone), alone)
     if not refusals(task, with_company(task, pair)) and not _runs_on(task, pair):
         return
-    composes = walk(task, pair, tmp_path)
+    composes = walk(task, pair, tmp_path, whole=task == home(pair) and _both(pair, TO_THE_FILE))
     assert composes or not serves(task, pair) or _declares_a_conflict(task, pair)
 
 

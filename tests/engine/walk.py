@@ -25,6 +25,7 @@ from engine.plan import Plan
 from engine.rows import Rows
 from engine.run import Run
 from engine.spec import Spec
+from tests.engine.delivering import assert_delivered
 from tests.engine.runs import tiny_image_run, tiny_pair_run, tiny_run, trained
 from tests.engine.tiny import tiny_image_rows, tiny_pair_rows, tiny_text_rows
 from tests.engine.tiny_lm import tiny_lm_rows, tiny_lm_run
@@ -79,10 +80,14 @@ def without_an_encoder() -> Iterator[None]:
 COMPANY: dict[int, list[dict[str, Any]]] = {28: [{"number": 26, "dtype": "float16"}], 51: [{"number": 49}]}
 # Half of the few rows here are the clients that a round must have.
 COMPANY |= {40: [{"number": 40, "client_rate": 0.5}]}
+# Two further steps show as much as two hundred.
+COMPANY |= {43: [{"number": 43, "steps": 2}], 45: [{"number": 45, "recovery_steps": 2}]}
+# And few rows are left where some are set aside.
+COMPANY |= {47: [{"number": 47, "calibration_rows": 16}], 48: [{"number": 48, "max_unknown": 0.2}]}
 COMPANY_BY_TASK: dict[tuple[str, int], list[dict[str, Any]]] = {
     ("causal_lm", 37): [{"number": 19}],
     ("causal_lm", 40): [{"number": 19}],
-    ("text_image_pairs", 43): [{"number": 45}],
+    ("text_image_pairs", 43): COMPANY[45],
 }
 
 
@@ -130,15 +135,18 @@ def _assert_two_steps(run: Run, folder: Path) -> None:
         assert all(math.isfinite(value) for value in one.report(run).values()), one.name
 
 
-def walk(task: str, numbers: Iterable[int], folder: Path) -> bool:
-    """Whether the set composes; it has run if so, and was refused with reasons if not."""
+def walk(task: str, numbers: Iterable[int], folder: Path, *, whole: bool = False) -> bool:
+    """Whether the set composes; it has run if so, as `whole` to its receipt, and was refused with reasons if not."""
     choices = with_company(task, numbers)
     faults = refusals(task, choices)
     if faults:
         assert_reasons(faults, choices)
         return False
     # A first step in half precision may overflow and be skipped, so there is more than one epoch to take two in.
-    _assert_two_steps(RUNS[task](folder, choices, epochs=6, max_steps=2), folder / "run")
+    run = RUNS[task](folder, choices, epochs=6, max_steps=2)
+    _assert_two_steps(run, folder / "run")
+    if whole:
+        assert_delivered(run, folder / "delivered")
     return True
 
 
