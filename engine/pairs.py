@@ -1,6 +1,5 @@
 """Which rows of a prepared file of pairs share their caption or their picture. Knows the file, and no run."""
 
-import hashlib
 from collections.abc import Container
 from pathlib import Path
 
@@ -8,15 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from engine.ingest import canonical
 from engine.rows import equal_numbers, pair_labels
 
-PICTURE = "picture"  # the column of the pictures' hashes: all rows of one picture are dealt to one split by it
+PICTURE = canonical.PICTURE
 _AT_A_TIME = 64
-
-
-def hash_of(picture: bytes) -> str:
-    """The content hash of a picture's file."""
-    return hashlib.sha256(picture).hexdigest()[:16]
 
 
 def labels_of(path: Path, columns: Container[str]) -> npt.NDArray[np.int64]:
@@ -31,4 +26,4 @@ def _pictures_of(path: Path, columns: Container[str]) -> list[str]:
         return told
     # A file from before this column was written: whoever trained on it was dealt its rows by pair, and still is.
     batches = pq.ParquetFile(path).iter_batches(_AT_A_TIME, columns=["image"], use_threads=False)
-    return [hash_of(picture) for batch in batches for picture in batch["image"].to_pylist()]
+    return [canonical.hash_of(picture) for batch in batches for picture in batch["image"].to_pylist()]

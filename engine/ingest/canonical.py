@@ -4,6 +4,7 @@ The order of the classes is known only after the last row, so the rows go to a f
 appearance and are rewritten with the final indices.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,13 @@ from engine.ingest.findings import Unusable
 
 GROUP_BYTES = 16 << 20
 MOST_CLASSES = 10_000
+PICTURE = "picture"
+"""The column of the pictures' hashes: all rows of one picture are dealt to one split by it."""
+
+
+def hash_of(picture: bytes) -> str:
+    """The content hash of a picture's file."""
+    return hashlib.sha256(picture).hexdigest()[:16]
 
 
 class Canonical:

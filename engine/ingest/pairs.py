@@ -9,13 +9,12 @@ from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 
-from engine.ingest.canonical import Canonical
+from engine.ingest.canonical import PICTURE, Canonical, hash_of
 from engine.ingest.findings import SPLITS, Choices, Findings, InvalidRow, Limits, Unusable
 from engine.ingest.pictures import UNREADABLE, content, members_of, opened, picture
 from engine.ingest.tables import PEEKED_ROWS, Record, missing, objects, too_many_rows
 from engine.ingest.texts import READERS, storable
 from engine.ingest.unpack import too_large
-from engine.pairs import PICTURE, hash_of
 
 LAYOUT = "SPLIT.jsonl, or one JSONL, at the top, and pictures beside it that its rows name"
 ROLES_HERE = ("text", "split", "group")

@@ -5,6 +5,8 @@ import gzip
 import hashlib
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -312,3 +314,9 @@ def test_semicolons_and_tabs_may_part_the_fields(check: Check) -> None:
 def test_a_label_is_not_read_as_its_own_text(check: Check) -> None:
     rows = jsonl([{"label": "ham"}, {"label": "spam"}])
     assert "same_column" in [code for code, _ in codes(check(rows, columns={"text": "label"}))]
+
+
+def test_the_check_of_a_file_never_loads_torch() -> None:
+    """It would not fit into the memory that a check may have, and every upload would wait for it."""
+    code = "import sys, engine.ingest.__main__; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
