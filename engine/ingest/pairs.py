@@ -13,7 +13,7 @@ from engine.ingest.canonical import PICTURE, Canonical, hash_of
 from engine.ingest.findings import SPLITS, Choices, Findings, InvalidRow, Limits, Unusable
 from engine.ingest.pictures import UNREADABLE, content, members_of, opened, picture
 from engine.ingest.tables import PEEKED_ROWS, Record, missing, objects, too_many_rows
-from engine.ingest.texts import READERS, storable
+from engine.ingest.texts import READERS, of_one_mind, storable
 from engine.ingest.unpack import too_large
 
 LAYOUT = "SPLIT.jsonl, or one JSONL, at the top, and pictures beside it that its rows name"
@@ -147,7 +147,7 @@ def _collect(
 ) -> None:
     size = 0
     for table in tables:
-        for line, record in _records(archive, table, limits):
+        for line, record in of_one_mind(_records(archive, table, limits), {"split"} if table.split else columns):
             if rows.rows + findings.invalid_rows >= limits.max_rows:
                 raise too_many_rows(limits)
             try:

@@ -13,6 +13,7 @@ import pytest
 from engine.data import Source, read_rows, split_by_content
 from engine.ingest.__main__ import ingest, report
 from engine.ingest.findings import Choices, Limits
+from engine.ingest.tables import PEEKED_ROWS
 from engine.ports import Pair
 from engine.rows import both_numbers
 from tests.engine.ingest.test_ingest_images import codes, picture, zipped
@@ -90,6 +91,12 @@ def test_one_file_with_a_field_for_the_split_and_other_names(check: Check) -> No
     assert table["text"].to_pylist() == [f"c{i}" for i in range(6)]
     assert "split" not in table.schema.names
     assert found["columns"] == {"text": "caption", "group": "by", "image": "image"}
+
+
+def test_a_split_that_only_later_rows_name_is_not_lost(check: Check) -> None:
+    first = [row(number % 6, f"caption {number}") for number in range(PEEKED_ROWS)]
+    found = check(zipped({**PICTURES, "pairs.jsonl": lines(*first, row(0, "one more", split="test"))}))
+    assert [(fault["code"], fault["line"]) for fault in found["problems"]] == [("late_split", PEEKED_ROWS + 1)]
 
 
 @pytest.mark.parametrize(
