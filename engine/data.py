@@ -7,7 +7,7 @@ rows have one, optional `split` and `group`, and the label names in the schema's
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -172,27 +172,27 @@ def read_rows(sources: Sequence[tuple[Source, str]], labels: Sequence[str]) -> R
         ]
         shards = shard + np.searchsorted(payloads.starts, np.arange(source.rows), side="right") - 1
         shard += len(payloads.starts) - 1
-        groups = (
-            np.array([value or "" for value in table["group"].to_pylist()], dtype=np.str_)
-            if "group" in source.columns
-            else np.full(source.rows, "", dtype="U1")
-        )
+        told = table["group"].to_pylist() if "group" in source.columns else [""] * source.rows
+        groups = [value or "" for value in told]
         numbers = index[table["label"].to_numpy()] if "label" in source.columns else _shared(source)
         pictures = table[PICTURE if PICTURE in source.columns else "id"].to_pylist()
         parts.append((payloads, table["id"].to_pylist(), numbers, splits, groups, shards, pictures))
     payloads_of, ids, indices, splits_of, groups_of, shards_of, pictures_of = zip(*parts, strict=True)
-    told_pictures = any(PICTURE in source.columns for source, _ in sources)
     return Rows(
         payloads=payloads_of[0] if len(parts) == 1 else Joined(payloads_of),
-        ids=np.array([value for part in ids for value in part], dtype=np.str_),
+        ids=_joined(ids),
         labels=np.concatenate(indices),
         splits=np.array([value for part in splits_of for value in part], dtype="U5"),
-        groups=np.concatenate(groups_of) if any("group" in source.columns for source, _ in sources) else None,
+        groups=_joined(groups_of) if any("group" in source.columns for source, _ in sources) else None,
         shards=np.concatenate(shards_of).astype(np.int64),
         label_names=tuple(labels),
         chat=sources[0][0].chat,
-        pictures=np.array([value for part in pictures_of for value in part], np.str_) if told_pictures else None,
+        pictures=_joined(pictures_of) if any(PICTURE in source.columns for source, _ in sources) else None,
     )
+
+
+def _joined(parts: Iterable[Sequence[str]]) -> npt.NDArray[np.str_]:
+    return np.array([value for part in parts for value in part], dtype=np.str_)
 
 
 def _shared(source: Source) -> npt.NDArray[np.int64]:

@@ -110,8 +110,7 @@ def test_the_loss_on_many_rows_is_the_mean_over_all_of_them(task: TextImagePairs
 
 def test_figures_count_equal_captions_and_equal_pictures_as_hits(task: TextImagePairs) -> None:
     text = np.eye(3, dtype=np.float32)
-    image = text[[0, 2, 1]]
-    answers = np.concatenate([text, image], axis=1)
+    answers = np.concatenate([text, text[[0, 2, 1]]], axis=1)
     alone = task.figures("recall_at_1", answers, np.array([0, 0, 0]))
     assert alone[:, 0].tolist() == [1, 0, 0]
     of_one_caption = np.concatenate([text[[0, 1, 1]], text[[0, 1, 1]]], axis=1)
