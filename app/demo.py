@@ -79,7 +79,10 @@ def demo(*, json_to: str | None = None, keep: Path | None = None) -> ExitCode:
                 # Not the job's own remedy: its server ends here, so there is nothing left to download or to submit to.
                 remedy="fiftytwo demo --keep DIR keeps the receipt, the model and the server's logs",
             )
-        console.print(f"the receipt's limits hold{f'; everything is in {keep}' if keep else ''}")
+        left = f"everything is in {keep}" if keep else "server and model are gone again, --keep DIR leaves them"
+        console.print(
+            f"the receipt's limits hold; {left}\n  next: fiftytwo serve, with data of your own", soft_wrap=True
+        )
         return ExitCode.OK
 
 

@@ -43,6 +43,11 @@ def save(account: Account) -> Path:
     return path
 
 
+def given(server: str | None, key: str | None) -> tuple[str | None, str | None]:
+    """The address and the key that flags name, or else the environment."""
+    return server or os.environ.get("FIFTYTWO_SERVER"), key or os.environ.get("FIFTYTWO_KEY")
+
+
 def find(server: str | None, key: str | None) -> Account:
     """The account to use, from the most to the least explicit source.
 
@@ -52,8 +57,8 @@ def find(server: str | None, key: str | None) -> Account:
         BadUsage: no key anywhere, or the saved account cannot be read.
     """
     saved = _saved()
-    server = server or os.environ.get("FIFTYTWO_SERVER") or (saved.server if saved else DEFAULT_SERVER)
-    key = key or os.environ.get("FIFTYTWO_KEY")
+    server, key = given(server, key)
+    server = server or (saved.server if saved else DEFAULT_SERVER)
     if not key and saved and saved.server.rstrip("/") == server.rstrip("/"):
         key = saved.key
     if not key:

@@ -4,6 +4,7 @@ Operators' commands need the extra [server]; they are loaded by name when called
 """
 
 import argparse
+import difflib
 import errno
 import importlib
 import importlib.metadata
@@ -69,7 +70,11 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         if words and words[0] in OPERATORS:
             return load_operators().main(words)
-        parsed = parser().parse_args(words)
+        known = [*commands_of(grammar := parser()), *OPERATORS]
+        if words and not words[0].startswith("-") and words[0] not in known:
+            near = [f"did you mean {one}? All:" for one in difflib.get_close_matches(words[0], known, 1)]
+            raise BadUsage(f"there is no command {words[0]}", remedy=" ".join([*near, "fiftytwo --help"]))
+        parsed = grammar.parse_args(words)
         return int(parsed.run(Session(parsed)))
     except ClientError as error:
         _print_error(error, as_json="--json" in words)

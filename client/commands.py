@@ -16,7 +16,7 @@ from client.archive import unpack
 from client.artifact import Package
 from client.errors import BadUsage, ExitCode, Interrupted, Unreachable, fault_lines
 from client.http import TERMINAL, Client, Json
-from client.inference import like_files, predictions
+from client.inference import is_table, like_files, predictions
 from client.progress import Download, follow
 
 UPLOAD_FIELDS = (
@@ -57,17 +57,23 @@ class Session:
             self.out.print(line, markup=False, soft_wrap=True)
 
     def warn_of_files(self, package: Package, inputs: Sequence[str]) -> None:
-        """Say which inputs look like files and are none; a picture that is not there is refused."""
-        for word in like_files(inputs) if package.task != "image_classification" else ():
+        """Say which inputs look like files and are none, and which are tables; of pictures a wrong file is refused."""
+        if package.task == "image_classification":
+            return
+        for word in like_files(inputs):
             self.progress.print(f"note: there is no file {word}: it is read as a text", markup=False, soft_wrap=True)
+        for word in filter(is_table, inputs):
+            told = f"note: {word} is read as one text, not row by row; `fiftytwo verify DIR --data FILE` answers rows"
+            self.progress.print(told, markup=False, soft_wrap=True)
 
 
 def login(session: Session) -> ExitCode:
     """Check a key against its server and keep both for later commands."""
-    server = session.words.server or account.DEFAULT_SERVER
-    key = session.words.key or (getpass.getpass("key: ") if sys.stdin.isatty() else sys.stdin.readline().strip())
+    server, key = account.given(session.words.server, session.words.key)
+    server = server or account.DEFAULT_SERVER
+    key = key or (getpass.getpass("key: ") if sys.stdin.isatty() else sys.stdin.readline().strip())
     if not key:
-        raise BadUsage("no key given", remedy="fiftytwo login --server URL --key KEY")
+        raise BadUsage("no key given", remedy="fiftytwo login --server URL --key KEY, or set FIFTYTWO_KEY")
     with Client(server, key) as client:
         pinned = str(client.get("/v1/receipt-key")["public_key"])
     path = account.save(account.Account(server, key, pinned))
@@ -271,18 +277,11 @@ def instructions(session: Session) -> ExitCode:
             if session.json:
                 session.print_json(one)
             else:
-                _show_instruction(session, one)
+                tables.instruction(session.out, one)
             return ExitCode.OK
         found = cast(list[Mapping[str, Any]], client.get("/v1/instructions")["data"])
     _listed(session, found, ("number", "name", "band", "tasks", "title"))
     return ExitCode.OK
-
-
-def _show_instruction(session: Session, one: Json) -> None:
-    tables.rows(session.out, [one], ("number", "name", "band", "tier", "tasks", "title"))
-    for name, field in (one.get("parameters", {}).get("properties") or {}).items():
-        kind = field.get("type") or field.get("enum") or ""
-        session.say(f"  {name} ({kind}, default {field.get('default')}): {field.get('description', '')}")
 
 
 def _listed(session: Session, found: list[Any], columns: tuple[str, ...], empty: str = "") -> None:

@@ -28,6 +28,11 @@ def like_files(words: Sequence[str]) -> list[str]:
     return [word for word in words if _FILE.fullmatch(word) and not is_file(word)]
 
 
+def is_table(word: str) -> bool:
+    """Whether a word names a file of many rows, which is nevertheless read as one text."""
+    return is_file(word) and Path(word).suffix.lower() in (".csv", ".jsonl", ".parquet")
+
+
 def is_file(word: str) -> bool:
     """Whether a word names a file."""
     try:

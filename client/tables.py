@@ -1,5 +1,6 @@
 """Objects of the API as tables for people. Knows their JSON and rich; never asks the server for anything."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -24,6 +25,33 @@ def rows(console: Console, objects: Iterable[Mapping[str, Any]], columns: Sequen
     for one in objects:
         table.add_row(*(_cell(one.get(column)) for column in columns))
     console.print(table)
+
+
+def instruction(console: Console, one: Json) -> None:
+    """An instruction: what it is, what it does, and each of its parameters."""
+    rows(console, [one], ("number", "name", "band", "tier", "tasks", "title"))
+    if one.get("does"):
+        console.print(f"\n{one['does']}\n", markup=False, soft_wrap=True)
+    fields = (one.get("parameters", {}).get("properties") or {}).items()
+    told = [
+        {
+            "parameter": name,
+            "kind": _kind(field),
+            "default": json.dumps(field["default"]) if "default" in field else "required",
+            "means": field.get("description"),
+        }
+        for name, field in fields
+    ]
+    if told:
+        rows(console, told, ("parameter", "kind", "default", "means"))
+
+
+def _kind(schema: Json) -> str:
+    """What a parameter takes, as its JSON Schema has it."""
+    if "anyOf" in schema:
+        return " or ".join(_kind(one) for one in schema["anyOf"])
+    values = schema.get("enum", [schema["const"]] if "const" in schema else [])
+    return " or ".join(map(str, values)) or str(schema.get("type", "object"))
 
 
 def pairs(console: Console, found: Iterable[tuple[str, Any]]) -> None:
@@ -186,7 +214,7 @@ def figures(content: Json) -> list[tuple[str, str, str, str]]:
         found.append((name, _number(latency.get("reference_p50_ms")), _number(latency["exported_p50_ms"]), ratio))
     privacy = content.get("privacy") or {}
     if privacy.get("epsilon") is not None:
-        found.append((f"epsilon at delta {privacy.get('delta')}", "", _number(privacy["epsilon"]), ""))
+        found.append((f"epsilon at delta {_number(privacy.get('delta'))}", "", _number(privacy["epsilon"]), ""))
     return found
 
 

@@ -96,7 +96,8 @@ class Compress(Derived):
         description="Where training and calibration rows come from; null: only instructions that need none.",
     )
     training: Training | None = Field(
-        default=None, description="The numbers of recovery steps; null: those of the job that trained the model."
+        default=None,
+        description="Batch size, rate, length and seed of recovery; null: those of the job that trained the model.",
     )
     export: Export = Export()
 

@@ -56,7 +56,9 @@ def test_a_receipt_that_passes_ends_well(stood_in: StandIn, tmp_path: Path, caps
     target = tmp_path / "receipt.json"
     assert main(["demo", "--json", str(target)]) == 0
     assert json.loads(target.read_text()) == RECEIPT
-    assert "the receipt's limits hold" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "the receipt's limits hold; server and model are gone again" in printed
+    assert "next: fiftytwo serve" in printed
     ((_, body),) = stood_in.seen("POST", "/v1/jobs")
     assert json.loads(body)["instructions"] == INSTRUCTIONS
 

@@ -194,7 +194,9 @@ def test_no_package_exits_with_4(tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["nonsense"], "invalid choice"),
+        (["nonsense"], "no command nonsense"),
+        (["sumbit"], "did you mean submit?"),
+        (["srve"], "did you mean serve?"),
         ([], "required"),
         (["submit", "--task", "a"], "--data"),
         (["submit", "--instructions", "[1", "--data", "ds_1"], "no JSON list"),
@@ -225,6 +227,15 @@ def test_login_keeps_the_account_for_this_user_only(server: StandIn, capsys: pyt
     assert main(["login", "--server", server.url, "--key", KEY]) == 0
     assert main(["jobs"]) == 0
     assert "job_3" in capsys.readouterr().out
+
+
+def test_login_takes_what_the_environment_names(server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIFTYTWO_SERVER", server.url)
+    monkeypatch.setenv("FIFTYTWO_KEY", KEY)
+    assert main(["login"]) == 0
+    monkeypatch.delenv("FIFTYTWO_SERVER")
+    monkeypatch.delenv("FIFTYTWO_KEY")
+    assert account.find(None, None) == account.Account(server.url, KEY)
 
 
 def test_login_refuses_a_wrong_key(server: StandIn) -> None:
@@ -273,6 +284,9 @@ def test_a_text_file_and_a_picture_can_be_predicted(
     assert main(["predict", str(text_folder), "a/mial.txt", "hello.txt you", "Hello."]) == 0
     assert capsys.readouterr().err == "note: there is no file a/mial.txt: it is read as a text\n"
     assert sum(first["scores"].values()) == pytest.approx(1)
+    (tmp_path / "mail.csv").write_text("text\nfree prize\n")
+    assert main(["predict", str(text_folder), str(tmp_path / "mail.csv")]) == 0
+    assert "mail.csv is read as one text, not row by row" in capsys.readouterr().err
     Image.new("L", (8, 8), 255).save(tmp_path / "white.png")
     assert main(["predict", str(image_folder), str(tmp_path / "white.png")]) == 0
     assert "white.png: light" in capsys.readouterr().out

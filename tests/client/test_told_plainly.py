@@ -49,6 +49,19 @@ def test_a_receipt_with_brackets_is_printed_as_it_is(capsys: pytest.CaptureFixtu
     assert all(f"[/{word}]" in printed for word in ("job", "plan", "metric", "limit", "3", "odd"))
 
 
+def test_an_instruction_is_shown_with_what_its_parameters_take(capsys: pytest.CaptureFixture[str]) -> None:
+    number = {"anyOf": [{"type": "number"}, {"type": "null"}], "default": None, "description": "the guarantee"}
+    choice = {"enum": ["os", "torch"], "default": "os"}
+    fields = {"epsilon": number, "source": choice, "steps": {"type": "integer"}}
+    one = {"number": 37, "name": "dp_sgd", "does": "Adds [noise].", "parameters": {"properties": fields}}
+    tables.instruction(Console(width=160), one)
+    printed = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "Adds [noise]." in printed
+    assert "epsilon number or null null the guarantee" in printed
+    assert 'source os or torch "os"' in printed
+    assert "steps integer required" in printed
+
+
 @pytest.mark.parametrize(("entry", "out"), [("a", "file/inside"), ("x" * 256, "out")])
 def test_a_place_that_takes_no_file_exits_with_2(
     entry: str, out: str, logged_in: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]

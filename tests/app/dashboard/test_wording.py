@@ -77,6 +77,11 @@ def test_values_of_any_kind() -> None:
         ({"latest": {"train_loss": 1.0}}, "valid_loss", "Comes at the end of an epoch."),
         ({"state": "failed"}, "train_loss", "The run did not tell of it."),
         ({"kind": "evaluate"}, "train_loss", "This evaluate job takes no training steps."),
+        (
+            {"kind": "compress"},
+            "train_loss",
+            "A compress job tells no steps, those of its recovery neither; the receipt has what came of them.",
+        ),
         ({"plan": [{"number": 37}]}, "train_loss", "Kept back: it is a figure of private rows."),
         ({"plan": [{"number": 37}]}, "epsilon", "Comes with the first step."),
     ],
