@@ -4,7 +4,7 @@ A score is a function of `figures` (n, columns): what a task found for each row.
 and 0 for a wrong one the metric says so, and its intervals are then no surer than a share's on as many rows.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -166,6 +166,17 @@ def median(values: npt.NDArray[np.float64], confidence: float = 0.95) -> Measure
     half = NormalDist().inv_cdf(0.5 + confidence / 2) * np.sqrt(n) / 2
     low, high = max(0, int(np.floor(n / 2 - half))), min(n - 1, int(np.ceil(n / 2 + half)))
     return Measured(float(np.median(ordered)), float(ordered[low]), float(ordered[high]), n)
+
+
+def race_ratio(longer: Sequence[float], than: Sequence[float], confidence: float = 0.95) -> Measured:
+    """How many times as long one took as the other, over rounds whose order is swapped from each to the next.
+
+    Whoever comes second in a round finds the caches full of the other, so of small models the ratios of single rounds
+    have two humps and their median is either's by luck. Two rounds together have both orders; `n` counts those.
+    """
+    pairs = len(longer) // 2
+    spent = [np.asarray(one, np.float64)[: 2 * pairs].reshape(pairs, 2).sum(axis=1) for one in (longer, than)]
+    return median(spent[0] / spent[1], confidence)
 
 
 def rounded(value: float) -> float:

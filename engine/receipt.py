@@ -17,7 +17,7 @@ import numpy as np
 from engine.archive import Entry
 from engine.data import Source
 from engine.environment import environment
-from engine.evaluate import Measured, agreement, loss, measured, median, rounded
+from engine.evaluate import Measured, agreement, loss, measured, race_ratio, rounded
 from engine.events import now
 from engine.instruction import Instruction
 from engine.ladder import rungs
@@ -71,7 +71,7 @@ def build(run: Run, sources: Sequence[Source], base: Base, job: str | None, evid
     compresses = spec.kind == "compress" or any(one.band in COMPRESSING for one in run.plan.instructions)
     figures = figures_of(run, evidence)
     found = checks(spec.limits, figures, compresses=compresses)
-    quality, latency = _quality(run, figures, evidence), _latency(figures, evidence)
+    quality = _quality(run, figures, evidence)
     warnings = [
         *run.memory.get("warnings", {}).get("told", []),
         *([] if evidence.whole else [_needs_base(spec.base_model, evidence)]),
@@ -97,7 +97,7 @@ def build(run: Run, sources: Sequence[Source], base: Base, job: str | None, evid
             "parameters": {"reference": evidence.reference_parameters, "exported": evidence.exported_parameters},
             **({} if evidence.whole else {"base_bytes": evidence.reference_bytes}),
         },
-        "latency": latency,
+        "latency": latency(evidence.found["seconds"]),
         "ladder": rungs(run),
         "privacy": evidence.sections.get("privacy"),
         "robustness": evidence.sections.get("robustness"),
@@ -135,7 +135,7 @@ def figures_of(run: Run, evidence: Evidence) -> Figures:
         metric=measured(metric, after, seed, confidence),
         metric_loss=loss(metric, before, after, seed, confidence),
         agreement=None if same is None else agreement(same, confidence),
-        speedup=median(np.array(seconds["reference"]) / np.array(seconds["exported"]), confidence),
+        speedup=race_ratio(seconds["reference"], seconds["exported"], confidence),
         exported_bytes=evidence.exported_bytes,
         reference_bytes=evidence.reference_bytes,
         epsilon=evidence.sections.get("privacy", {}).get("epsilon"),
@@ -213,9 +213,9 @@ def _row(run: Run, evidence: Evidence, number: int) -> dict[str, Any]:
     return {**about, "text": texts[number]} if texts else about
 
 
-def _latency(figures: Figures, evidence: Evidence) -> dict[str, Any]:
-    seconds = evidence.found["seconds"]
-    ratios = median(np.array(seconds["exported"]) / np.array(seconds["reference"]))
+def latency(seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """The section of that name, from the seconds of each round by contestant."""
+    ratios = race_ratio(seconds["exported"], seconds["reference"])
     return {
         "baseline": "pytorch fp32",
         "reference_p50_ms": round(float(np.median(seconds["reference"])) * 1e3, 4),
@@ -224,7 +224,7 @@ def _latency(figures: Figures, evidence: Evidence) -> dict[str, Any]:
         "ratio_ci95": [round(ratios.low, 4), round(ratios.high, 4)],
         "batch_size": 1,
         "threads": 1,
-        "runs": ratios.n,
+        "runs": len(seconds["exported"]),
         "inputs": "test rows at their own length, evenly spread over the lengths",
     }
 

@@ -18,9 +18,11 @@ from engine.evaluate import (
     measured,
     median,
     paired_difference,
+    race_ratio,
     recalls,
     wilson,
 )
+from engine.receipt import latency
 
 pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
 
@@ -98,3 +100,16 @@ def test_macro_f1_is_no_surer_than_accuracy_on_the_same_rows() -> None:
     assert perfect.low == pytest.approx(measured("accuracy", class_figures(truth, truth), seed=1).low)
     same = loss("macro_f1", class_figures(truth, truth), class_figures(truth, truth), seed=1)
     assert same.low < 0 < same.high
+
+
+@pytest.mark.parametrize("rounds", [8, 9, 60, 61])
+def test_who_comes_second_in_a_round_does_not_decide_a_race(rounds: int) -> None:
+    # As measured: whoever follows the other finds its caches, the file twice as slow for it.
+    reference = [0.43 if number % 2 == 0 else 0.51 for number in range(rounds)]
+    exported = [0.14 if number % 2 == 0 else 0.07 for number in range(rounds)]
+    found = race_ratio(exported, reference)
+    assert (found.value, found.low, found.high) == pytest.approx((0.21 / 0.94,) * 3)
+    assert found.n == rounds // 2
+    shown = latency({"reference": reference, "exported": exported})
+    assert (shown["ratio"], shown["ratio_ci95"]) == (0.2234, [0.2234, 0.2234])
+    assert shown["runs"] == rounds
