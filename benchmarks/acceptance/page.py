@@ -16,9 +16,10 @@ _HEAD = """# Acceptance: a walk over HTTP
 
 <!-- Written by `python -m benchmarks.acceptance`; do not edit. -->
 
-Each line of "Done when" that can be walked over HTTP: a real service (API, worker, broker) in a folder of its own, the
-client package, and the shared data sets. Under each line stands what was sent, what came back, and whether it holds. A
-figure is one run of one seed on the machine that its section names."""
+What the project set out to show, line by line, as far as it can be walked over HTTP: a real service (API, worker,
+broker) in a folder of its own, the client package, and known data sets such as ag_news and sst2. Under each line stands
+what was sent, what came back, and whether it holds. A figure is one run of one seed on the machine that its section
+names."""
 _LINE = re.compile(rf"(?m)^### ({HELD}|{MISSED}|{ABSENT}): (.*)$")
 _WIDE = 110
 
@@ -44,7 +45,7 @@ def sections_of(written: str) -> dict[str, str]:
 def section(walked: Walked, occasion: str) -> str:
     """A step's section; `occasion`: day, commit and machine."""
     step = walked.step
-    parts = [f"## {step.name}: {step.title}", f"**The issue asks** for {step.asks}."]
+    parts = [f"## {step.name}: {step.title}", f"**To show:** {step.asks}."]
     if walked.absent:
         parts.append(f"### {ABSENT}: {walked.absent}")
     parts += [_finding(one) for one in walked.findings]

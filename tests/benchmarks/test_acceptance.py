@@ -49,7 +49,7 @@ def taken(step: Step) -> Walked:
 
 def test_a_section_tells_what_was_sent_what_came_back_and_whether_it_holds() -> None:
     text = section(Walked(step_of(), (GOOD, BAD)), "1 May 2026, commit abc")
-    assert text.startswith("## one: a step\n\n**The issue asks** for what the issue says.")
+    assert text.startswith("## one: a step\n\n**To show:** what the issue says.")
     assert '### Held: it works\n\n```json\n{"kind": "train", "dataset": "ds_1"}\n```' in text
     assert "| figure | 0.5234 |\n| rows | 1,200 |" in text
     assert "### Missed: it is fast\n\n| what came back |" in text
@@ -73,7 +73,7 @@ def test_the_page_in_the_repository_has_every_step() -> None:
     assert list(written) == list(acceptance.STEPS)
     for name, text in written.items():
         assert text.startswith(f"## {name}: {acceptance.STEPS[name].title}\n")
-        assert f"for {acceptance.STEPS[name].asks}." in text
+        assert f"**To show:** {acceptance.STEPS[name].asks}." in text
 
 
 def test_values_are_told_in_few_signs() -> None:
