@@ -35,7 +35,11 @@ def walk(place: Walk) -> Iterator[Finding]:
     }
     yield Finding("recall at 10 from picture to text of at least .50", body, came, place.quick or recall >= ASKED)
     here = recall_at_10(archive)
-    beside = {"recall at 10, ours": recall, "ridge, as told beside the data": RIDGE, "ridge, measured here": round(here, 4)}
+    beside = {
+        "recall at 10, ours": recall,
+        "ridge, as told beside the data": RIDGE,
+        "ridge, measured here": round(here, 4),
+    }
     beaten = recall > max(RIDGE, here)
     yield Finding("above ridge regression on thumbnails", None, beside, place.quick or beaten)
 
