@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -111,12 +111,17 @@ def inner_run(outer: Run, *, plan: "Plan | None" = None, task: Task | None = Non
 
 
 class WarningsOnly:
-    """The sink of a run inside another: its warnings are the outer one's, its steps nobody's."""
+    """The sink of a run inside another: its warnings are the outer one's, its metrics nobody's.
+
+    How far it is is told where the outer run counts no steps of its own: those of a compression are a recovery's.
+    """
 
     def __init__(self, outer: Run) -> None:
         self._outer = outer
 
     def emit(self, event: Event) -> None:
-        """Pass a warning on."""
+        """Pass on a warning, or how far the run is."""
         if isinstance(event, Warned):
             self._outer.warn(event.code, event.detail)
+        elif isinstance(event, StepDone) and not self._outer.clock.total:
+            self._outer.sink.emit(replace(event, values={}))

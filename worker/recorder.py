@@ -106,7 +106,9 @@ class Recorder:
         self._points += [Point(name, step, value, at) for name, value in values.items()]
         self._latest |= values
         now = time.monotonic()
-        first_step, began = self._first = self._first or (step, now)
+        if self._first is None or step <= self._first[0]:  # the first, or the first of another count of steps
+            self._first = (step, now)
+        first_step, began = self._first
         pace = (now - began) / (step - first_step) if step > first_step else None
         self._progress |= {
             "step": step,

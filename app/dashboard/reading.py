@@ -99,7 +99,7 @@ def metrics(job: Mapping[str, Any]) -> list[Metric]:
 def _absence(name: str, job: Mapping[str, Any]) -> str:
     if job["kind"] != "train":
         if job["kind"] == "compress":
-            return "A compress job tells no steps, those of its recovery neither; the receipt has what came of them."
+            return "A compress job keeps no metrics of the steps of its recovery; the receipt has what came of them."
         return f"This {job['kind']} job takes no training steps." if not job["latest"] else "This job has none."
     private = any(PRIVATE in catalogue()[step["number"]]["provides"] for step in job["plan"])
     if private and name not in _PUBLIC:

@@ -16,7 +16,7 @@ from engine.archive import SHAPES, entry
 from engine.compress import compress_model
 from engine.data import Data
 from engine.errors import InvalidPlan, LimitMissed
-from engine.events import FileWritten, Listed, PhaseStarted
+from engine.events import FileWritten, Listed, PhaseStarted, StepDone
 from engine.instructions.compression.i45_structured_pruning import StructuredPruning
 from engine.interrupt import Interrupt, StopRequested
 from engine.kinds import CompressFile
@@ -111,7 +111,10 @@ def test_equal_jobs_give_equal_bytes_also_after_a_kill(
 ) -> None:
     rows = write_rows(tiny_text_rows(120, seed=4), folder / "ds_more.parquet", "text_classification")
     plan = [{"number": 45, "ratio": 0.25, "recovery_steps": 6}, {"number": 47, "calibration_rows": 16}]
-    compressed(parent, folder / "whole", plan, dataset=str(rows))
+    told = compressed(parent, folder / "whole", plan, dataset=str(rows))
+    recovered = [one for one in told if isinstance(one, StepDone)]
+    assert (recovered[-1].step, recovered[-1].total_steps) == (6, 6), "how far a recovery is"
+    assert not any(one.values for one in recovered)
     pruned = StructuredPruning.compress
 
     def stopped(*given: Any) -> Any:

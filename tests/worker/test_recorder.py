@@ -1,5 +1,6 @@
 """Batches: what is in one, and that a batch whose commit may have failed is written again as it was."""
 
+import time
 from typing import Any
 
 import pytest
@@ -71,6 +72,17 @@ def test_nothing_new_is_no_batch(writer: Writer) -> None:
     recorder.flush_or_raise()
     recorder.flush_or_raise()
     assert [(batch.number, batch.progress["step"], len(batch.points)) for batch in writer.batches] == [(1, 1, 1)]
+
+
+def test_the_time_left_is_that_of_the_steps_that_are_counted_now(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, clock = Recorder(writer, {}), iter(range(0, 1000, 10))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    for step, total in ((10, 100), (20, 100), (2, 4), (3, 4)):  # a training in float, then the run's own
+        recorder.take({"event": "step_done", "at": AT, "step": step, "total_steps": total, "values": {}})
+    recorder.flush_or_raise()
+    assert writer.batches[-1].progress["eta_seconds"] == 10.0
 
 
 def test_a_commit_of_unknown_outcome_doubles_no_event(

@@ -80,7 +80,7 @@ def test_values_of_any_kind() -> None:
         (
             {"kind": "compress"},
             "train_loss",
-            "A compress job tells no steps, those of its recovery neither; the receipt has what came of them.",
+            "A compress job keeps no metrics of the steps of its recovery; the receipt has what came of them.",
         ),
         ({"plan": [{"number": 37}]}, "train_loss", "Kept back: it is a figure of private rows."),
         ({"plan": [{"number": 37}]}, "epsilon", "Comes with the first step."),
