@@ -17,7 +17,7 @@ from engine.baseline import counted_windows
 from engine.checkpoint import Snapshots
 from engine.dropout import cheap_draws
 from engine.errors import TimeLimit
-from engine.events import PhaseStarted
+from engine.events import PhaseStarted, StepDone
 from engine.feed import Fed, fed
 from engine.interrupt import Interrupt, StopRequested
 from engine.optimizer import rate_factor
@@ -38,6 +38,8 @@ def train(run: Run, snapshots: Snapshots, interrupt: Interrupt) -> None:
     """
     run.sink.emit(PhaseStarted(phase="train"))
     begin(run, snapshots.latest())
+    if run.clock.step:  # what a lost attempt told last may not have been kept
+        run.sink.emit(StepDone(step=run.clock.step, total_steps=run.clock.total, values={}))
     if not run.clock.trained:
         with interrupt.at_boundaries():
             _fit(run, snapshots, interrupt)

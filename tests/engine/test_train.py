@@ -91,7 +91,11 @@ def test_an_image_run_resumes_with_its_batch_norm(tmp_path: Path) -> None:
     run = tiny_image_run(tmp_path / "b", epochs=2)
     with pytest.raises(StopRequested):
         train(run, Snapshots(tmp_path / "b", run.sink), StopAt(run, 3))
-    assert same(weights(trained(tiny_image_run(tmp_path / "b", epochs=2), tmp_path / "b")), whole)
+    resumed = trained(tiny_image_run(tmp_path / "b", epochs=2), tmp_path / "b")
+    assert same(weights(resumed), whole)
+    assert isinstance(resumed.sink, Listed)
+    first = next(one for one in resumed.sink.events if isinstance(one, StepDone))
+    assert (first.step, first.total_steps, first.values) == (3, resumed.clock.total, {})
 
 
 def test_a_run_over_pairs_resumes_with_both_towers(tmp_path: Path) -> None:

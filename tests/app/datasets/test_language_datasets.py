@@ -51,7 +51,7 @@ def test_a_dry_run_tells_plan_and_cost_by_the_configuration_alone(admin: TestCli
     assert told["estimate"]["file_bytes"] == pytest.approx(4 * 134_515_008, rel=0.01)
     refused = admin.post("/v1/jobs?dry_run=true", json={**body, "limits": {"min_metric": 0.5}, "model": "minilm-l6"})
     assert refused.status_code == 422
-    assert {one["pointer"] for one in refused.json()["errors"]} == {"/limits", "/model"}
+    assert {one["pointer"] for one in refused.json()["errors"]} == {"/limits/min_metric", "/model"}
     assert {"id": "smollm2-135m", "task": "causal_lm", "default_for": "causal_lm"}.items() <= next(
         one for one in admin.get("/v1/models").json()["data"] if one["id"] == "smollm2-135m"
     ).items()
