@@ -36,6 +36,9 @@ _REFUSED_ALLOCATION = (
     "cannot allocate memory",
     "std::bad_alloc",
     "_status_alloc_failed",  # of cuBLAS and cuDNN, which allocate by themselves
+    "could not create a primitive",  # of oneDNN, likewise
+    "could not execute a primitive",
+    "can't start new thread",
 )
 
 

@@ -32,6 +32,8 @@ def _way(one: Instruction, parameters: dict[str, Any], chosen: Sequence[Instruct
 def _providers(need: str) -> Iterator[tuple[Instruction, dict[str, Any]]]:
     """Each instruction that provides it, with what differs from its default parameters then."""
     for kind in sorted(Instruction.__subclasses__(), key=lambda one: one.number):
+        if not kind.__module__.startswith("engine.instructions."):  # what a test has made up nobody can choose
+            continue
         for parameters in _variants(kind):
             try:
                 one = kind.model_validate({"name": kind.model_fields["name"].default, **parameters})

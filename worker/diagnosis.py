@@ -7,7 +7,7 @@ from typing import Any
 # allocation was refused.
 NO_MEMORY = re.compile(
     r"MemoryError|std::bad_alloc|out of memory|Cannot allocate memory|can't allocate memory|failed to map segment"
-    r"|_STATUS_ALLOC_FAILED",
+    r"|_STATUS_ALLOC_FAILED|could not (create|execute) a primitive|can't start new thread",
     re.IGNORECASE,
 )
 NO_ROOM = re.compile(r"No space left on device|Disk quota exceeded|ENOSPC", re.IGNORECASE)

@@ -10,6 +10,8 @@ from worker.diagnosis import DISK_FULL, OUT_OF_MEMORY, diagnose
     [
         "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
         "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "RuntimeError: could not execute a primitive",
+        "RuntimeError: can't start new thread",
         "terminate called after throwing an instance of 'std::bad_alloc'",
     ],
 )

@@ -162,7 +162,7 @@ def test_a_lost_process_goes_on_from_its_snapshot(settings: Settings, database: 
 
 
 def test_pause_and_resume(settings: Settings, database: Database) -> None:
-    job_id = put_job(database, steps=60)
+    job_id = put_job(database, steps=150)
     worker = worker_for(settings, database)
     running = in_thread(worker)
     when_step(database, job_id, 5)
@@ -170,11 +170,11 @@ def test_pause_and_resume(settings: Settings, database: Database) -> None:
     running.join()
     job = job_of(database, job_id)
     assert (job.state, job.lapses) == ("paused", 0)
-    assert 5 <= job.step < 60
+    assert 5 <= job.step < 150
     assert move(database, job_id, RESUME)
     worker.run_next()
     assert job_of(database, job_id).state == "succeeded"
-    assert artifacts_of(database, job_id)["model"] == expected("model", 60)
+    assert artifacts_of(database, job_id)["model"] == expected("model", 150)
     assert states_of(database, job_id)[2:] == ["pausing", "paused", "queued", "running", "succeeded"]
 
 
