@@ -79,7 +79,6 @@ def tokens_of(run: Run, batches: Sequence[Sequence[int]]) -> int:
 def rate(run: Run, steps: int) -> float:
     """Tokens a processor second of the engine's loop."""
     model: nn.Module = run.model
-    run.note_start()  # 12 has asked this model already how documents are kept apart: no part of a step
     return tokens_of(run, batches_of(run, steps)) / seconds_of(lambda: again(run, model, steps=steps))
 
 
