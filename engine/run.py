@@ -105,12 +105,12 @@ def inner_run(outer: Run, *, plan: "Plan | None" = None, task: Task | None = Non
     private draws count towards what that may draw.
     """
     memory = copy.deepcopy(dict(outer.start.memory)) if outer.start is not None else {}
-    inner = Run(outer.spec, plan or outer.plan, WarningsOnly(outer), memory, journal=outer.journal, start=outer.start)
+    inner = Run(outer.spec, plan or outer.plan, InnerSink(outer), memory, journal=outer.journal, start=outer.start)
     inner.task, inner.data = task or outer.task, data or outer.data
     return inner
 
 
-class WarningsOnly:
+class InnerSink:
     """The sink of a run inside another: its warnings are the outer one's, its metrics nobody's.
 
     How far it is is told where the outer run counts no steps of its own: those of a compression are a recovery's.

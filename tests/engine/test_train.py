@@ -16,7 +16,7 @@ from engine.events import Listed, StepDone, Warned
 from engine.interrupt import StopRequested
 from engine.optimizer import decay_groups
 from engine.randomness import generator, reseed
-from engine.run import Run, WarningsOnly
+from engine.run import InnerSink, Run
 from engine.train import again, train
 from tests.engine.runs import tiny_image_run, tiny_pair_run, tiny_run, trained
 from tests.engine.stopping import StopAt, same, weights
@@ -263,5 +263,5 @@ def test_training_again_counts_towards_the_time_limit(tmp_path: Path) -> None:
 
 def test_warnings_of_an_inner_training_are_those_of_the_run(tmp_path: Path) -> None:
     run = tiny_run(tmp_path)
-    Run(run.spec, run.plan, WarningsOnly(run)).warn("code", "said inside")
+    Run(run.spec, run.plan, InnerSink(run)).warn("code", "said inside")
     assert run.memory["warnings"]["told"] == ["said inside"]
