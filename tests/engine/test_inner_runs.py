@@ -55,13 +55,13 @@ def test_a_run_that_goes_on_hands_on_the_same(tmp_path: Path) -> None:
 def test_a_model_that_trains_on_is_asked_again_how_documents_are_kept_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_12, "_leak", lambda *_, masked: 0.0 if masked else 1.0)
+    monkeypatch.setattr(file_12, "_leak", lambda *_, masked, **__: 0.0 if masked else 1.0)
     run = trained(tiny_lm_run(tmp_path, [12], max_steps=1), tmp_path / "run")
     real, masks = file_12._packed, []
 
-    def packed(batch: Any, *, masked: bool) -> Any:
+    def packed(batch: Any, sizes: Any, *, masked: bool) -> Any:
         masks.append(masked)
-        return real(batch, masked=masked)
+        return real(batch, sizes, masked=masked)
 
     monkeypatch.setattr(file_12, "_packed", packed)
     again(run, run.model, steps=1)

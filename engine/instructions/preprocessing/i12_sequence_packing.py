@@ -2,12 +2,13 @@
 
 import bisect
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from engine.errors import InvalidData
 from engine.instruction import Instruction, Window
@@ -27,7 +28,7 @@ class SequencePacking(Instruction):
     first token of a document is no target of the one before it. On a processor each document attends by itself, so no
     score between two is ever computed. Whether a model honours all that is probed on real rows before the first step,
     against each document alone; where it does not, an explicit mask takes its place. Rows are filled best-fit, in
-    windows, so that the order stays random between them. A step takes `training.batch_size` rows.
+    windows, so that the order stays random between them. `training.batch_size` rows make one batch.
 
     Refuses: a model whose documents leak either way; private training (37), whose unit is one document and not one row.
 
@@ -78,7 +79,7 @@ class SequencePacking(Instruction):
         state = run.state(self.name)
         if can_go_by_document(model):
             attended = attend(model, BY_DOCUMENT)
-            leak = _leak(run, model, masked=False)
+            leak = _leak(run, model, masked=False, end_to_end=True)
             if leak <= _LEAK:
                 state.update(masked=False, leak=leak, attended=attended)
                 return model
@@ -94,21 +95,22 @@ class SequencePacking(Instruction):
         return model
 
     def grouping(self, run: Run, ids: Iterator[int], epoch: int) -> Iterator[Window]:
-        """Windows of `batch_size` rows; each row is a chunk of its own."""
+        """Batches of the documents of `batch_size` rows, row by row."""
         rows = self._rows(run, ids)
         while together := tuple(islice(rows, run.spec.training.batch_size)):
-            yield Window(together)
+            yield Window((tuple(chain.from_iterable(together)),))
 
     def batch(self, run: Run, batch: Batch, row_ids: Sequence[int], epoch: int) -> Batch:
-        """Lay the documents of a chunk behind one another in one row."""
+        """Lay the documents of a chunk behind one another."""
         state = run.state(self.name)
         if "masked" not in state:  # a model that trains on, when it attends as before again
             state.update(_kept_apart(run, run.model))
-        packed = _packed(batch, masked=state["masked"])
-        state["real"] = state.get("real", 0) + packed["input_ids"].numel()
-        state["rows"] = state.get("rows", 0) + 1
+        sizes = _row_sizes(batch, run.spec.training.max_length)
+        state["real"] = state.get("real", 0) + sum(sizes)
+        state["rows"] = state.get("rows", 0) + len(sizes)
         state["documents"] = state.get("documents", 0) + len(row_ids)
-        return packed
+        # Documents that attend by themselves need no rows: end to end, there is nothing to pad.
+        return _packed(batch, [sum(sizes)] if "attended" in state else sizes, masked=state["masked"])
 
     def report(self, run: Run) -> Mapping[str, float]:
         """How full the rows were, how many documents they held, and the probe's figure."""
@@ -165,30 +167,41 @@ def in_order(ids: Sequence[int], lengths: Sequence[int], room: int) -> list[tupl
     return [*rows, tuple(row)] if row else rows
 
 
-def _packed(batch: Batch, *, masked: bool) -> Batch:
-    """One row of all real tokens, (1, total): positions start again, and no document's first token is a target."""
+def _row_sizes(batch: Batch, room: int) -> list[int]:
+    """Tokens of the rows that the documents of a batch fill in their order: never more rows than they came in."""
+    lengths: list[int] = batch["attention_mask"].sum(1).tolist()
+    return [sum(lengths[one] for one in row) for row in in_order(range(len(lengths)), lengths, room)]
+
+
+def _packed(batch: Batch, sizes: Sequence[int], *, masked: bool) -> Batch:
+    """Rows of `sizes` real tokens, (rows, longest): positions start again, and no document's first token is a target.
+
+    Behind a row stands padding, each token of it a document of its own, or with `masked` all of it one.
+    """
     real = batch["attention_mask"].bool()
-    positions = torch.arange(real.shape[1], device=real.device).expand_as(real)
-    labels, sizes = batch["labels"].clone(), batch["target_bytes"].clone()
-    labels[:, 0], sizes[:, 0] = IGNORED, 0
-    laid = {"input_ids": batch["input_ids"], "labels": labels, "target_bytes": sizes, "position_ids": positions}
-    packed = {name: value[real][None] for name, value in laid.items()}
-    packed["attention_mask"] = torch.ones_like(packed["input_ids"])
-    if masked:
-        document = torch.arange(len(real), device=real.device)[:, None].expand_as(real)[real]
-        packed["attention_mask"] = _blocks(document)
-    return packed
+    documents, places = (torch.arange(size, device=real.device) for size in real.shape)
+    labels, target_bytes = batch["labels"].clone(), batch["target_bytes"].clone()
+    labels[:, 0], target_bytes[:, 0] = IGNORED, 0
+
+    def laid(values: Tensor, padding: int = 0) -> Tensor:
+        return pad_sequence(values[real].split(list(sizes)), batch_first=True, padding_value=padding)
+
+    return {
+        "input_ids": laid(batch["input_ids"]),
+        "attention_mask": _blocks(laid(documents[:, None].expand_as(real), -1)) if masked else laid(real.long()),
+        "labels": laid(labels, IGNORED),
+        "target_bytes": laid(target_bytes),
+        "position_ids": laid(places.expand_as(real)),
+    }
 
 
-def _blocks(document: Tensor) -> Tensor:
-    """An additive causal mask (1, 1, total, total) within documents; `document` (total,) tells which a token is of."""
-    total = len(document)
-    seen = (document[:, None] == document[None]) & torch.ones(
-        total, total, dtype=torch.bool, device=document.device
-    ).tril()
-    return torch.zeros(total, total, device=document.device).masked_fill(~seen, torch.finfo(torch.float32).min)[
-        None, None
-    ]
+def _blocks(documents: Tensor) -> Tensor:
+    """An additive causal mask (rows, 1, length, length) within documents; `documents` (rows, length): a token is of."""
+    length = documents.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=documents.device).tril()
+    seen = (documents[:, :, None] == documents[:, None]) & causal
+    mask = torch.zeros(seen.shape, device=documents.device)
+    return mask.masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
 
 
 def _kept_apart(run: Run, model: nn.Module) -> dict[str, Any]:
@@ -198,7 +211,7 @@ def _kept_apart(run: Run, model: nn.Module) -> dict[str, Any]:
         InvalidData: they do either way.
     """
     for masked in (False, True):
-        leak = _leak(run, model, masked=masked)
+        leak = _leak(run, model, masked=masked, end_to_end=False)
         if leak <= _LEAK:
             return {"masked": masked, "leak": leak}
     raise InvalidData(
@@ -208,8 +221,11 @@ def _kept_apart(run: Run, model: nn.Module) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _leak(run: Run, model: nn.Module, *, masked: bool) -> float:
-    """The largest difference of a token's loss in a packed row to that in its document alone."""
+def _leak(run: Run, model: nn.Module, *, masked: bool, end_to_end: bool) -> float:
+    """The largest difference of a token's loss in a row, `end_to_end`, or in one of two rows to that in its document.
+
+    As the batches are laid, though fuller: a row takes whatever it is given.
+    """
     examples = run.data.examples["train"]
     chosen = [examples[i] for i in range(min(_PROBED, len(examples)))]
     was_training, device = model.training, device_of(model)
@@ -218,9 +234,11 @@ def _leak(run: Run, model: nn.Module, *, masked: bool) -> float:
     def losses(some: Sequence[object], *, pack: bool) -> Tensor:
         batch = run.task.collate(some, [0] * len(some))  # type: ignore[arg-type]  # examples of this very task
         batch = {name: value.to(device) for name, value in batch.items()}
-        batch = _packed(batch, masked=masked) if pack else batch
-        found = run.task.forward(model, batch)[0]
-        return found[batch["labels"][0, 1:] != IGNORED]
+        if pack:
+            lengths = batch["attention_mask"].sum(1).tolist()
+            first = sum(lengths) if end_to_end else sum(lengths[: -(-len(lengths) // 2)])
+            batch = _packed(batch, [one for one in (first, sum(lengths) - first) if one], masked=masked)
+        return run.task.forward(model, batch)[batch["labels"][:, 1:] != IGNORED]
 
     alone = torch.cat([losses([one], pack=False) for one in chosen])
     together = losses(chosen, pack=True)
