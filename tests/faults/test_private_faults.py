@@ -41,7 +41,7 @@ def made(installation: Installation, job_id: str) -> int:
 
 def test_14_a_private_run_whose_worker_is_killed_is_settled_in_full(installation: Installation) -> None:
     chance = random.Random(14)
-    jobs = [put_private_job(installation) for _ in range(2)]
+    jobs = [put_private_job(installation, sleep=0.15) for _ in range(2)]  # not over before a step is told
     installation.start_worker()
     for job_id in jobs:
         installation.until_step(job_id, chance.randint(1, 8))
