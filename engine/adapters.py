@@ -26,7 +26,7 @@ def fuse(model: nn.Module) -> None:
 
 def _forward(layer: Any, x: Tensor, *rest: Any, **named: Any) -> Tensor:
     """What PEFT's layer answers; whatever is not plain (DoRA, dropout, merged, under hooks) is left to it."""
-    parts = _plain_parts(layer)
+    parts = factors_of(layer)
     if parts is None or rest or named:
         found: Tensor = type(layer).forward(layer, x, *rest, **named)
         return found
@@ -43,8 +43,15 @@ def _forward(layer: Any, x: Tensor, *rest: Any, **named: Any) -> Tensor:
     return shaped
 
 
-def _plain_parts(layer: Any) -> tuple[Tensor, Tensor, float] | None:
-    """The two factors and the scale of a layer with one plain adapter that nobody watches."""
+def is_fused(module: nn.Module) -> bool:
+    """Whether this is a layer that computes in one go, and what may learn of it are the two factors alone."""
+    if "cast_once" not in vars(module) or factors_of(module) is None:
+        return False
+    return not any(weight.requires_grad for weight in module.base_layer.parameters())  # type: ignore[union-attr]
+
+
+def factors_of(layer: Any) -> tuple[nn.Parameter, nn.Parameter, float] | None:
+    """A (rank, in), B (out, rank) and the scale of a layer with one plain adapter that nobody watches, else None."""
     if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
         return None
     (name,) = layer.active_adapters
@@ -97,13 +104,13 @@ class _Adapted(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, down, up, narrow = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad[:3]
+        of_x, of_weight, of_bias, of_down, of_up = ctx.needs_input_grad[:5]
         narrow_gradient = (gradient @ up).mul_(ctx.scale)
         return (
             (gradient @ weight).addmm_(narrow_gradient, down) if of_x else None,
             gradient.t() @ x if of_weight else None,
             gradient.sum(0) if of_bias else None,
-            narrow_gradient.t() @ x,
-            (gradient.t() @ narrow).mul_(ctx.scale),
+            narrow_gradient.t() @ x if of_down else None,
+            (gradient.t() @ narrow).mul_(ctx.scale) if of_up else None,
             None,
         )

@@ -5,6 +5,7 @@ from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from opacus import GradSampleModule
 from torch import Tensor, nn
 
+from engine.adapters import fuse
 from engine.clipping import Unclippable, add_clipped, trainable_layers
 from tests.engine.tiny import tiny_task
 
@@ -70,6 +72,31 @@ class _Twice(nn.Module):
         return twice
 
 
+class _Adapted(nn.Module):
+    """Layers with adapters, one of them used twice, below a head that learns whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again = nn.Linear(6, 7), nn.Linear(7, 7, bias=False)
+        self.head = nn.Linear(7, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, positions, 2)"""
+        answer: Tensor = self.head(torch.tanh(self.again(torch.tanh(self.again(self.first(x))))))
+        return answer
+
+
+def _with_adapters(*, fused: bool = True) -> nn.Module:
+    config = peft.LoraConfig(r=2, lora_alpha=3, target_modules=["first", "again"], modules_to_save=["head"])
+    model: nn.Module = peft.get_peft_model(_Adapted(), config)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(weight, std=0.3)
+    if fused:
+        fuse(model)
+    return model
+
+
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor]]] = {
     "linear": (lambda: nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)), lambda n: torch.randn(n, 6)),
     "positions": (lambda: nn.Linear(6, 5), lambda n: torch.randn(n, 3, 6)),
@@ -89,6 +116,8 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor]]] = {
         lambda n: torch.randn(n, 2, 5, 5),
     ),
     "twice": (_Twice, lambda n: torch.randint(0, 9, (n, 5))),
+    "adapters": (_with_adapters, lambda n: torch.randn(n, 4, 6)),
+    "adapters of PEFT": (lambda: _with_adapters(fused=False), lambda n: torch.randn(n, 4, 6)),
 }
 
 
@@ -101,6 +130,17 @@ def test_the_clipped_sum_is_that_of_single_examples(name: str, seed: int, size: 
     model = make()
     # The last examples are far above the bound: losses differ by their number.
     _assert_same(model, inputs(size), bound=1e-3)
+
+
+def test_a_fused_layer_stands_for_its_factors_while_its_base_is_frozen() -> None:
+    model = _with_adapters()
+    names = {name.removeprefix("base_model.model.") for name in trainable_layers(model)}
+    assert names == {"first", "again", "head.modules_to_save.default"}
+    for weight in model.parameters():
+        weight.requires_grad_(True)
+    names = {name.removeprefix("base_model.model.") for name in trainable_layers(model)}
+    assert {"first.base_layer", "first.lora_A.default", "first.lora_B.default"} <= names
+    assert "first" not in names
 
 
 @pytest.mark.parametrize("frozen", ["weight", "bias"])
