@@ -103,9 +103,21 @@ def _even_spaces(text: str, whitespace: Whitespace) -> str:
     return text
 
 
+def eight_bits(image: Image.Image) -> Image.Image:
+    """The upper eight bits of a grey picture of sixteen, as other programs show it; any other as it is.
+
+    Pillow's own conversion takes every level above 255 for white.
+    """
+    if not image.mode.startswith("I"):
+        return image
+    levels = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+    return Image.fromarray(levels.astype(np.uint8))
+
+
 def sized_image(image: Image.Image, config: Mapping[str, Any]) -> Image.Image:
     """A picture in the mode and the size that the configuration of `image_array` names."""
     mode = config.get("image_mode", "RGB")
+    image = eight_bits(image)
     if image.mode != mode:
         image = image.convert(mode)
     if config.get("do_resize", True):

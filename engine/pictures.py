@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from client.preprocess import eight_bits
 from engine.errors import InvalidData
 
 LOOKED_AT = 256
@@ -87,7 +88,7 @@ class Pictures:
         }
 
     def _array(self, picture: Image.Image) -> npt.NDArray[np.uint8]:
-        converted = picture.convert(self.mode)
+        converted = eight_bits(picture).convert(self.mode)
         if converted.size != (self.size[1], self.size[0]):
             converted = converted.resize((self.size[1], self.size[0]), Image.Resampling(self.resample))
         pixels = np.asarray(converted, dtype=np.uint8)

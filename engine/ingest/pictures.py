@@ -94,6 +94,8 @@ def picture(found: bytes, limits: Limits) -> dict[str, Any]:
                     raise InvalidRow("animated", "it is an animation", "take one picture of it")
                 image.load()
                 mode = image.mode
+                if mode == "F":  # nobody says which of its numbers is white
+                    raise InvalidRow("not_an_image", "its pixels are no whole numbers", "save it with 8 or 16 bits")
     except UnidentifiedImageError as error:
         raise InvalidRow("not_an_image", "it is no picture", f"send one of {', '.join(FORMATS)}") from error
     except Image.DecompressionBombError as error:

@@ -1,5 +1,6 @@
 """Text normalisation against its laws (idempotence, canonical equivalence) and a table; pictures against numpy."""
 
+import io
 import unicodedata
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from client.preprocess import Form, Whitespace, image_array, normalize_text
+from engine.pictures import Pictures
 
 # Letters that mojibake is made of, invisible characters, accents, white space: where the steps meet each other.
 TROUBLE = "aeÃ¯Â©â€œ™\x9d\u0301\u0308ﬁ½²\u200b\u200c\u200d\u00ad\ufeff\u202e \u00a0\t\r\n\u2028\x1c\x00ßİΩK한ᄒ"
@@ -121,3 +123,16 @@ def test_every_step_can_be_switched_off() -> None:
     array = image_array(Image.new("RGBA", (3, 2), (255, 255, 255, 255)), config)
     assert array.shape == (1, 2, 3)
     assert (array == 255).all()
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("PNG", "I;16"), ("PPM", "I")])
+def test_a_picture_of_sixteen_bits_keeps_its_greys(kind: str, mode: str) -> None:
+    levels = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
+    stream = io.BytesIO()
+    Image.fromarray(levels).save(stream, kind)
+    picture = Image.open(io.BytesIO(stream.getvalue()))
+    assert picture.mode == mode
+    for channels in ("L", "RGB"):
+        config = {"image_mode": channels, "do_resize": False, "do_rescale": False, "do_normalize": False}
+        assert image_array(picture, config)[-1].flatten().tolist() == list(range(256))
+    assert Pictures((16, 16), "L", (0.0,), (1.0,)).pixels(stream.getvalue()).flatten().tolist() == list(range(256))

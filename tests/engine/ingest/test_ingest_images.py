@@ -132,6 +132,11 @@ def test_animations_are_no_pictures(check: Check) -> None:
     assert codes(check(zipped({**PLAIN, "cat/a.gif": stream.getvalue()}))) == ["animated"]
 
 
+def test_a_picture_of_fractions_is_refused(check: Check) -> None:
+    floats = b"Pf\n2 2\n-1.0\n" + bytes(16)
+    assert codes(check(zipped({**PLAIN, "cat/a.pfm": floats}))) == ["not_an_image"]
+
+
 def test_caps_count_what_is_unpacked(check: Check) -> None:
     bomb = zipped({**PLAIN, "cat/zeros.png": bytes(50_000_000)})
     assert len(bomb) < 100_000
