@@ -24,11 +24,27 @@ class InputGone(Exception):
     """A file that the run reads is not stored any more."""
 
 
+def runs_of(data_dir: Path) -> Path:
+    """Where the folders of runs are."""
+    return data_dir / "runs"
+
+
+def clear(folder: Path) -> None:
+    """Erase all of a run's folder but the log."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.name == LOG_NAME:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
 class RunFolder:
     """`runs/JOB_ID`, which outlives the attempts of a job on this machine; `store` keeps a file of it for good."""
 
     def __init__(self, data_dir: Path, storage: Storage, run: Run, store: Callable[[Path], Stored]) -> None:
-        self.path = data_dir / "runs" / run.job_id
+        self.path = runs_of(data_dir) / run.job_id
         self.spec_path = self.path / "job.json"
         self.log_path = self.path / LOG_NAME
         self._storage = storage
@@ -80,13 +96,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Erase all but the log; the job has ended and its outputs are stored."""
-        for entry in self.path.iterdir() if self.path.is_dir() else ():
-            if entry.name == LOG_NAME:
-                continue
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry, ignore_errors=True)
-            else:
-                entry.unlink(missing_ok=True)
+        clear(self.path)
 
     def log_tail(self, size_bytes: int = 8_192) -> str:
         """The end of the log."""

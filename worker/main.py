@@ -19,6 +19,8 @@ from app.logs import configure
 from app.queue import TASK, Bell, celery_app
 from app.settings import Settings
 from app.storage import storage_for
+from worker.lease import DATABASE_AWAY
+from worker.leftovers import SWEEP_SECONDS, sweep_runs
 from worker.rescue import Rounds, rescue
 from worker.tasks import Worker
 
@@ -52,6 +54,11 @@ def erase() -> None:
     sweep(settings.data_dir)
 
 
+def clear_up() -> None:
+    """Erase what runs have left here whose jobs others have ended."""
+    sweep_runs(database, settings.data_dir)
+
+
 def tell() -> None:
     """Send what is to be told of jobs that have ended, until nothing more is due."""
     while deliver_due(database, private=settings.webhook_private_addresses) and not worker.stopping.is_set():
@@ -62,6 +69,7 @@ rounds = (
     Rounds("rescue", be_seen_and_rescue, settings.rescue_seconds),
     # In a thread of its own: no lost job waits for a slow store.
     Rounds("erasure", erase, settings.rescue_seconds),
+    Rounds("leftovers", clear_up, SWEEP_SECONDS),
     Rounds("webhooks", tell, TELL_SECONDS),
 )
 
@@ -86,11 +94,11 @@ def sign(sender: str, **_: object) -> None:
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def start(**_: object) -> None:
-    """Open the connections that a claim needs, so that the first one does not wait for them, and start the rounds."""
-    with database.session() as session:
-        session.connection()
+    """Start the rounds, and open the connections that a claim needs, so that the first one does not wait for them."""
     for one in rounds:
         one.start()
+    with suppress(*DATABASE_AWAY), database.session() as session:
+        session.connection()
 
 
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]

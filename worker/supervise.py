@@ -26,6 +26,7 @@ TAG = "FIFTYTWO_RUN"
 LISTEN_SECONDS = 0.1
 CLEAR_SECONDS = 5.0
 LOG_NAME = "log.txt"
+LOCK_NAME = ".lock"
 STOPPED = 75
 
 
@@ -197,7 +198,7 @@ def _tagged(mark: bytes) -> list[int]:
 
 def _hold(folder: Path) -> IO[str]:
     """Take the folder's lock, which the engine inherits: two engines never write one folder."""
-    lock = (folder / ".lock").open("w")
+    lock = (folder / LOCK_NAME).open("w")
     deadline = time.monotonic() + CLEAR_SECONDS
     while True:
         try:

@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from client.signature import ensure_key
 from worker.diagnosis import DATA_GONE, DISK_FULL, diagnose
 from worker.draws import Draws
 from worker.folder import InputGone, RunFolder
-from worker.lease import Lease, LeaseLapsed
+from worker.lease import DATABASE_AWAY, Lease, LeaseLapsed
 from worker.recorder import Recorder
 from worker.snapshots import Snapshots, erase
 from worker.supervise import STOPPED, Engine, Exit, Wish, supervise
@@ -86,11 +87,16 @@ class Worker:
                 run = lifecycle.claim(self.database, self.owner, settings.lease_seconds, settings.threads)
                 if run is None:
                     return
-                if lifecycle.any_queued(self.database):
-                    self.bell.ring()
+                self._wake_another()
                 self.execute(run)
         finally:
             self.busy.clear()
+
+    def _wake_another(self) -> None:
+        # What is claimed has to run in any case; the rounds ring for what waits once the database is back.
+        with suppress(*DATABASE_AWAY):
+            if lifecycle.any_queued(self.database):
+                self.bell.ring()
 
     def execute(self, run: Run) -> State | None:
         """Run one claimed job to its end, or until it is handed back; its state then, or None if it was fenced off."""
@@ -190,13 +196,13 @@ class Worker:
         return self._lose(run, lease, reason)
 
     def _finish(self, run: Run, lease: Lease, folder: RunFolder, ending: Exit, last: Mapping[str, Any]) -> State | None:
-        outputs = [folder.save(told) for told in ending.outputs]
+        outputs = [lease.insist(partial(folder.save, told)) for told in ending.outputs]
         whole = Ending(error=last.get("error"), result=last.get("result"), outputs=outputs)
         return self._end(run, lease, whole, folder)
 
     def _end(self, run: Run, lease: Lease, ending: Ending, folder: RunFolder) -> State | None:
         if self._remote:
-            ending = Ending(ending.error, ending.result, ending.outputs, folder.save_log())
+            ending = Ending(ending.error, ending.result, ending.outputs, lease.insist(folder.save_log))
         return lease.insist(partial(lifecycle.finish, self.database, run, ending))
 
     def _lose(self, run: Run, lease: Lease, reason: str, *, counted: bool = True) -> State | None:

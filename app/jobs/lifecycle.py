@@ -29,6 +29,7 @@ from app.jobs.presence import present as present
 from app.jobs.repository import Happening as Happening  # told on: the worker fills a batch with these three
 from app.jobs.repository import Point as Point
 from app.jobs.snapshots import Snapshot as Snapshot
+from app.jobs.standing import states_of as states_of  # told on
 from app.jobs.states import (
     CANCELLED,
     FAIL,
