@@ -15,9 +15,9 @@ def count(session: Session) -> int:
 
 
 def admins(session: Session, tenant: str) -> int:
-    """How many admin keys a tenant has."""
-    query = select(func.count()).select_from(Key).where(Key.tenant == tenant, Key.role == "admin")
-    return session.scalar(query) or 0
+    """How many admin keys a tenant has; until the transaction ends nobody else deletes one of them."""
+    query = select(Key.id).where(Key.tenant == tenant, Key.role == "admin").order_by(Key.id).with_for_update()
+    return len(session.scalars(query).all())
 
 
 def find(session: Session, key_id: str, tenant: str | None) -> Key | None:

@@ -95,14 +95,14 @@ def act(session: Session, identity: Identity, job_id: str, name: str) -> Job:
     Raises:
         Conflict: the job's state does not allow it; names those that do.
     """
-    mine = (Job.tenant == identity.tenant,)
+    # Held: a cancel is two moves, and a job whose run is lost between them would be in a state that neither begins in.
+    job = find(session, identity.tenant, job_id, hold=True)
     for kind in MOVES:
         if kind.name == name and kind.mover is Mover.OWNER:
-            job = repository.move(session, job_id, kind, conditions=mine)
-            if job is not None:
+            moved = repository.move(session, job_id, kind)
+            if moved is not None:
                 audit(session, identity, f"job.{name}", job_id)
-                return job
-    job = find(session, identity.tenant, job_id)
+                return moved
     states = ", ".join(allowed_from(name))
     raise Conflict(
         f"{name} is allowed from {states}; the job is {job.state}",
@@ -146,7 +146,8 @@ def erase_files(session: Session, identity: Identity, job_id: str) -> list[str]:
     Raises:
         Conflict: a job that has not ended needs them.
     """
-    find(session, identity.tenant, job_id, hold=True)
+    # What was shown of the job shows its files, and is kept until the revision rises.
+    find(session, identity.tenant, job_id, hold=True).revision += 1
     rows = _unread(session, identity.tenant, job_id)
     keys = [row.storage_key for row in rows] + snapshots.drop(session, job_id, keep=0)
     _drop(session, identity, "model.delete", job_id, rows, keys)

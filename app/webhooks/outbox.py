@@ -44,6 +44,8 @@ def post(session: Session, tenant: str, job_id: str, family: str | None, facts: 
     kind = f"{family or NATIVE}.{facts['state']}"
     mine = or_(WebhookEndpoint.job_id == job_id, WebhookEndpoint.job_id.is_(None))
     query = select(WebhookEndpoint.id, WebhookEndpoint.events).where(WebhookEndpoint.tenant == tenant, mine)
+    # Held, or one that is deleted just now would take the end of the job back: no row may name what is not there.
+    query = query.with_for_update(read=True, key_share=True)
     wanted = [endpoint for endpoint, events in session.execute(query) if not events or kind in events]
     if not wanted:
         return

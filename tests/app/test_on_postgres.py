@@ -11,27 +11,31 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import select, text
+from sqlalchemy import delete, select, text
 from sqlalchemy.orm import Session
 
+from app.auth import service as keys
 from app.auth.bootstrap import bootstrap
 from app.database import Database
 from app.erasure import announce, hold
-from app.jobs import lifecycle, snapshots
+from app.errors import Conflict
+from app.identity import Identity
+from app.jobs import lifecycle, repository, snapshots
 from app.jobs.intake import Intake
 from app.jobs.lifecycle import Batch, Ending, Point
 from app.jobs.snapshots import Snapshot
-from app.jobs.states import State
+from app.jobs.states import CANCEL_IDLE, Move, State
 from app.main import create_app
 from app.privacy import settlement
 from app.privacy.lineage import Content
 from app.privacy.models import PrivacyAccount
 from app.settings import Settings
 from app.storage import Stored
+from app.webhooks.models import WebhookEndpoint
 from tests import postgres
 from tests.app.privacy.conftest import put_dataset
 from tests.app.seeds import seed, seed_dataset
-from tests.service import awaiting_erasure, claimed, put_job, tables
+from tests.service import awaiting_erasure, claimed, job_of, let_lapse, put_job, tables
 
 
 @pytest.fixture
@@ -194,6 +198,71 @@ def test_rows_that_are_read_plainly_while_an_upload_ties_them_to_others_are_know
     with database.reading() as session:
         accounts = session.scalars(select(PrivacyAccount)).all()
         assert [(one.subject, one.open_job) for one in accounts] == [("a", "job_1")]
+
+
+def test_a_webhook_that_is_deleted_while_a_job_ends_holds_up_no_end(service: FastAPI, admin: TestClient) -> None:
+    database = service.state.database
+    job_id = put_job(database)
+    run, told = claimed(database), []
+    with database.session() as session:
+        row = {"url": "https://example.org/", "secret": "whsec_", "events": [], "created_at": datetime.now(UTC)}
+        session.add(WebhookEndpoint(id="wh_1", tenant="default", **row))
+    ending = threading.Thread(target=lambda: told.append(lifecycle.finish(database, run, Ending())), daemon=True)
+    with database.session() as session:
+        session.execute(delete(WebhookEndpoint))
+        ending.start()
+        until_it_waits(database, ending)
+    ending.join(10)
+    assert told == [State.SUCCEEDED]
+    assert admin.get(f"/v1/jobs/{job_id}/deliveries").json()["data"] == []
+
+
+def test_of_two_last_admins_that_revoke_each_other_one_stays(service: FastAPI, admin: TestClient) -> None:
+    database, refused = service.state.database, list[str]()
+    second = admin.post("/v1/keys", json={"name": "second", "role": "admin"}).json()["id"]
+    (first,) = (key["id"] for key in admin.get("/v1/keys").json()["data"] if key["id"] != second)
+
+    def revoke(key_id: str) -> None:
+        with database.session() as session:
+            keys.revoke(session, Identity("default", second, "admin"), key_id)
+
+    def other() -> None:
+        try:
+            revoke(second)
+        except Conflict as error:
+            refused.append(error.remedy)
+
+    revoking = threading.Thread(target=other, daemon=True)
+    with database.session() as session:
+        keys.revoke(session, Identity("default", second, "admin"), first)
+        session.flush()
+        revoking.start()
+        until_it_waits(database, revoking)
+    revoking.join(10)
+    assert refused == ["make another admin key first"]
+
+
+def test_a_job_whose_run_is_lost_while_it_is_cancelled_is_cancelled(
+    service: FastAPI, admin: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancel is two moves, by whether it runs; in between it must not come to be what the first one was for."""
+    database, move = service.state.database, repository.move
+    job_id = put_job(database)
+    claimed(database)
+    let_lapse(database, job_id)
+    rescuing = threading.Thread(target=lifecycle.rescue, args=(database, 5), daemon=True)
+
+    def lose_meanwhile(session: Session, of_job: str, kind: Move, **given: Any) -> Any:
+        made = move(session, of_job, kind, **given)
+        if kind is CANCEL_IDLE:
+            rescuing.start()
+            until_it_waits(database, rescuing)
+        return made
+
+    monkeypatch.setattr(repository, "move", lose_meanwhile)
+    answer = admin.post(f"/v1/jobs/{job_id}/cancel")
+    rescuing.join(10)
+    assert (answer.status_code, job_of(database, job_id).state) == (202, State.CANCELLED)
 
 
 def test_lists_moves_and_erasure(service: FastAPI, admin: TestClient, tmp_path: Path) -> None:

@@ -20,6 +20,19 @@ def test_a_trained_model_has_the_task_of_its_job(service: FastAPI, admin: TestCl
     assert admin.get(f"/v1/models/{receipt}").status_code == 404
 
 
+def test_a_model_that_was_erased_is_shown_by_its_job_no_more(
+    service: FastAPI, admin: TestClient, tmp_path: Path
+) -> None:
+    job = seed_job(service, seed_dataset(service, tmp_path), state=State.SUCCEEDED)
+    model = seed_artifact(service, tmp_path, "default", job, "model", "model.zip")
+    before = admin.get(f"/v1/jobs/{job}")
+    assert [one["id"] for one in before.json()["artifacts"]] == [model]
+
+    assert admin.delete(f"/v1/models/{model}").status_code == 200
+    after = admin.get(f"/v1/jobs/{job}", headers={"If-None-Match": before.headers["etag"]})
+    assert (after.status_code, after.json()["artifacts"]) == (200, [])
+
+
 def test_models_come_in_pages(service: FastAPI, admin: TestClient, tmp_path: Path) -> None:
     job = seed_job(service, seed_dataset(service, tmp_path), state=State.SUCCEEDED)
     made = [seed_artifact(service, tmp_path, "default", job, "model", "model.zip") for _ in range(5)]
