@@ -30,6 +30,9 @@ class Keys(Protocol):
     def look_up(self, digest: str) -> Identity | None:
         """The holder, told after a query; None if there is none."""
 
+    def known(self, key_id: str) -> bool:
+        """Whether a key is there still, told after a query."""
+
 
 class Rate(Protocol):
     """Bounds how often a key calls."""

@@ -18,6 +18,9 @@ from app.moments import rfc3339
 Form = Literal["text", "json"]
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
+# What a terminal would obey: some lines hold what a caller chose, such as the path of a request that failed.
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 job_id: ContextVar[str | None] = ContextVar("job_id", default=None)
 
@@ -61,7 +64,7 @@ class Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        return hidden(super().format(record))
+        return _OBEYED.sub(lambda sign: sign[0].encode("unicode_escape").decode(), hidden(super().format(record)))
 
 
 class JsonLines(logging.Formatter):

@@ -72,6 +72,11 @@ class KeyRing:
             self._remembered.pop(digest, None)
         return identity
 
+    def known(self, key_id: str) -> bool:
+        """Whether there still is the key with this id; asks the database."""
+        with self._database.reading() as session:
+            return session.scalar(select(Key.id).where(Key.id == key_id)) is not None
+
     def forget(self) -> None:
         """Drop the memory, after a key was revoked."""
         self._forgotten += 1

@@ -50,7 +50,7 @@ async def create(request: Request, identity: Member, key: IdempotencyHeader) -> 
     with landing(settings(request).data_dir) as folder:
         source = folder / "upload"
         form = await receive(request, source, settings(request).max_upload_bytes)
-        claim = once(request, key, f"{form.sha256} {sorted(form.fields.items())}".encode())
+        claim = once(request, key, f"{form.filename} {form.sha256} {sorted(form.fields.items())}".encode())
         # As many checks at a time as there are cores; the others wait without holding a thread.
         async with request.app.state.checks:
             return await anyio.to_thread.run_sync(store, request, identity, source, form, claim)

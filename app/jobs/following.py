@@ -14,13 +14,14 @@ from starlette.responses import Response, StreamingResponse
 from app.answers import Encoded, answer, encoded, show
 from app.database import Database
 from app.dependencies import Read, Router, Viewer, database
+from app.identity import Keys
 from app.jobs import repository, service
 from app.jobs.endpoints import JobId, watch
 from app.jobs.looks import Look, latest, looks
 from app.jobs.points import moment, series_of
 from app.jobs.schemas import EventShown, PointShown, event_json
 from app.jobs.series import thinned
-from app.jobs.streaming import stream
+from app.jobs.streaming import stream, while_known
 from app.paging import Page, paged
 from app.schemas import ListOf
 from app.webhooks import repository as webhooks
@@ -125,8 +126,10 @@ def events(
     service.find(session, identity.tenant, job_id)
     if "text/event-stream" in request.headers.get("accept", ""):
         last = int(last_event_id) if last_event_id and last_event_id.isascii() and last_event_id.isdigit() else after
+        keys: Keys = request.app.state.keys
+        live = stream(database(request), watch(request), identity.tenant, job_id, min(last, 2**31 - 1))
         return StreamingResponse(
-            stream(database(request), watch(request), identity.tenant, job_id, min(last, 2**31 - 1)),
+            while_known(live, partial(keys.known, identity.key)),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )

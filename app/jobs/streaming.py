@@ -4,7 +4,8 @@ However many follow a job, each piece of news is read and encoded once for all w
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from app.jobs.states import TERMINAL
 from app.jobs.watching import Watch
 
 COMMENT_SECONDS = 15.0
+ASKED_AGAIN_SECONDS = 15.0
 RETRY_MILLISECONDS = 2_000
 BATCH = 500
 HELLO = f"retry: {RETRY_MILLISECONDS}\n: the events of a job\n\n".encode()
@@ -39,7 +41,19 @@ class News:
     ended: bool
 
 
-async def stream(database: Database, watch: Watch, tenant: str, job_id: str, last: int) -> AsyncIterator[bytes]:
+async def while_known(parts: AsyncGenerator[bytes, None], known: Callable[[], bool]) -> AsyncGenerator[bytes, None]:
+    """What comes of a stream, until `known` says of the listener's key that it was revoked: asked now and then."""
+    due = time.monotonic() + ASKED_AGAIN_SECONDS
+    async with aclosing(parts):
+        async for part in parts:
+            if time.monotonic() >= due:
+                if not await run_in_threadpool(known):
+                    return
+                due = time.monotonic() + ASKED_AGAIN_SECONDS
+            yield part
+
+
+async def stream(database: Database, watch: Watch, tenant: str, job_id: str, last: int) -> AsyncGenerator[bytes, None]:
     """Every event past `last`, each under its id, and progress without an id; ends with the job."""
     progress = b""
     with watch.following(job_id) as follower:

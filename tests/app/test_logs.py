@@ -116,6 +116,12 @@ def test_no_line_has_a_secret(form: logging.Formatter, text: str, secret: str) -
     assert "hidden" in line
 
 
+def test_a_terminal_obeys_no_line() -> None:
+    """What a caller chose may stand in a line, such as the path of a request that failed."""
+    record = logging.makeLogRecord({"msg": "%s", "args": ("/v1/jobs/a\x1b]0;mine\x07\r\x85b\u202e\tc\nd",)})
+    assert logs.Lines("%(message)s").format(record) == r"/v1/jobs/a\x1b]0;mine\x07\r\x85b\u202e" + "\tc\nd"
+
+
 def test_an_error_of_the_database_does_not_show_values(tmp_path: Any) -> None:
     with tables(f"sqlite:///{tmp_path}/a.db") as database, pytest.raises(OperationalError) as caught:
         failing(database)

@@ -242,6 +242,7 @@ def test_an_idempotency_key_covers_file_and_fields(admin: TestClient) -> None:
     assert again.headers["idempotent-replayed"] == "true"
     assert upload(admin, ROWS + ROWS, idempotency_key="k").status_code == 422
     assert upload(admin, name="other", idempotency_key="k", label_column="label").status_code == 422
+    assert upload(admin, filename="others.jsonl", idempotency_key="k").status_code == 422
     assert len(admin.get("/v1/datasets").json()["data"]) == 1
 
 

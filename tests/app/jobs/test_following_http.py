@@ -4,14 +4,15 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from app.jobs import endpoints, lifecycle, watching
-from app.jobs.lifecycle import Batch, Ending
+from app.jobs import endpoints, lifecycle, streaming, watching
+from app.jobs.lifecycle import Batch, Ending, Happening
 from tests.service import claimed, job_of, put_job
 from worker.tasks import Worker
 
@@ -93,6 +94,29 @@ def test_a_stream_and_a_long_poll_follow_a_running_job(admin: TestClient, servic
     job = admin.get(f"/v1/jobs/{waiting}", params={"wait_seconds": 30}).json()
     cancel.join()
     assert job["state"] == "cancelled"
+
+
+def test_a_stream_ends_with_the_key_that_asked_for_it(
+    admin: TestClient, service: FastAPI, client_for: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "ASKED_AGAIN_SECONDS", 0.0)
+    database, reader = service.state.database, client_for(role="viewer")
+    own = f"/v1/jobs/{put_job(database)}/events"
+    run = claimed(database)
+    with ThreadPoolExecutor(1) as pool:
+        streamed = pool.submit(reader.get, own, headers={"Accept": "text/event-stream"})
+        while not service.state.watch._jobs:
+            time.sleep(0.01)
+        (key,) = (one["id"] for one in admin.get("/v1/keys").json()["data"] if one["role"] == "viewer")
+        assert admin.delete(f"/v1/keys/{key}").status_code == 204
+        lifecycle.record(
+            database, run, Batch(1, happenings=[Happening("warned", datetime.now(UTC), {"detail": "new"})])
+        )
+        lifecycle.finish(database, run, Ending())
+        heard = streamed.result().text
+    assert "a job" in heard
+    assert "warned" not in heard
+    assert reader.get(own).status_code == 401
 
 
 def test_a_long_poll_without_a_change_answers_what_is(admin: TestClient, service: FastAPI) -> None:
