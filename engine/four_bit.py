@@ -1,13 +1,15 @@
 """ONNX files with 4-bit weights in blocks, through ONNX Runtime's quantiser. Knows neither tasks nor instructions."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from torch import Tensor, nn
 
@@ -45,6 +47,20 @@ def _as_products(model: nn.Module) -> nn.Module:
     return model
 
 
+def _rounding(model: nn.Module, what: Literal["all", "embeddings"]) -> list[Tensor]:
+    """The weights that are to have 4 bits, as they stand in the graph."""
+    embeddings = [one.weight for one in model.modules() if isinstance(one, QuantizedEmbedding)]
+    linears = [one.weight.t() for one in model.modules() if isinstance(one, QuantizedLinear)]
+    return embeddings if what == "embeddings" else [*embeddings, *linears]
+
+
+def _others(graph: onnx.GraphProto, weights: Iterable[Tensor]) -> list[str]:
+    """The nodes that hold none of these weights: a module that is left in fp32 is written by the same operators."""
+    wanted = {sha256(np.ascontiguousarray(one.detach().numpy()).tobytes()).digest() for one in weights}
+    held = {one.name for one in graph.initializer if sha256(numpy_helper.to_array(one).tobytes()).digest() in wanted}
+    return [node.name for node in graph.node if not held.intersection(node.input)]
+
+
 def export_four_bit(
     task: Task,
     model: nn.Module,
@@ -66,9 +82,14 @@ def export_four_bit(
         export_onnx(task, _as_products(model), payloads, whole)
     else:
         export_integers(task, plain(model, (QuantizedEmbedding,)), payloads, whole)
-    operators = ("MatMul", "Gather") if what == "all" else ("Gather",)
+    graph = onnx.load(whole)
     quantizer = MatMulNBitsQuantizer(
-        onnx.load(whole), block_size=block, is_symmetric=True, accuracy_level=4, op_types_to_quantize=operators
+        graph,
+        block_size=block,
+        is_symmetric=True,
+        accuracy_level=4,
+        nodes_to_exclude=_others(graph.graph, _rounding(model, what)),
+        op_types_to_quantize=("MatMul", "Gather") if what == "all" else ("Gather",),
     )
     logging.getLogger("onnxruntime.quantization").setLevel(logging.WARNING)  # it tells of every node
     with np.errstate(invalid="ignore", divide="ignore"):  # a row of zeros (padding's) is divided by its own size there

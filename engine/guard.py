@@ -29,6 +29,7 @@ _PUBLIC_WARNINGS = frozenset(
         "fresh_projections",
         "no_gradient",
         "not_repeatable",
+        "nothing_kept",
         "nothing_to_choose_by",
         "small_pool",
         "stored_in_eight_bits",

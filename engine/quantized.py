@@ -90,7 +90,7 @@ def wrap(model: nn.Module, setting: Setting, keep: Sequence[str], probe: Callabl
     ranges: dict[int, ActivationRange] = {}
     for name, module in list(model.named_modules()):
         new: nn.Module | None = None
-        if any(f".{kept}." in f".{name}." for kept in keep):
+        if any(_is_in(name, kept) for kept in keep):
             continue
         if type(module) is nn.Embedding and module.max_norm is None:
             new = QuantizedEmbedding(module, setting)
@@ -101,6 +101,16 @@ def wrap(model: nn.Module, setting: Setting, keep: Sequence[str], probe: Callabl
             model.set_submodule(name, new)
     model.register_forward_pre_hook(_NotePadding(setting), with_kwargs=True)
     return model
+
+
+def _is_in(name: str, kept: str) -> bool:
+    """Whether a module has this name, or a part of it, or lies in one that has."""
+    return f".{kept}." in f".{name}."
+
+
+def unknown(model: nn.Module, keep: Sequence[str]) -> list[str]:
+    """Names of modules to be left alone that no module has."""
+    return [kept for kept in keep if not any(_is_in(name, kept) for name, _ in model.named_modules())]
 
 
 class _NotePadding:

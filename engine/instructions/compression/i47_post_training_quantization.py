@@ -14,7 +14,7 @@ from engine.inference import eager_answers
 from engine.instruction import ALL_TASKS, COMPRESSES, TEXT_TASKS, Instruction
 from engine.integer_modules import export_integers
 from engine.quantization import Setting
-from engine.quantized import ranges_of, wrap
+from engine.quantized import QuantizedEmbedding, QuantizedLinear, ranges_of, unknown, wrap
 from engine.randomness import generator
 from engine.run import Run
 
@@ -105,6 +105,8 @@ class PostTrainingQuantization(Instruction):
             detail = f"{len(examples)} training rows are fewer than the {self.calibration_rows} to calibrate on"
             raise InvalidData(detail, remedy="lower calibration_rows, or choose dynamic_int8")
         shown = run.data.examples[run.data.traced]
+        if lost := unknown(model, self.keep):
+            run.warn("nothing_kept", f"keep names no module: {', '.join(lost[:5])}")
         probe = run.task.collate([shown[0], shown[len(shown) - 1]], [0, 0])
         wrap(model, setting, self.keep, lambda probed: run.task.forward(probed, probe))
         self._check_blocks(model)
@@ -145,7 +147,7 @@ class PostTrainingQuantization(Instruction):
     def _check_blocks(self, model: nn.Module) -> None:
         if "int4" not in self.scheme:
             return
-        kinds = nn.Embedding if self.scheme == "embedding_int4" else (nn.Embedding, nn.Linear)
+        kinds = QuantizedEmbedding if self.scheme == "embedding_int4" else (QuantizedEmbedding, QuantizedLinear)
         for name, module in model.named_modules():
             if isinstance(module, kinds) and module.weight.shape[1] % self.block_size:
                 detail = f"{name} is {module.weight.shape[1]} wide, no multiple of blocks of {self.block_size}"

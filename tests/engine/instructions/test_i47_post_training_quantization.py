@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from engine.errors import InvalidData, InvalidPlan
+from engine.events import Warned
 from engine.export import file_answers
 from engine.inference import eager_answers
 from engine.plan import Plan
@@ -23,6 +24,7 @@ from tests.engine.runs import tiny_run, trained
 from tests.engine.tiny import tiny_text_rows
 from tests.engine.tiny_run import begun
 
+KEPT = ["query", "token_type_embeddings"]
 SCHEMES = ["static_int8", "dynamic_int8", "embedding_int4", "weight_int4"]
 
 
@@ -54,12 +56,14 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
     found = {}
     for scheme in SCHEMES:
         folder = tmp_path_factory.mktemp(scheme)
-        run = compressed(folder, scheme=scheme)
+        run = compressed(folder, scheme=scheme, keep=KEPT if scheme == "weight_int4" else [])
         path, examples = exported(run, folder), run.data.examples["train"]
         with in_float(run.model):
             plain = eager_answers(run.task, run.model, examples, 1)
         found[scheme] = {
             "bytes": path.stat().st_size,
+            "stored": [numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer],
+            "state": {name: value.numpy() for name, value in plain_state(run.model).items()},
             "float": plain,
             "rounded": eager_answers(run.task, run.model, examples, 1),
             "file": file_answers(run.task, path, list(run.data.train.payloads), 1),
@@ -125,11 +129,24 @@ def test_what_is_kept_stays_in_fp32(tmp_path: Path) -> None:
     assert kinds["bert.encoder.layer.1.intermediate.dense"] is not nn.Linear
 
 
+def test_what_is_kept_stays_in_fp32_in_a_file_of_four_bits(answers: dict[str, dict[str, Any]]) -> None:
+    stored, state = answers["weight_int4"]["stored"], answers["weight_int4"]["state"]
+
+    def in_full(name: str) -> list[bool]:
+        weights = [value for found, value in state.items() if found.endswith(f"{name}.weight")]
+        return [any(np.array_equal(one, way) for one in stored for way in (weight, weight.T)) for weight in weights]
+
+    assert all(in_full(name) == [True] * count for name, count in (("query", 2), ("token_type_embeddings", 1)))
+    assert all(in_full(name) == [False] * count for name, count in (("key", 2), ("word_embeddings", 1)))
+
+
 def test_too_few_rows_and_blocks_that_do_not_divide_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match="fewer than the 4096"):
         compressed(tmp_path / "a", calibration_rows=4096)
     with pytest.raises(InvalidData, match="no multiple of blocks of 64"):
         compressed(tmp_path / "b", scheme="weight_int4", block_size=64)
+    run = compressed(tmp_path / "c", scheme="embedding_int4", block_size=64, keep=["embeddings", "clasifier"])
+    assert [one.detail for one in run.sink.events if isinstance(one, Warned)] == ["keep names no module: clasifier"]
 
 
 @pytest.mark.parametrize("scheme", ["weight_int4", "embedding_int4", "dynamic_int8"])
