@@ -4,6 +4,7 @@ Affine with a whole-number zero point: 0.0 maps to exactly 0.0, so padding and t
 Weights are symmetric with one scale an output channel (an embedding: one a row). Knows neither tasks nor instructions.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -69,6 +70,18 @@ def rounded_blocks(weight: Tensor, block: int) -> Tensor:
     step = blocks.gather(2, blocks.abs().argmax(dim=2, keepdim=True)) / -8.0
     levels = torch.where(step == 0, 0.0, blocks / step).round().clamp(-8, 7)
     return (levels * step).view_as(weight)
+
+
+def _sampled(values: Tensor) -> Tensor:
+    """About 65,536 of the values (rows, ...), spread over all places of a row, and so over all channels.
+
+    A step that shares a factor with the size of a row would look at the same few channels of every row.
+    """
+    flat, place = values.flatten(), math.prod(values.shape[1:])
+    step = max(1, flat.numel() // _SAMPLED)
+    while math.gcd(step, place) > 1:
+        step += 1
+    return flat[::step]
 
 
 @dataclass
@@ -159,8 +172,7 @@ class ActivationRange(nn.Module):
         """The extremes, or the percentiles, of what is no padding."""
         mask = self._mask_of(values)
         if self.setting.percentile is not None:
-            flat = (values if mask is None else values[mask.bool()]).float().flatten()
-            flat = flat[:: max(1, flat.numel() // _SAMPLED)]
+            flat = _sampled(values if mask is None else values[mask.bool()]).float()
             share = self.setting.percentile / 100
             ends = torch.quantile(flat, torch.tensor([1 - share, share], device=flat.device))
             return ends[0], ends[1]

@@ -131,6 +131,20 @@ def test_padding_does_not_widen_a_range() -> None:
     assert (float(other.low), float(other.high)) == (-2.0, 1.0)
 
 
+@pytest.mark.parametrize("padding", [None, torch.ones(8, 64, dtype=torch.int64)])
+def test_percentiles_look_at_every_channel(padding: Tensor | None) -> None:
+    values = torch.randn(8, 64, 384, generator=torch.Generator().manual_seed(4))
+    values[..., 1] += 20.0  # one of 384 channels: more than a thousandth
+    rounding = ActivationRange(Setting(percentile=99.9, padding=padding)).train()
+    rounding(values)
+    assert float(rounding.high) == pytest.approx(float(torch.quantile(values.flatten(), 0.999)), abs=0.5)
+    picture = torch.zeros(2, 16, 64, 64)
+    picture[:, 3] = 1.0
+    seen = ActivationRange(Setting(percentile=99.0)).train()
+    seen(picture)
+    assert float(seen.high) == 1.0
+
+
 def test_a_range_moves_by_its_average_and_forgets_what_it_saw() -> None:
     rounding = ActivationRange(Setting()).train()
     rounding(torch.tensor([-1.0, 3.0]))

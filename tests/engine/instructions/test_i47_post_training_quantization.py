@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from engine.errors import InvalidData, InvalidPlan
-from engine.events import Warned
+from engine.events import Listed, Warned
 from engine.export import file_answers
 from engine.inference import eager_answers
 from engine.plan import Plan
@@ -146,6 +146,7 @@ def test_too_few_rows_and_blocks_that_do_not_divide_are_refused(tmp_path: Path) 
     with pytest.raises(InvalidData, match="no multiple of blocks of 64"):
         compressed(tmp_path / "b", scheme="weight_int4", block_size=64)
     run = compressed(tmp_path / "c", scheme="embedding_int4", block_size=64, keep=["embeddings", "clasifier"])
+    assert isinstance(run.sink, Listed)
     assert [one.detail for one in run.sink.events if isinstance(one, Warned)] == ["keep names no module: clasifier"]
 
 
