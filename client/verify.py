@@ -170,21 +170,39 @@ def _labelled(path: Path, labels: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _lines(path: Path, content: str) -> Iterator[tuple[int, str | dict[str, str]]]:
-    """Each line that is not empty, with its number: of JSONL as it stands, of CSV the cells by column."""
-    if path.suffix.lower() != ".csv":
-        yield from ((number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip())
+    """Each line that is not empty, with its number: of JSONL as it stands, of CSV the cells by column.
+
+    As an upload reads them: a text may hold other ends of lines than the file's own, such as U+2028, and the fields of
+    a CSV file may be parted by tabs or semicolons.
+    """
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        yield from ((number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip())
         return
-    reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
+    header = content.partition("\n")[0]
+    delimiter = next((mark for mark in (",", "\t", ";") if mark in header), ",")
+    reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     try:
         for row in reader:
-            yield reader.line_num, {name: cell for name, cell in row.items() if cell is not None}
+            yield reader.line_num, {name.strip(): cell for name, cell in row.items() if name and cell is not None}
     except csv.Error as error:
         raise BadUsage(f"line {reader.line_num} of {path} cannot be read: {error}", remedy=_ROWS) from error
 
 
 def _name_of(label: Any, labels: Sequence[str]) -> str:
-    if not isinstance(label, int) or isinstance(label, bool) or str(label) in labels:
-        return str(label)
+    """The name that an upload gives this label, or the one at its place.
+
+    Raises:
+        ValueError: the model has no such label, so no answer to the row could be right.
+    """
+    if isinstance(label, bool):
+        label = str(label).lower()
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    name = str(label).strip()
+    if name in labels:
+        return name
+    if not isinstance(label, int):
+        raise ValueError(f"label {name[:80]!r} is none of the model's: {', '.join(labels[:10])}")
     if not 0 <= label < len(labels):
         raise ValueError(f"label {label} is none of 0 to {len(labels) - 1}")
     return labels[label]

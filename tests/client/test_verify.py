@@ -221,6 +221,30 @@ def test_labelled_rows_may_be_the_csv_file_that_was_uploaded(signed: Path, tmp_p
         verify(signed, None, data)
 
 
+def test_rows_are_read_as_an_upload_reads_them(signed: Path, tmp_path: Path) -> None:
+    right = {"accuracy": 1.0, "claimed": 1.0, "n": 2}
+    jsonl, tsv = tmp_path / "test.jsonl", tmp_path / "test.tsv"
+    rows = ['{"text": "hello\u2028there\u0085", "label": " ham"}', '{"text": "free", "label": 1.0}', ""]
+    jsonl.write_text("\r\n".join(rows), "utf-8", newline="")
+    assert verify(signed, None, jsonl).measured == right
+    tsv.write_text("text\tlabel \nhello\tham\nfree\tspam \n")
+    assert verify(signed, None, tsv).measured == right
+    semicolons = tsv.rename(tmp_path / "test.csv")
+    semicolons.write_text("text;label\nhello, there;ham\nfree;spam\n")
+    assert verify(signed, None, semicolons).measured == right
+    (signed / "labels.json").write_text(json.dumps(["false", "true"]))
+    write_receipt(signed, tmp_path / "keys" / "receipt_key.pem")
+    jsonl.write_text('{"text": "hello", "label": false}\n{"text": "free", "label": true}\n')
+    assert verify(signed, None, jsonl).measured == right
+
+
+def test_a_label_that_the_model_does_not_have_is_no_fault_of_the_model(signed: Path, tmp_path: Path) -> None:
+    data = tmp_path / "test.jsonl"
+    data.write_text('{"text": "hello", "label": "ham"}\n{"text": "free", "label": "Spam"}\n')
+    with pytest.raises(BadUsage, match=r"line 2 of .* label 'Spam' is none of the model's: ham, spam"):
+        verify(signed, None, data)
+
+
 def test_data_that_are_not_there_are_not_looked_for_in_a_download(signed: Path, tmp_path: Path) -> None:
     with pytest.raises(BadUsage, match=r"nowhere\.jsonl: No such file") as refused:
         verify(signed, None, tmp_path / "nowhere.jsonl")
