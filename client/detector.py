@@ -253,6 +253,11 @@ def rows_needed(rate: float) -> int:
     return math.ceil(20 / rate - 1e-9)
 
 
+def least_rate(rows: int) -> float:
+    """The smallest rate that so many clean rows hold, rounded up: one rounded down would be refused again."""
+    return math.ceil(20_000 / rows - 1e-9) / 1000
+
+
 def check_rate(rate: float, rows: int) -> None:
     """Refuse a rate of false alarms that so few clean rows cannot hold.
 
@@ -262,7 +267,9 @@ def check_rate(rate: float, rows: int) -> None:
     if not 0 < rate < 1:
         raise BadUsage(f"the rate {rate:g} is no share between 0 and 1", remedy="give a rate such as 0.05")
     if rows < rows_needed(rate):
-        least = f"the smallest rate that these rows support is {20 / rows:.3g}" if rows >= 20 else "give at least 20"
+        least = (
+            f"the smallest rate that these rows support is {least_rate(rows):g}" if rows >= 20 else "give at least 20"
+        )
         raise BadUsage(f"a {rate:.3g} rate needs {rows_needed(rate):,} clean rows, there are {rows:,}", remedy=least)
 
 

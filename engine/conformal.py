@@ -18,7 +18,7 @@ from torch import nn
 
 from client.artifact import Package
 from client.conformal import Calibration, Combine, Scores
-from client.detector import ABOUT, TENSORS, Detector, read_signals, rows_needed
+from client.detector import ABOUT, TENSORS, Detector, least_rate, read_signals, rows_needed
 from client.ngrams import NGrams
 from client.signals import SignalName, Statistics
 from engine.errors import Fault, InvalidData
@@ -30,6 +30,8 @@ from engine.robustness import ATTACKS, Setting, attack_rows
 from engine.rows import Rows
 from engine.run import Run
 
+MOST_RATE = 0.2
+"""The largest rate of a detector that a training ships."""
 VALID_ROWS = "valid_rows:"
 """A fact that ends in the number of validation rows, where it is known before the run."""
 CONFIDENT = 0.9
@@ -131,9 +133,9 @@ def rate_faults(rate: float, calibration_rows: int, facts: frozenset[str]) -> It
 
 def _more(rows: int) -> str:
     """The way out."""
-    if rows < 20:
+    if rows < rows_needed(MOST_RATE):
         return "give more validation rows"
-    return f"give more validation rows, or raise target_fpr to at least {20 / rows:.2g}"
+    return f"give more validation rows, or raise target_fpr to at least {least_rate(rows):g}"
 
 
 def count_tokens(package: Package, texts: Sequence[Payload]) -> NGrams:

@@ -6,6 +6,7 @@ from app.datasets.models import Dataset
 from app.jobs.checked import Checked, Lookups, data_set, invalid
 from app.jobs.parents import TrainedModel
 from app.jobs.requests import DetectCreate
+from client.detector import least_rate
 from engine.conformal import MODES, too_few
 from engine.detect import DEFAULT_RATE
 from engine.errors import Fault
@@ -108,5 +109,5 @@ def _rate_faults(body: DetectCreate, found: dict[str, Dataset]) -> list[Fault]:
     wrong = too_few(body.target_fpr or DEFAULT_RATE, rows)
     if wrong is None:
         return []
-    remedy = f"give more rows, or set target_fpr to at least {20 / rows:.2g}" if rows >= 40 else "give more rows"
+    remedy = f"give more rows, or set target_fpr to at least {least_rate(rows):g}" if rows >= 40 else "give more rows"
     return [Fault("/target_fpr", "too_few_rows", wrong, remedy)]

@@ -45,6 +45,14 @@ def test_a_rate_needs_twenty_rows_above_its_threshold() -> None:
     assert "0.2" in fault.remedy
 
 
+def test_a_rate_that_is_named_as_the_way_out_is_taken() -> None:
+    (fault,) = rate_faults(0.05, 500, frozenset({f"{VALID_ROWS}110"}))
+    named = float(fault.remedy.rpartition(" ")[2])
+    assert too_few(named, 110) is None  # 20 / 110 rounded down would need 112
+    (fault,) = rate_faults(0.05, 500, frozenset({f"{VALID_ROWS}90"}))
+    assert fault.remedy == "give more validation rows", "no detector of a training takes a rate above 0.2"
+
+
 def test_payloads_are_drawn_by_the_seed_without_repeats() -> None:
     rows = tiny_text_rows(50)
     first, again, other = (drawn_payloads(rows, 20, seed, "fit") for seed in (1, 1, 2))

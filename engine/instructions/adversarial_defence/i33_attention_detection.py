@@ -13,6 +13,7 @@ from engine.attention import export_attention, fit_law
 from engine.conformal import (
     CONFIDENT,
     MODES,
+    MOST_RATE,
     RANKS_ARE_ROWS,
     SERVED,
     by_itself,
@@ -79,7 +80,11 @@ class AttentionDetection(Instruction):
     name: Literal["attention_detection"] = "attention_detection"
 
     target_fpr: float = Field(
-        default=0.05, ge=0.001, le=0.2, allow_inf_nan=False, description="share of honest inputs that may be flagged"
+        default=0.05,
+        ge=0.001,
+        le=MOST_RATE,
+        allow_inf_nan=False,
+        description="share of honest inputs that may be flagged",
     )
     mode: Literal["full", "fast"] = Field(
         default="full", description="full: every signal, a forward a word; fast: those of one forward"

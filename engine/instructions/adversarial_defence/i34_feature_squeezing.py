@@ -13,6 +13,7 @@ from client.canonical import VERSION, canonical_text, in_other_script
 from client.ngrams import NGrams
 from client.signals import Squeezers, Statistics
 from engine.conformal import (
+    MOST_RATE,
     RANKS_ARE_ROWS,
     by_itself,
     calibrated,
@@ -79,7 +80,11 @@ class FeatureSqueezing(Instruction):
     bits: int = Field(default=4, ge=1, le=7, description="bits of depth that bit_depth leaves; 8 would change nothing")
     median: int = Field(default=2, ge=2, le=5, description="pixels a side of the median's square")
     target_fpr: float = Field(
-        default=0.05, ge=0.001, le=0.2, allow_inf_nan=False, description="share of honest inputs that may be flagged"
+        default=0.05,
+        ge=0.001,
+        le=MOST_RATE,
+        allow_inf_nan=False,
+        description="share of honest inputs that may be flagged",
     )
     distance: Literal["l1", "kl"] = Field(default="l1", description="what holds two answers apart")
     force: bool = Field(default=False, description="canonical form also where much of the text is not Latin")
