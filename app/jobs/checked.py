@@ -17,6 +17,8 @@ from engine.spec import Spec
 
 # From a tenant and an id to the tenant's data set.
 FindDataset: TypeAlias = Callable[[str, str], Dataset | None]
+_OF_INTERVALS = ("max_metric_loss", "min_metric", "min_agreement", "min_speedup", "min_robust_score")
+"""The limits on figures that have an interval."""
 # The content hash deals the rows out where a data set names no splits.
 SHARES = {"train": HASHED_SHARE, "valid": 0.1, "test": 0.1}
 
@@ -89,14 +91,12 @@ def limit_faults(spec: Spec | Derived) -> list[Fault]:
         detail = "no instruction of the plan spends privacy, so there is no epsilon to hold against this limit"
         remedy = "leave it out, or add an instruction of the band privacy"
         faults.append(Fault("/limits/max_epsilon", "not_applicable", detail, remedy))
-    if limits.min_robust_score is not None and all(one.band != "adversarial_defence" for one in spec.instructions):
+    if limits.min_robust_score is not None and all("robust_accuracy" not in one.provides for one in spec.instructions):
         detail = "no instruction of the plan attacks the model, so there is no robust score to hold against this limit"
-        remedy = "leave it out, or add an instruction of the band adversarial_defence"
+        remedy = "leave it out, or add robustness_audit (36)"
         faults.append(Fault("/limits/min_robust_score", "not_applicable", detail, remedy))
-    if limits.confidence is not None and not any(
-        getattr(limits, name) is not None for name in ("max_metric_loss", "min_metric", "min_agreement")
-    ):
+    if limits.confidence is not None and not any(getattr(limits, name) is not None for name in _OF_INTERVALS):
         detail = "there is no limit whose interval could decide"
-        remedy = "leave it out, or add max_metric_loss, min_metric or min_agreement"
+        remedy = f"leave it out, or add one of {', '.join(_OF_INTERVALS)}"
         faults.append(Fault("/limits/confidence", "not_applicable", detail, remedy))
     return faults

@@ -81,6 +81,7 @@ def refused(client: TestClient, service: FastAPI, body: Any) -> list[tuple[str, 
         ({"limits": {"max_size_bytes": 0}}, "/limits/max_size_bytes", "greater_than"),
         ({"limits": {"max_epsilon": 3}}, "/limits/max_epsilon", "not_applicable"),
         ({"limits": {"min_robust_score": 0.5}}, "/limits/min_robust_score", "not_applicable"),
+        ({"limits": {"min_robust_score": 0.5}, "instructions": [31]}, "/limits/min_robust_score", "not_applicable"),
         ({"limits": {"confidence": 0.95, "max_size_ratio": 0.5}}, "/limits/confidence", "not_applicable"),
         ({"export": {"format": "tar"}}, "/export/format", "literal_error"),
         ({"export": {"format": "gguf"}}, "/export", "wrong_format"),
@@ -162,6 +163,15 @@ def test_instructions_that_do_not_go_together(
     found = refused(admin, service, body)
     assert all(pointer.startswith("/instructions/") for pointer, _, _ in found)
     assert code is None or code in {what for _, what, _ in found}, found
+
+
+@pytest.mark.parametrize("limits", [{"min_speedup": 1.0}, {"min_robust_score": 0.5}])
+def test_every_figure_that_has_an_interval_may_be_decided_by_it(
+    admin: TestClient, dataset: MakeDataset, limits: dict[str, float]
+) -> None:
+    body = {"task": "text_classification", "dataset": dataset(), "instructions": [36]}
+    answer = admin.post("/v1/jobs?dry_run=true", json={**body, "limits": {**limits, "confidence": 0.95}})
+    assert answer.status_code == 200, answer.text
 
 
 @pytest.mark.parametrize("number", [1, 11])
