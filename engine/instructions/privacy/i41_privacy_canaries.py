@@ -111,9 +111,9 @@ class PrivacyCanaries(Instruction):
         known = run.journal.budget.rows if run.journal is not None else None
         nominal = known or len(rows)
         count = self._count(nominal)
-        if count > len(rows) / 10:
-            detail = f"{count} canaries are more than a tenth of {len(rows)} training rows"
-            raise InvalidData(detail, remedy=f"plant {len(rows) // 10} or fewer, or give more rows")
+        if count > nominal / 10:  # the public number: how many rows there are is nobody's to choose
+            detail = f"{count} canaries are more than a tenth of {nominal} training rows"
+            raise InvalidData(detail, remedy=f"give at least {10 * count:,} training rows, or leave canaries out")
         records = [f"{id_} {label}" for id_, label in zip(rows.ids.tolist(), rows.labels.tolist(), strict=True)]
         first: dict[str, int] = {}  # the first row of each canary
         for number, record in enumerate(records):

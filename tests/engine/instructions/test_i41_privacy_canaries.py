@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from engine import accounting
+from engine.accounting import PrivacyBudget
 from engine.errors import EngineError, InvalidData, InvalidPlan
 from engine.instruction import Exported
+from engine.instructions.privacy.i41_privacy_canaries import PrivacyCanaries
+from engine.journal import Journal
 from engine.plan import Plan
 from engine.prepare import begin
 from engine.receipt import sections
@@ -158,5 +161,14 @@ def test_choices_that_prove_nothing_are_refused(chosen: dict[str, Any], fault: s
 
 
 def test_more_canaries_than_a_tenth_of_the_rows_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidData, match="more than a tenth"):
+    with pytest.raises(InvalidData, match="more than a tenth") as refused:
         text_run(tmp_path, [_choice(canaries=100)], count=200)
+    assert refused.value.remedy == "give at least 1,000 training rows, or leave canaries out"
+
+
+def test_a_tenth_of_the_public_number_is_not_held_against_the_rows_that_there_are(tmp_path: Path) -> None:
+    """By their hashes 160 of 200 rows train, or a few less: half of all jobs would fail by the default."""
+    run = text_run(tmp_path, count=200)
+    run.journal = Journal(budget=PrivacyBudget(rows=180))
+    PrivacyCanaries().training_records(run, run.data.train)
+    assert 4 < len(run.state("privacy_canaries")["coins"]) < 32
