@@ -22,6 +22,7 @@ from engine.run import Run
 
 FILE = "model.gguf"
 _BLOCK = 32  # Q8_0 has one scale for so many weights of a row
+_INSTEAD = "set export.format to safetensors"
 _SPECIAL_IDS = ("bos", "eos", "pad", "unk")
 
 
@@ -32,14 +33,10 @@ def write_gguf(run: Run, model: nn.Module, folder: Path, *, number: str) -> Path
         number: "F16" or "Q8_0", the format of matrices.
 
     Raises:
-        InvalidData: for a model that is not of the Llama family.
+        InvalidData: for a model that is not of the Llama family, or of which llama.cpp would compute something else.
     """
     config = vars(model)["config"]
-    if config.model_type != "llama":
-        raise InvalidData(
-            f"gguf is written for models of type llama; this one is {config.model_type}",
-            remedy="set export.format to safetensors",
-        )
+    _check(config)
     library = gguf()
     writer = library.GGUFWriter(folder / FILE, "llama")
     _about(writer, library, config, number)
@@ -61,6 +58,19 @@ def write_gguf(run: Run, model: nn.Module, folder: Path, *, number: str) -> Path
     return folder / FILE
 
 
+def _check(config: Any) -> None:
+    scaling = config.rope_parameters.get("rope_type", "default") if config.model_type == "llama" else "default"
+    if config.model_type != "llama":
+        wrong = f"for models of type llama; this one is {config.model_type}"
+    elif scaling != "default":
+        wrong = f"without scaled rotary positions; this model has them of the kind {scaling}"
+    elif config.attention_bias or config.mlp_bias:
+        wrong = "for layers without biases; this model has some"
+    else:
+        return
+    raise InvalidData(f"gguf is written {wrong}", remedy=_INSTEAD)
+
+
 def load_gguf(folder: Path) -> nn.Module:
     """The model of a folder's GGUF in fp32, as transformers reads it."""
     model: nn.Module = AutoModelForCausalLM.from_pretrained(folder, gguf_file=FILE, dtype=torch.float32)
@@ -73,12 +83,16 @@ write_q8_0 = partial(write_gguf, number="Q8_0")
 
 def _about(writer: Any, library: Any, config: Any, number: str) -> None:
     heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
     writer.add_file_type(library.LlamaFileType.MOSTLY_F16 if number == "F16" else library.LlamaFileType.MOSTLY_Q8_0)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_rope_dimension_count(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    writer.add_rope_dimension_count(width)
+    if width * heads != config.hidden_size:  # which llama.cpp would take for granted
+        writer.add_key_length(width)
+        writer.add_value_length(width)
     writer.add_head_count(heads)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
@@ -89,11 +103,7 @@ def _about(writer: Any, library: Any, config: Any, number: str) -> None:
 def _tokens(writer: Any, library: Any, tokenizer: Any, size: int) -> None:
     """The vocabulary of a byte-level BPE tokenizer, padded to the size of the embedding."""
     described: Mapping[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
-    if described["model"]["type"] != "BPE":
-        raise InvalidData(
-            f"gguf is written for BPE tokenizers; this one is {described['model']['type']}",
-            remedy="set export.format to safetensors",
-        )
+    splitting = _splitting(described)
     by_id = {number: token for token, number in tokenizer.get_vocab().items()}
     special = {one["id"] for one in described["added_tokens"] if one["special"]}
     added = {one["id"] for one in described["added_tokens"]}
@@ -112,20 +122,39 @@ def _tokens(writer: Any, library: Any, tokenizer: Any, size: int) -> None:
         )
     merges = described["model"]["merges"]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(_splitting(described))
+    writer.add_tokenizer_pre(splitting)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges([one if isinstance(one, str) else " ".join(one) for one in merges])
     for name in _SPECIAL_IDS:
         if (special_id := getattr(tokenizer, f"{name}_token_id", None)) is not None:
             getattr(writer, f"add_{name}_token_id")(int(special_id))
+    whole = tokenizer.backend_tokenizer.encode("a").ids
+    for name, outermost in (("bos", whole[0]), ("eos", whole[-1])):
+        if outermost == getattr(tokenizer, f"{name}_token_id", None):  # else llama.cpp would leave it out
+            getattr(writer, f"add_add_{name}_token")(True)
     if tokenizer.chat_template:
         writer.add_chat_template(tokenizer.chat_template)
 
 
 def _splitting(described: Mapping[str, Any]) -> str:
-    """llama.cpp's name for how a text is split before the merges: digits one by one, or as GPT-2 does it."""
-    return "smollm" if "Digits" in json.dumps(described.get("pre_tokenizer")) else "gpt-2"
+    """llama.cpp's name for how a text is split before the merges: as GPT-2 does it, perhaps digits one by one before.
+
+    Raises:
+        InvalidData: for any other tokenizer: llama.cpp would read other tokens than the model was trained on.
+    """
+    model, first = described["model"], described.get("pre_tokenizer") or {}
+    parts = first.get("pretokenizers", [first])
+    digits = bool(parts) and parts[0].get("type") == "Digits" and parts[0].get("individual_digits")
+    rest = parts[1:] if digits else parts
+    last = rest[0] if len(rest) == 1 else {}
+    plain = last.get("type") == "ByteLevel" and last.get("use_regex", True) and not last.get("add_prefix_space", True)
+    if model["type"] != "BPE" or model.get("byte_fallback") or described.get("normalizer") or not plain:
+        kind = f"{model['type']} behind {' and '.join(str(one.get('type')) for one in parts)}"
+        raise InvalidData(
+            f"gguf is written for BPE tokenizers that split as GPT-2; this one is {kind}", remedy=_INSTEAD
+        )
+    return "smollm" if digits else "gpt-2"
 
 
 def _rotary(name: str, values: npt.NDArray[np.float32], config: Any) -> npt.NDArray[np.float32]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoTokenizer, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from engine import job
@@ -21,6 +22,7 @@ from engine.inference import eager_answers
 from engine.interrupt import Interrupt
 from engine.job import run_job
 from engine.language_reader import LanguageReader
+from engine.lazy import gguf as library
 from engine.run import Run
 from engine.spec import Spec
 from tests.engine.test_causal_lm_delivery import prepared
@@ -44,6 +46,11 @@ def written(run: Run, folder: Path, name: str) -> Path:
     assert path == folder / FORMATS[name].file
     run.task.describe(folder, run.model, [])
     return folder
+
+
+def fields(folder: Path) -> dict[str, Any]:
+    """The metadata of the file."""
+    return {name: one.contents() for name, one in library().GGUFReader(folder / gguf.FILE).fields.items()}
 
 
 def difference(run: Run, folder: Path) -> float:
@@ -93,6 +100,69 @@ def test_other_architectures_are_refused_with_the_way_out(tmp_path: Path) -> Non
     with pytest.raises(InvalidData, match="gpt_neox") as refused:
         written(run, tmp_path / "package", "gguf")
     assert "safetensors" in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}}, "of the kind linear"),
+        ({"attention_bias": True}, "without biases"),
+    ],
+)
+def test_what_llama_cpp_would_compute_otherwise_is_refused(tmp_path: Path, config: dict[str, Any], says: str) -> None:
+    run = tiny_lm_run(tmp_path, base=tiny_decoder(tmp_path / "base", llama_config(**config)))
+    run.model = run.task.build()
+    with pytest.raises(InvalidData, match=says) as refused:
+        written(run, tmp_path / "package", "gguf")
+    assert "safetensors" in refused.value.remedy
+
+
+_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+_DIGITS = {"type": "Digits", "individual_digits": True}
+_WORDS = {"type": "Split", "pattern": {"Regex": "\\p{N}{1,3}"}, "behavior": "Isolated", "invert": False}
+
+
+@pytest.mark.parametrize(
+    ("parts", "model", "named"),
+    [
+        ([_BYTES], {}, "gpt-2"),
+        ([_DIGITS, _BYTES], {}, "smollm"),
+        ([{**_DIGITS, "individual_digits": False}, _BYTES], {}, None),
+        ([_WORDS, {**_BYTES, "use_regex": False}], {}, None),  # Llama 3
+        ([{**_BYTES, "add_prefix_space": True}], {}, None),
+        ([{"type": "Metaspace"}], {"byte_fallback": True}, None),  # Llama 2
+        ([_BYTES], {"type": "Unigram"}, None),
+    ],
+)
+def test_a_tokenizer_that_llama_cpp_does_not_know_by_this_name_is_refused(
+    parts: list[dict[str, Any]], model: dict[str, Any], named: str | None
+) -> None:
+    whole = {"type": "Sequence", "pretokenizers": parts} if len(parts) > 1 else parts[0]
+    described = {"model": {"type": "BPE", **model}, "normalizer": None, "pre_tokenizer": whole}
+    if named is None:
+        with pytest.raises(InvalidData, match="split as GPT-2"):
+            gguf._splitting(described)
+    else:
+        assert gguf._splitting(described) == named
+
+
+def test_a_text_begins_in_the_file_as_it_did_in_the_training(run: Run, tmp_path: Path) -> None:
+    tokenizer = run.task.tokenizer  # type: ignore[attr-defined]
+    assert "tokenizer.ggml.add_bos_token" not in fields(written(run, tmp_path / "plain", "gguf"))
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", tokenizer.bos_token_id)]
+    )
+    found = fields(written(run, tmp_path / "begun", "gguf"))
+    assert found["tokenizer.ggml.add_bos_token"] is True
+    assert "tokenizer.ggml.add_eos_token" not in found
+
+
+def test_heads_of_a_width_of_their_own_are_told(tmp_path: Path) -> None:
+    run = tiny_lm_run(tmp_path, base=tiny_decoder(tmp_path / "base", llama_config(head_dim=16)))
+    run.model = run.task.build().eval()
+    folder = written(run, tmp_path / "package", "gguf")
+    assert fields(folder)["llama.attention.key_length"] == fields(folder)["llama.attention.value_length"] == 16
+    assert difference(run, folder) < 1e-3
 
 
 def test_a_whole_job_ships_as_gguf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
