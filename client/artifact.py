@@ -151,11 +151,11 @@ def read_text(one: Input) -> str:
     """A text as given, as UTF-8 bytes, or as the whole content of a UTF-8 file."""
     try:
         if isinstance(one, Path):
-            return one.read_text(encoding="utf-8")
+            return one.read_text(encoding="utf-8-sig")
         if isinstance(one, tuple):
             raise BadUsage("a pair is no text", remedy="give the text alone")
-        return one.decode("utf-8") if isinstance(one, bytes) else one
-    except UnicodeDecodeError as error:
+        return (one if isinstance(one, bytes) else one.encode("utf-8")).decode("utf-8")  # a shell makes surrogates
+    except UnicodeError as error:
         raise BadUsage(f"the input is not UTF-8: {error}", remedy="save the text as UTF-8") from error
     except OSError as error:
         raise BadUsage(f"cannot read the input: {error}", remedy="check the path") from error

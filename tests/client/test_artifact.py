@@ -74,9 +74,17 @@ def test_a_text_may_come_as_a_file_or_as_bytes(text_folder: Path, tmp_path: Path
     np.testing.assert_array_equal(logits, [[2, 6], [2, 6]])
 
 
-def test_bytes_that_are_not_utf8_are_bad_usage(text_folder: Path) -> None:
+@pytest.mark.parametrize("given", [b"caf\xe9", "caf\udce9"])  # as bytes, and as a shell hands them on
+def test_what_is_not_utf8_is_bad_usage(text_folder: Path, given: str | bytes) -> None:
     with pytest.raises(BadUsage, match="UTF-8"):
-        Package(text_folder).answers([b"caf\xe9"])
+        Package(text_folder).answers([given])
+
+
+def test_the_mark_that_an_editor_puts_before_a_text_is_none_of_it(text_folder: Path, tmp_path: Path) -> None:
+    rewrite(text_folder / "config.json", preprocess=[])
+    path = tmp_path / "mail.txt"
+    path.write_text("\ufefffree prize", "utf-8")
+    np.testing.assert_array_equal(Package(text_folder).answers([path]), [[2, 6]])
 
 
 def test_a_picture_is_converted_resized_and_scored(image_folder: Path, tmp_path: Path) -> None:
