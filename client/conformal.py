@@ -120,3 +120,13 @@ def _log_choose(n: int, k: int) -> float:
 
 def _log_beta(a: float, b: float) -> float:
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+
+def rows_needed(rate: float) -> int:
+    """Clean rows that a rate needs: with 20 / rate of them the threshold rests on about 20 rows above it."""
+    return math.ceil(20 / rate - 1e-9)
+
+
+def least_rate(rows: int) -> float:
+    """The smallest rate that so many clean rows hold, rounded up: one rounded down would be refused again."""
+    return math.ceil(20_000 / rows - 1e-9) / 1000

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from client.artifact import Input, Package, read_text, softmax
 from client.attention import FILE as ATTENTION
 from client.canonical import canonical_text
-from client.conformal import Calibration, Scores, discoveries
+from client.conformal import Calibration, Scores, discoveries, least_rate, rows_needed
 from client.errors import BadPackage, BadUsage
 from client.signals import SIGNALS, Examined, Squeezers, Statistics
 from client.tensors import read_tensors
@@ -246,16 +246,6 @@ def read_signals(package: Package, statistics: Statistics, signals: Sequence[str
         found[number] = [SIGNALS[name](one) for name in signals]
         changed.append(text is not None and canonical_text(text) != text)
     return Raw(logits, found, changed)
-
-
-def rows_needed(rate: float) -> int:
-    """Clean rows that a rate needs: with 20 / rate of them the threshold rests on about 20 rows above it."""
-    return math.ceil(20 / rate - 1e-9)
-
-
-def least_rate(rows: int) -> float:
-    """The smallest rate that so many clean rows hold, rounded up: one rounded down would be refused again."""
-    return math.ceil(20_000 / rows - 1e-9) / 1000
 
 
 def check_rate(rate: float, rows: int) -> None:

@@ -17,8 +17,8 @@ from safetensors.numpy import save
 from torch import nn
 
 from client.artifact import Package
-from client.conformal import Calibration, Combine, Scores
-from client.detector import ABOUT, TENSORS, Detector, least_rate, read_signals, rows_needed
+from client.conformal import Calibration, Combine, Scores, least_rate, rows_needed
+from client.detector import ABOUT, TENSORS, Detector, read_signals
 from client.ngrams import NGrams
 from client.signals import SignalName, Statistics
 from engine.errors import Fault, InvalidData

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from client.artifact import Package
-from client.detector import Detector, Raw, Screening, check_rate, read_signals, rows_needed
+from client.conformal import rows_needed
+from client.detector import Detector, Raw, Screening, check_rate, read_signals
 from client.errors import ClientError
 from client.signals import Statistics
 from engine.archive import entry, land

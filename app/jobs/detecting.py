@@ -6,7 +6,7 @@ from app.datasets.models import Dataset
 from app.jobs.checked import Checked, Lookups, data_set, invalid
 from app.jobs.parents import TrainedModel
 from app.jobs.requests import DetectCreate
-from client.detector import least_rate
+from client.conformal import least_rate
 from engine.conformal import MODES, too_few
 from engine.detect import DEFAULT_RATE
 from engine.errors import Fault

@@ -11,6 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from client.signature import ensure_key
+from tests.client.receipts import write_receipt
 from tests.client.stand_in_server import KEY, StandIn
 
 WORDS = {"[PAD]": 0, "[CLS]": 1, "[SEP]": 2, "[UNK]": 3, "free": 4, "prize": 5, "hello": 6, "café": 7}
@@ -89,6 +91,19 @@ def image_folder(tmp_path: Path) -> Path:
     processor = {"image_mode": "L", "size": {"height": 8, "width": 8}, "do_normalize": False}
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     return folder
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """The private key of a server's receipts."""
+    return ensure_key(tmp_path / "keys" / "receipt_key.pem")
+
+
+@pytest.fixture
+def signed(text_folder: Path, key: Path) -> Path:
+    """A folder as a download leaves it: the package's files, its receipt, and the ZIP beside them."""
+    write_receipt(text_folder, key)
+    return text_folder
 
 
 def _save(

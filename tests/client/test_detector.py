@@ -13,8 +13,8 @@ from safetensors.numpy import save
 
 from client.artifact import Package
 from client.cli import main
-from client.conformal import Calibration
-from client.detector import ABOUT, TENSORS, Detector, read_signals, rows_needed
+from client.conformal import Calibration, rows_needed
+from client.detector import ABOUT, TENSORS, Detector, read_signals
 from client.errors import BadPackage, BadUsage, ExitCode
 from client.ngrams import NGrams
 from client.signals import Statistics
