@@ -13,7 +13,7 @@ from celery.signals import celeryd_init, setup_logging, worker_ready, worker_shu
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.database import Database
-from app.jobs.lifecycle import deliver_due, erase_due, owner_name, present, sweep
+from app.jobs.lifecycle import deliver_due, erase_due, owner_name, sweep
 from app.jobs.lifecycle import leave as take_leave
 from app.logs import configure
 from app.queue import TASK, Bell, celery_app
@@ -21,7 +21,7 @@ from app.settings import Settings
 from app.storage import storage_for
 from worker.lease import DATABASE_AWAY
 from worker.leftovers import SWEEP_SECONDS, sweep_runs
-from worker.rescue import Rounds, rescue
+from worker.rescue import Rescue, Rounds
 from worker.tasks import Worker
 
 TELL_SECONDS = 2.0
@@ -34,12 +34,6 @@ app = celery_app(settings.redis_url)
 database = Database(settings.database)
 bell = Bell(settings.redis_url)
 worker = Worker(settings, database, storage_for(settings), bell, owner=owner_name(socket.gethostname(), os.getpid()))
-
-
-def be_seen_and_rescue() -> None:
-    """Say that this worker lives, and find what others have lost."""
-    present(database, worker.owner)
-    rescue(database, settings.max_lapses, ring_if_idle)
 
 
 def ring_if_idle() -> None:
@@ -65,8 +59,9 @@ def tell() -> None:
         pass
 
 
+rescue = Rescue(database, worker.owner, settings.max_lapses, ring_if_idle, 2 * settings.heartbeat_seconds)
 rounds = (
-    Rounds("rescue", be_seen_and_rescue, settings.rescue_seconds),
+    Rounds("rescue", rescue.round, settings.rescue_seconds),
     # In a thread of its own: no lost job waits for a slow store.
     Rounds("erasure", erase, settings.rescue_seconds),
     Rounds("leftovers", clear_up, SWEEP_SECONDS),
@@ -89,7 +84,7 @@ def log_plainly(**_: object) -> None:
 @celeryd_init.connect  # type: ignore[untyped-decorator]
 def sign(sender: str, **_: object) -> None:
     """Sign leases with the name that Celery knows this worker by, so that who started it knows them too."""
-    worker.owner = owner_name(sender, os.getpid())
+    worker.owner = rescue.name = owner_name(sender, os.getpid())
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
