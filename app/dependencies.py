@@ -25,6 +25,7 @@ from app.errors import Forbidden, OddAddress, RateLimited, Unauthorized
 from app.identity import Identity, Keys, Rate, Role
 from app.settings import Settings
 from app.storage import Storage
+from app.turns import Turns
 from engine.errors import Fault
 
 RANKS: dict[Role, int] = {"rater": -1, "viewer": 0, "member": 1, "admin": 2}
@@ -189,6 +190,12 @@ def storage(request: Request) -> Storage:
 def database(request: Request) -> Database:
     """The database, for the few endpoints that work outside one transaction."""
     found: Database = request.app.state.database
+    return found
+
+
+def turns(request: Request) -> Turns:
+    """Turns at checking what is uploaded."""
+    found: Turns = request.app.state.checks
     return found
 
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-import anyio
 from fastapi import FastAPI
 
 import app.artifacts.endpoints
@@ -48,6 +47,7 @@ from app.privacy.lineage import Content
 from app.queue import Bell
 from app.settings import Settings
 from app.storage import storage_for
+from app.turns import Turns
 from client import signature
 
 VERSION = "0.1.0"
@@ -104,7 +104,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     state.rate = RateLimit(settings.requests_per_second)
     state.figures = Figures()
     state.receipt_key = signature.public_key(signature.ensure_key(settings.receipt_key))
-    state.checks = anyio.CapacityLimiter(os.cpu_count() or 1)
+    state.checks = Turns(os.cpu_count() or 1)
     state.dataset_readers = open_jobs_reading
     state.content = Content.read
     for router in ROUTERS:

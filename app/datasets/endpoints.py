@@ -15,7 +15,7 @@ from app.datasets import repository, service
 from app.datasets.check import check
 from app.datasets.schemas import DatasetCreate, DatasetShown, Preview, Task, dataset_json
 from app.datasets.upload import Form, receive
-from app.dependencies import Member, Read, Router, Viewer, database, settings, storage
+from app.dependencies import Member, Read, Router, Viewer, database, settings, storage, turns
 from app.erasure import erase, storing
 from app.errors import Invalid, TooLarge
 from app.idempotency import IdempotencyHeader, Once, once
@@ -52,7 +52,7 @@ async def create(request: Request, identity: Member, key: IdempotencyHeader) -> 
         form = await receive(request, source, settings(request).max_upload_bytes)
         claim = once(request, key, f"{form.filename} {form.sha256} {sorted(form.fields.items())}".encode())
         # As many checks at a time as there are cores; the others wait without holding a thread.
-        async with request.app.state.checks:
+        async with turns(request).of(identity.tenant):
             return await anyio.to_thread.run_sync(store, request, identity, source, form, claim)
 
 

@@ -20,7 +20,7 @@ from app.datasets import endpoints as datasets_api
 from app.datasets import repository, service
 from app.datasets.schemas import Task, dataset_json
 from app.datasets.upload import Form, receive
-from app.dependencies import Read, database, settings, storage
+from app.dependencies import Read, database, settings, storage, turns
 from app.errors import ServiceError
 from app.idempotency import once
 from app.incoming import landing
@@ -49,7 +49,7 @@ async def upload(request: Request, visitor: Writer) -> Response:
             form = await receive(request, folder / "upload", settings(request).max_upload_bytes)
             # A form sends the empty text for what was left open.
             form.fields = {name: text for name, text in form.fields.items() if text.strip()}
-            async with request.app.state.checks:
+            async with turns(request).of(visitor.identity.tenant):
                 made = await anyio.to_thread.run_sync(
                     datasets_api.store, request, visitor.identity, folder / "upload", form, once(request, None, b"")
                 )

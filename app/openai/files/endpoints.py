@@ -16,7 +16,7 @@ from app.artifacts import repository as artifacts
 from app.artifacts.serving import CONTENT, served
 from app.database import let_go
 from app.datasets.upload import Form, receive
-from app.dependencies import Member, Read, Router, Viewer, database, settings, storage
+from app.dependencies import Member, Read, Router, Viewer, database, settings, storage, turns
 from app.erasure import erase
 from app.errors import Invalid, TooLarge, Unparsable
 from app.idempotency import Claim, IdempotencyHeader
@@ -72,7 +72,7 @@ async def create(request: Request, identity: Member, key: IdempotencyHeader) -> 
         content = f"{form.filename} {form.sha256} {sorted(form.fields.items())}".encode()
         claim = claim_of(request, identity, key, content, arrived)
         # As many checks at a time as there are cores; the others wait without holding a thread.
-        async with request.app.state.checks:
+        async with turns(request).of(identity.tenant):
             return await anyio.to_thread.run_sync(_take, request, identity, source, form, claim)
 
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from app.answers import answer, match
 from app.artifacts import repository as artifacts
-from app.dependencies import Member, Read, Router, Viewer, database, queue, settings
+from app.dependencies import Member, Read, Router, Viewer, database, queue, settings, turns
 from app.errors import Conflict, Invalid
 from app.idempotency import Claim, IdempotencyHeader
 from app.identity import Identity
@@ -51,7 +51,7 @@ async def create(request: Request, identity: Member, body: Asked, key: Idempoten
     """An ordinary training job; every fault is told at once, those of the file's lines among them."""
     claim = claim_of(request, identity, key, await request.body(), datetime.now(UTC))
     # A file may have to be read for the task of the model, so this is among the checks.
-    async with request.app.state.checks:
+    async with turns(request).of(identity.tenant):
         prepared = await anyio.to_thread.run_sync(_prepared, request, identity, body, claim)
     if isinstance(prepared, Response):
         return prepared

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from app.answers import answer
 from app.datasets.upload import Form, receive
-from app.dependencies import Member, Router, database, settings, storage
+from app.dependencies import Member, Router, database, settings, storage, turns
 from app.draining import drain
 from app.erasure import erase, storing
 from app.errors import Conflict, ServiceError
@@ -117,7 +117,7 @@ async def complete(
 ) -> Response:
     """The file stands in the answer, checked as if it had come at once; what is refused leaves the upload pending."""
     claim = claim_of(request, identity, key, await request.body(), datetime.now(UTC))
-    async with request.app.state.checks:
+    async with turns(request).of(identity.tenant):
         return await anyio.to_thread.run_sync(_complete, request, identity, upload_id, body, claim)
 
 
