@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -178,7 +179,7 @@ def _lines(path: Path, content: str) -> Iterator[tuple[int, str | dict[str, str]
     if path.suffix.lower() not in (".csv", ".tsv"):
         yield from ((number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip())
         return
-    header = content.partition("\n")[0]
+    header = re.sub('"[^"]*"?', "", content.partition("\n")[0])
     delimiter = next((mark for mark in (",", "\t", ";") if mark in header), ",")
     reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     try:

@@ -4,6 +4,7 @@ import csv
 import difflib
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ BOM = b"\xef\xbb\xbf"
 # The most that JSON's escapes can make of a byte.
 ESCAPE_FACTOR = 6
 BATCH_ROWS = 256
+_QUOTED = re.compile(b'"[^"]*"?')
 PEEKED_ROWS = 100
 
 Record = dict[str, Any] | InvalidRow
@@ -180,7 +182,7 @@ def _csv_rows(path: Path, limits: Limits) -> Iterator[tuple[int, list[str] | Inv
                 return
             except csv.Error as error:
                 too_long.clear()
-                yield start, InvalidRow("malformed_row", f"not CSV: {error}", "see that every quote is closed")
+                yield start, _not_csv(str(error))
                 continue
             if too_long:
                 yield start, too_long[0]
@@ -189,9 +191,16 @@ def _csv_rows(path: Path, limits: Limits) -> Iterator[tuple[int, list[str] | Inv
                 yield start, row
 
 
+def _not_csv(why: str) -> InvalidRow:
+    if why.startswith("new-line character"):  # which tells a programmer how to open the file
+        detail, remedy = "a line ends with a carriage return alone", "the line ends of Unix or Windows"
+        return InvalidRow("malformed_row", f"not CSV: {detail}", f"save the file with {remedy}")
+    return InvalidRow("malformed_row", f"not CSV: {why}", "see that every quote is closed")
+
+
 def _delimiter(stream: IO[bytes]) -> str:
-    """The comma, unless the header has none and has tabs or semicolons."""
-    header = stream.readline(1 << 16)
+    """The comma, unless the header has none outside of quotes and has tabs or semicolons."""
+    header = _QUOTED.sub(b"", stream.readline(1 << 16))
     stream.seek(0)
     return next((mark for mark in (",", "\t", ";") if mark.encode() in header), ",")
 

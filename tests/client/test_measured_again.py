@@ -100,7 +100,7 @@ def test_rows_are_read_as_an_upload_reads_them(signed: Path, tmp_path: Path) -> 
     tsv.write_text("text\tlabel \nhello\tham\nfree\tspam \n")
     assert verify(signed, None, tsv).measured == right
     semicolons = tsv.rename(tmp_path / "test.csv")
-    semicolons.write_text("text;label\nhello, there;ham\nfree;spam\n")
+    semicolons.write_text('"text";"note, long";"label"\nhello, there;;ham\nfree;;spam\n')
     assert verify(signed, None, semicolons).measured == right
     (signed / "labels.json").write_text(json.dumps(["false", "true"]))
     write_receipt(signed, tmp_path / "keys" / "receipt_key.pem")
