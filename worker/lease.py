@@ -30,19 +30,27 @@ T = TypeVar("T")
 
 
 class LeaseLapsed(Exception):
-    """The database stayed away for longer than the lease ran."""
+    """The database stayed away for longer than the lease ran, and the worker has to leave."""
 
 
 class Lease:
-    """The lease of one run; a context in which it is kept."""
+    """The lease of one run; a context in which it is kept. `leaving` tells whether the worker was asked to stop."""
 
-    def __init__(self, database: Database, run: Run, lease_seconds: float, heartbeat_seconds: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        run: Run,
+        lease_seconds: float,
+        heartbeat_seconds: float,
+        leaving: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.run = run
         self.state: State | None = State.RUNNING
         """What the job's owner wants of the run; None once it has been fenced off."""
         self._database = database
         self._lease_seconds = lease_seconds
         self._heartbeat_seconds = heartbeat_seconds
+        self._leaving = leaving
         self._renewed = time.monotonic()
         self._left = threading.Event()
         self._thread = threading.Thread(target=copy_context().run, args=(self._keep,), name="lease", daemon=True)
@@ -63,16 +71,16 @@ class Lease:
             self.state = state
 
     def insist(self, write: Callable[[], T]) -> T:
-        """Try a write until the database takes it or the lease must have lapsed.
+        """Try a write until the database takes it: without one there is nothing else to do, and it knows who is fenced.
 
         Raises:
-            LeaseLapsed: the database stayed away for too long.
+            LeaseLapsed: the database stayed away for too long, and the worker has to leave.
         """
         while True:
             try:
                 return write()
             except DATABASE_AWAY as error:
-                if time.monotonic() > self._renewed + self._lease_seconds:
+                if self._leaving() and time.monotonic() > self._renewed + self._lease_seconds:
                     raise LeaseLapsed(self.run.job_id) from error
                 log.warning("the database is away, trying again: %s", error)
                 time.sleep(RETRY_SECONDS)

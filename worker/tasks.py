@@ -107,7 +107,7 @@ class Worker:
         log.info("job %s, attempt %d", run.job_id, run.attempt)
         with (
             lifecycle.storing(self.database, self.storage, run.owner) as store,
-            Lease(self.database, run, self.settings.lease_seconds, self.settings.heartbeat_seconds) as lease,
+            self._lease(run) as lease,
         ):
             folder = RunFolder(self.settings.data_dir, self.storage, run, store)
             telling, state = Telling(self._tracker, run, lambda: lease.state is None), None
@@ -128,6 +128,10 @@ class Worker:
                 erase(self._erase_snapshots(run), 0)
         log.info("job %s is %s", run.job_id, state or "no longer ours")
         return state
+
+    def _lease(self, run: Run) -> Lease:
+        settings = self.settings
+        return Lease(self.database, run, settings.lease_seconds, settings.heartbeat_seconds, self.stopping.is_set)
 
     def _run_engine(self, run: Run, lease: Lease, folder: RunFolder, telling: Telling) -> Exit:
         folder.prepare()

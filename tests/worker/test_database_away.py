@@ -11,9 +11,11 @@ from sqlalchemy.exc import OperationalError
 from app import erasure
 from app.database import Database
 from app.jobs import lifecycle
+from app.jobs.states import State
 from app.settings import Settings
 from tests.bucket import Bucket, stand_in
-from tests.service import job_of, put_job, settings_for, worker_for
+from tests.service import claimed, job_of, put_job, settings_for, worker_for
+from worker import lease
 
 
 def away_once(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, at: int = 1) -> None:
@@ -70,3 +72,33 @@ def test_a_worker_that_starts_before_the_database_makes_its_rounds(
         main.bell.close()
         main.database.close()
         del sys.modules["worker.main"]
+
+
+@pytest.mark.parametrize(
+    ("leaving", "reached", "still"), [(False, State.SUCCEEDED, "succeeded"), (True, None, "running")]
+)
+def test_a_run_that_ends_in_an_outage_longer_than_its_lease_is_kept_unless_the_worker_has_to_leave(
+    settings: Settings,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    leaving: bool,
+    reached: State | None,
+    still: str,
+) -> None:
+    monkeypatch.setattr(lease, "RETRY_SECONDS", 0.05)
+    worker = worker_for(settings_for(settings.data_dir, lease_seconds=0.2, heartbeat_seconds=0.05), database)
+    finish, ends = lifecycle.finish, list[int]()
+
+    def away(*_: Any) -> None:
+        raise OperationalError("", {}, Exception("away"))
+
+    def end(*given: Any) -> Any:
+        ends.append(1)
+        if leaving:
+            worker.stopping.set()
+        return away() if len(ends) < 10 else finish(*given)
+
+    for name, instead in (("heartbeat", away), ("look", away), ("finish", end)):
+        monkeypatch.setattr(lifecycle, name, instead)
+    job_id = put_job(database, steps=1)
+    assert (worker.execute(claimed(database)), job_of(database, job_id).state) == (reached, still)
