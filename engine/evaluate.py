@@ -10,6 +10,7 @@ from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit
 
 from engine.randomness import generator
 
@@ -119,15 +120,16 @@ def measured(metric: str, figures: Figures, seed: int, confidence: float = 0.95)
         return _share_of(figures[:, 0], confidence)
     ends = _ends(_bootstrap(n, seed, lambda rows: how.value(figures[rows])), confidence)
     if how.counted:
-        low, high = _no_surer(value, ends, _share_of(figures[:, 0], confidence))
+        low, high = _no_surer(value, ends, _share_of(figures[:, 0], confidence), _of_classes(figures, confidence))
         return Measured(value, max(0.0, low), min(1.0, high), n)
-    return Measured(value, *ends, n)
+    return Measured(value, *_of_few(value, ends, n, confidence, value), n)
 
 
 def interval(figures: Figures, value: Callable[[Figures], float], seed: int = 0) -> list[float]:
     """The 95 % interval of any figure of some rows, by a seeded bootstrap over them, rounded as in receipts."""
-    drawn = _bootstrap(len(figures), seed, lambda rows: value(figures[rows]))
-    return [rounded(end) for end in _ends(drawn, 0.95)]
+    n, whole = len(figures), value(figures)
+    drawn = _bootstrap(n, seed, lambda rows: value(figures[rows]))
+    return [rounded(end) for end in _of_few(whole, _ends(drawn, 0.95), n, 0.95, whole)]
 
 
 def loss(metric: str, reference: Figures, exported: Figures, seed: int, confidence: float = 0.95) -> Measured:
@@ -140,13 +142,15 @@ def loss(metric: str, reference: Figures, exported: Figures, seed: int, confiden
 
     value = lost(slice(None))
     if not how.counted:
-        return Measured(value, *_ends(_bootstrap(n, seed, lost), confidence), n)
+        ends = _ends(_bootstrap(n, seed, lost), confidence)
+        return Measured(value, *_of_few(value, ends, n, confidence, how.value(reference)), n)
     was, now = reference[:, 0] == 1, exported[:, 0] == 1
     shares_ends = paired_difference(int((was & ~now).sum()), int((now & ~was).sum()), n, confidence)
     shares = Measured(float(was.mean() - now.mean()), *shares_ends, n)
     if how.share:
         return shares
-    low, high = _no_surer(value, _ends(_bootstrap(n, seed, lost), confidence), shares)
+    by_class = _lost_by_class(reference, was, now, confidence)
+    low, high = _no_surer(value, _ends(_bootstrap(n, seed, lost), confidence), shares, by_class)
     return Measured(value, max(-1.0, low), min(1.0, high), n)
 
 
@@ -194,10 +198,60 @@ def _ends(drawn: npt.NDArray[np.float64], confidence: float) -> tuple[float, flo
     return float(low), float(high)
 
 
-def _no_surer(value: float, ends: tuple[float, float], shares: Measured) -> tuple[float, float]:
-    """Ends that lie as far from the value as those of accuracy on the same rows, at least.
+def _of_few(value: float, ends: tuple[float, float], n: int, confidence: float, scale: float) -> tuple[float, float]:
+    """The ends of a bootstrap, which are too near on few rows, moved out as Student's law has it for a mean.
 
-    A bootstrap claims certainty where no row that it can draw differs: ten faultless rows would prove a score of 1.
+    Hesterberg 2015, section 3.4. One row has no spread: then the figure may be off by all of `scale`.
+    """
+    if n < 2:
+        return value - abs(scale), value + abs(scale)
+    tail = 0.5 + confidence / 2
+    factor = float(stdtrit(n - 1, tail)) / NormalDist().inv_cdf(tail) * float(np.sqrt(n / (n - 1)))
+    return value - factor * (value - ends[0]), value + factor * (ends[1] - value)
+
+
+def _no_surer(
+    value: float, ends: tuple[float, float], shares: Measured, classes: tuple[float, float]
+) -> tuple[float, float]:
+    """Ends that lie as far from the value as those of accuracy on the same rows, and as its classes' own, at least.
+
+    A bootstrap claims certainty where no row that it can draw differs: ten faultless rows would prove a score of 1, and
+    so would the four of a rare class, which weighs in macro-F1 as much as any.
     """
     below, above = shares.value - shares.low, shares.high - shares.value
-    return min(ends[0], value - below), max(ends[1], value + above)
+    return min(ends[0], value - max(below, classes[0])), max(ends[1], value + max(above, classes[1]))
+
+
+def _of_classes(figures: Figures, confidence: float) -> tuple[float, float]:
+    """How far macro-F1 may lie below and above by what each class's own rows leave open.
+
+    The rows that are of a class or answered as it are right by a share J, and its F1 is 2 J / (1 + J); Wilson's ends of
+    the classes are joined as those of independent figures (Zou and Donner 2008).
+    """
+    truth, answers = figures[:, 1], figures[:, 2]
+    found = []
+    for label in np.union1d(truth, answers):
+        either, both = (truth == label) | (answers == label), (truth == label) & (answers == label)
+        one = _share_of(both[either], confidence)
+        low, middle, high = (2 * share / (1 + share) for share in (one.low, one.value, one.high))
+        found.append((middle - low, high - middle))
+    return _joined(found)
+
+
+def _lost_by_class(
+    reference: Figures, was: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_], confidence: float
+) -> tuple[float, float]:
+    """The same of a loss: how far each class's difference in recall may lie from what was seen."""
+    truth, found = reference[:, 1], []
+    for label in np.unique(truth):
+        before, after = was[truth == label], now[truth == label]
+        n, value = len(before), float(before.mean() - after.mean())
+        low, high = paired_difference(int((before & ~after).sum()), int((after & ~before).sum()), n, confidence)
+        found.append((max(0.0, value - low), max(0.0, high - value)))
+    return _joined(found)
+
+
+def _joined(distances: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Below and above, of the mean of figures with these distances to their own ends."""
+    below, above = np.sqrt(np.square(np.array(distances)).sum(axis=0)) / len(distances)
+    return float(below), float(above)

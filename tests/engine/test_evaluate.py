@@ -13,6 +13,7 @@ from engine.evaluate import (
     accuracy,
     agreement,
     class_figures,
+    interval,
     loss,
     macro_f1,
     measured,
@@ -100,6 +101,33 @@ def test_macro_f1_is_no_surer_than_accuracy_on_the_same_rows() -> None:
     assert perfect.low == pytest.approx(measured("accuracy", class_figures(truth, truth), seed=1).low)
     same = loss("macro_f1", class_figures(truth, truth), class_figures(truth, truth), seed=1)
     assert same.low < 0 < same.high
+
+
+def test_the_few_rows_of_a_rare_class_leave_macro_f1_open() -> None:
+    truth = np.repeat([0, 1, 2], [98, 98, 4])
+    perfect = class_figures(truth, truth)
+    # Where one row in five of the rare class is wrong, such as many draws of 200 rows show none of them.
+    assert measured("macro_f1", perfect, seed=1).low < 0.96
+    assert loss("macro_f1", perfect, perfect, seed=1).high > 0.04
+    even = np.repeat([0, 1, 2], [67, 67, 66])
+    assert measured("macro_f1", class_figures(even, even), seed=1).low > 0.96
+
+
+def test_the_figure_of_a_few_rows_is_covered_as_promised() -> None:
+    drawn = np.random.default_rng(7)
+    covered = lost = 0
+    for _ in range(40):
+        sizes = drawn.integers(200, 900, 2)
+        nats = sizes * drawn.normal(1.0, 0.2, 2) * np.log(2)
+        reference = np.stack([nats, sizes], axis=1)
+        exported = np.stack([nats + sizes * drawn.normal(0.02, 0.01, 2) * np.log(2), sizes], axis=1)
+        found, difference = measured("bits_per_byte", reference, 1), loss("bits_per_byte", reference, exported, 1)
+        covered += found.low <= 1.0 <= found.high
+        lost += difference.low <= 0.02 <= difference.high
+    assert min(covered, lost) / 40 >= 0.8
+    alone = np.array([[500.0, 400.0]])
+    assert loss("bits_per_byte", alone, alone, 1).high > 1
+    assert interval(alone, lambda rows: float(rows.sum()))[0] == 0.0
 
 
 @pytest.mark.parametrize("rounds", [8, 9, 60, 61])
