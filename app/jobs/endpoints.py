@@ -201,6 +201,12 @@ def _shown(request: Request, identity: Identity, job_id: str) -> dict[str, Any]:
         return _present(session, identity.tenant, job_id)
 
 
+def _held(session: Session, tenant: str, job_id: str) -> dict[str, Any]:
+    """The job as it stands until the transaction ends."""
+    service.find(session, tenant, job_id, hold=True)
+    return _present(session, tenant, job_id)
+
+
 def _present(session: Session, tenant: str, job_id: str) -> dict[str, Any]:
     job = service.find(session, tenant, job_id)
     return job_json(job, artifacts.of_job(session, tenant, job_id))
@@ -210,7 +216,7 @@ def _present(session: Session, tenant: str, job_id: str) -> dict[str, Any]:
 def delete(request: Request, identity: Member, job_id: JobId) -> Response:
     """Erases its artifacts, snapshots, metrics, events and log too; 409 while it has not ended."""
     with database(request).session() as session:
-        match(request, lambda: _present(session, identity.tenant, job_id))
+        match(request, lambda: _held(session, identity.tenant, job_id))
         keys = service.delete(session, identity, job_id)
     # What no commit can bring back goes after it, and while nobody waits for the database.
     service.erase_run(settings(request), job_id, keep_log=False)
@@ -223,7 +229,7 @@ def _moving(name: str, summary: str, text: str) -> Callable[..., Response]:
 
     def move(request: Request, identity: Member, job_id: JobId) -> Response:
         with database(request).session() as session:
-            match(request, lambda: _present(session, identity.tenant, job_id))
+            match(request, lambda: _held(session, identity.tenant, job_id))
             job = service.act(session, identity, job_id, name)
             shown = job_json(job, artifacts.of_job(session, identity.tenant, job_id))
         if job.state is State.QUEUED:

@@ -130,7 +130,7 @@ def _moving(name: str, summary: str, text: str, reached: frozenset[State]) -> Ca
 
     def move(request: Request, identity: Member, job_id: JobId) -> Response:
         with database(request).session() as session:
-            job = service.find(session, identity.tenant, job_id)
+            job = service.find(session, identity.tenant, job_id, hold=True)
             match(request, lambda: _shown(session, identity, job))
             try:
                 job = moves.act(session, identity, job_id, name)

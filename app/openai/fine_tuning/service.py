@@ -44,9 +44,9 @@ class Prepared:
     """From pointers into the training job to those into the request."""
 
 
-def find(session: Session, tenant: str, job_id: str) -> Job:
-    """The tenant's training job, or NotFound."""
-    job = repository.get(session, tenant, job_id)
+def find(session: Session, tenant: str, job_id: str, *, hold: bool = False) -> Job:
+    """The tenant's training job, or NotFound; with `hold` nobody else writes it until the transaction ends."""
+    job = repository.get(session, tenant, job_id, hold=hold)
     if job is None or job.kind != "train":
         raise NotFound(f"no fine-tuning job {job_id}", remedy="GET /v1/fine_tuning/jobs lists yours")
     return job
