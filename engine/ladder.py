@@ -22,7 +22,7 @@ _WARM = 2
 
 @dataclass(frozen=True)
 class Rung:
-    """One state of the model on its way to the file; latency of one row in milliseconds, in PyTorch."""
+    """One state of the model on its way to the file; latency of one row in milliseconds, in PyTorch on one thread."""
 
     name: str
     score: float
@@ -68,11 +68,16 @@ def rungs(run: Run) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def _latency(run: Run, model: nn.Module) -> float:
-    """The median over some test rows, each alone."""
+    """The median over some test rows, each alone, on one thread: that of the file stands beside it."""
     examples, seconds = run.data.examples["test"], []
-    for number in range(min(_TIMED_ROWS, len(examples)) + _WARM):
-        batch = run.task.collate([examples[number % len(examples)]], [0])
-        start = time.perf_counter()
-        run.task.forward(model, batch)
-        seconds.append(time.perf_counter() - start)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for number in range(min(_TIMED_ROWS, len(examples)) + _WARM):
+            batch = run.task.collate([examples[number % len(examples)]], [0])
+            start = time.perf_counter()
+            run.task.forward(model, batch)
+            seconds.append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
     return 1e3 * statistics.median(seconds[_WARM:])

@@ -23,16 +23,16 @@ class Line:
 
 
 def lines(title: str, drawn: Sequence[Line], x_label: str = "", *, diagonal: bool = False) -> str:
-    """A chart of lines over common axes; `diagonal` draws y = x beside them."""
+    """A chart of lines over common axes; `diagonal`: both go from 0 to 1, as shares do, and y = x stands beside."""
     drawn = [one for one in drawn if one.points]
     if not drawn:
         return ""
-    xs = _Axis.over([x for one in drawn for x, _ in one.points], _LEFT, WIDTH - _RIGHT)
-    ys = _Axis.over([y for one in drawn for _, y in one.points], HEIGHT - _BOTTOM, _TOP)
+    ends = (0.0, 1.0) if diagonal else ()
+    xs = _Axis.over([*ends, *(x for one in drawn for x, _ in one.points)], _LEFT, WIDTH - _RIGHT)
+    ys = _Axis.over([*ends, *(y for one in drawn for _, y in one.points)], HEIGHT - _BOTTOM, _TOP)
     body = [_grid(xs, ys, x_label)]
     if diagonal:
-        low, high = max(xs.low, ys.low), min(xs.high, ys.high)
-        body.append(f'<line class="guide" x1="{xs.at(low)}" y1="{ys.at(low)}" x2="{xs.at(high)}" y2="{ys.at(high)}"/>')
+        body.append(f'<line class="guide" x1="{xs.at(0)}" y1="{ys.at(0)}" x2="{xs.at(1)}" y2="{ys.at(1)}"/>')
     for number, one in enumerate(drawn):
         colour = COLOURS[number % len(COLOURS)]
         path = " ".join(f"{xs.at(x)},{ys.at(y)}" for x, y in one.points)
@@ -41,7 +41,7 @@ def lines(title: str, drawn: Sequence[Line], x_label: str = "", *, diagonal: boo
             body.extend(f'<circle cx="{xs.at(x)}" cy="{ys.at(y)}" r="2.6" fill="{colour}"/>' for x, y in one.points)
         if len(drawn) > 1:
             body.append(
-                f'<text x="{WIDTH - _RIGHT - 4}" y="{_TOP + 12 + 14 * number}" text-anchor="end" fill="{colour}">'
+                f'<text x="{WIDTH - _RIGHT - 4}" y="{_TOP + 12 + 14 * number}" text-anchor="end" style="fill:{colour}">'
                 f"{html.escape(one.name)}</text>"
             )
     return _figure(title, "".join(body), HEIGHT)
@@ -55,10 +55,10 @@ def bars(title: str, values: Sequence[tuple[str, float]], unit: str = "") -> str
     body = []
     for number, (name, value) in enumerate(values):
         y = _TOP + number * row
-        width = max(1.0, (WIDTH - 250) * value / most)
-        body.append(f'<text x="150" y="{y + 14}" text-anchor="end">{html.escape(name[:24])}</text>')
-        body.append(f'<rect x="158" y="{y + 3}" width="{width:.1f}" height="15" fill="{COLOURS[0]}"/>')
-        body.append(f'<text x="{164 + width:.1f}" y="{y + 14}">{_said(value)}{html.escape(unit)}</text>')
+        width = max(1.0, (WIDTH - 270) * value / most)
+        body.append(f'<text x="170" y="{y + 14}" text-anchor="end">{html.escape(name[:28])}</text>')
+        body.append(f'<rect x="178" y="{y + 3}" width="{width:.1f}" height="15" fill="{COLOURS[0]}"/>')
+        body.append(f'<text x="{184 + width:.1f}" y="{y + 14}">{_said(value)}{html.escape(unit)}</text>')
     return _figure(title, "".join(body), _TOP + row * len(values) + 8)
 
 

@@ -35,7 +35,7 @@ _STYLE = """
 }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 62rem;
   margin: 0 auto; padding: 1.5rem }
-h1 { font-size: 1.6rem; margin: 0 }
+h1 { font-size: 1.6rem; margin: 0; overflow-wrap: anywhere }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid var(--rule) }
 p.about { color: var(--dim); margin: .2rem 0 1rem }
 .scroll { overflow-x: auto }
@@ -46,14 +46,15 @@ th { color: var(--dim); font-weight: 600 }
 .big div { background: var(--soft); padding: .7rem .9rem; border-radius: .4rem }
 .big b { display: block; font-size: 1.35rem }
 .big span { color: var(--dim) }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 1rem }
 figure { margin: 0; break-inside: avoid }
 figcaption { font-weight: 600; margin-bottom: .2rem }
 svg { width: 100%; height: auto }
 svg text { font: 11px system-ui, sans-serif; fill: currentColor }
 svg .grid { stroke: var(--rule) }
 svg .guide { stroke: var(--dim); stroke-dasharray: 4 4 }
-.band { margin: .35rem auto; padding: .5rem .8rem; background: var(--soft); border-radius: .3rem }
+.band { box-sizing: border-box; margin: .35rem auto; padding: .5rem .8rem; background: var(--soft);
+  border-radius: .3rem }
 .band h3 { margin: 0; font-size: .85rem; color: var(--dim) }
 .passed { color: #1a7f37 }
 .missed, .undecided { color: #cf222e }

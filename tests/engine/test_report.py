@@ -175,3 +175,10 @@ def test_a_line_lies_inside_its_chart_and_ticks_are_round() -> None:
     assert ">6<" in drawn
     assert plots.lines("flat", [Line("a", [(1, 2.0)])]).count("<circle") == 1
     assert plots.lines("none", [Line("a", [])]) == ""
+
+
+def test_a_share_is_drawn_between_0_and_1() -> None:
+    drawn = plots.lines("sure", [Line("", [(0.98, 1.0)])], "score", diagonal=True)
+    told = [float(one) for one in re.findall(r">([\d.]+)</text>", drawn)]
+    assert min(told) == 0
+    assert max(told) == 1
