@@ -20,6 +20,7 @@ from torch import nn
 from engine.errors import InvalidData
 from engine.on_read import OnRead
 from engine.pairs import PICTURE, labels_of
+from engine.parts import refuse_unscored, scored
 from engine.ports import Batch, Cutting, Example, Pair, Payload, Task, size_of
 from engine.rows import SPLITS, Mapped, Rows, Taken
 
@@ -262,6 +263,10 @@ class Data:
             numbers, self.examples["train"] = self.task.cut(self.examples["train"])
             self.train = self.train.take(numbers)
             self.left_out = whole - len(np.unique(numbers))
+            refuse_unscored(self.examples["test"])
+            if not scored(self.examples["valid"]):
+                self.valid = self.valid.take(np.arange(0))
+                self.examples["valid"] = Encoded(self.task, self.valid)
 
     def rows(self, split: str) -> Rows:
         """The rows of one split by name."""

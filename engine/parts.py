@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from engine.errors import InvalidData
 from engine.on_read import OnRead
 from engine.ports import Example
 
@@ -64,3 +65,21 @@ def inside(offsets: npt.NDArray[np.int64], learned: Sequence[tuple[int, int]]) -
     for start, stop in learned:
         found |= (offsets[:, 0] >= start) & (offsets[:, 0] < stop)
     return found
+
+
+def scored(examples: Sequence[Example]) -> bool:
+    """Whether any of these rows has a target."""
+    return any((example[1] != NO_TARGET).any() for example in examples)
+
+
+def refuse_unscored(test: Sequence[Example]) -> None:
+    """Refuse test rows that no score can rest on.
+
+    Raises:
+        InvalidData: none has a target. Over none a likelihood is 0 bits, the best of all scores.
+    """
+    if len(test) and not scored(test):
+        raise InvalidData(
+            "no test row has a token that can be scored: texts of one token, or turns that nothing asks for",
+            remedy="give test rows of several tokens; in a conversation, answers behind a turn of the user",
+        )

@@ -1,6 +1,8 @@
 """Language models: what is a target, what a token costs, and that a part of a text is as good as its whole."""
 
 import json
+from contextlib import nullcontext
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,14 +24,7 @@ from engine.spec import Spec
 from engine.tasks.causal_lm import CausalLM
 from engine.token_loss import IGNORED, counted_hits, token_losses
 from tests.engine.runs import trained
-from tests.engine.tiny_lm import (
-    SENTENCES,
-    llama_config,
-    lm_rows,
-    tiny_chat_rows,
-    tiny_decoder,
-    tiny_lm_run,
-)
+from tests.engine.tiny_lm import SENTENCES, llama_config, lm_rows, tiny_chat_rows, tiny_decoder, tiny_lm_run
 
 ODD = "Größe 🎈 the\tend — ﬁn\n"
 
@@ -217,6 +212,15 @@ def test_rows_without_a_target_are_left_out_and_none_at_all_is_a_fault(tmp_path:
     assert run.data.left_out == 3
     with pytest.raises(InvalidData, match="token to learn"):
         tiny_lm_run(tmp_path, rows=lm_rows(["x"] * 10))
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_held_out_rows_without_a_target_have_no_score(tmp_path: Path, split: str) -> None:
+    rows = tiny_chat_rows(60)
+    said = json.dumps([{"role": "assistant", "content": "Nobody asked."}])
+    silent = [said if mine == split else one for one, mine in zip(rows.payloads, rows.splits, strict=True)]
+    with pytest.raises(InvalidData, match="no test row") if split == "test" else nullcontext():
+        assert not len(tiny_lm_run(tmp_path, rows=replace(rows, payloads=silent)).data.valid)
 
 
 def test_the_answers_mean_bits_and_perplexity(task: CausalLM) -> None:
