@@ -52,7 +52,8 @@ class Recorder:
             data = {name: value for name, value in event.items() if name not in ("event", "at")}
             self._happenings.append(Happening(kind, at, data))
             if kind == "phase_started":
-                self._progress["phase"] = event["phase"]
+                # How long it takes nobody knows until it counts steps.
+                self._progress |= {"phase": event["phase"], "eta_seconds": None}
 
     def note(self, snapshot: Snapshot) -> None:
         """Put a snapshot on record with the next batch."""
@@ -114,5 +115,6 @@ class Recorder:
             "step": step,
             "total_steps": total,
             "latest": dict(self._latest),
-            "eta_seconds": round(pace * (total - step), 1) if pace is not None else None,
+            # What comes after the last step takes its time too.
+            "eta_seconds": round(pace * (total - step), 1) if pace is not None and step < total else None,
         }

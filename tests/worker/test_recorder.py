@@ -85,6 +85,19 @@ def test_the_time_left_is_that_of_the_steps_that_are_counted_now(
     assert writer.batches[-1].progress["eta_seconds"] == 10.0
 
 
+@pytest.mark.parametrize("last", [4, 3], ids=["every step taken", "ended before its last step"])
+def test_no_time_left_is_told_of_what_comes_after_the_steps(writer: Writer, last: int) -> None:
+    recorder = Recorder(writer, {})
+    for step in range(1, last + 1):
+        recorder.take({"event": "step_done", "at": AT, "step": step, "total_steps": 4, "values": {}})
+    if last < 4:
+        recorder.flush_or_raise()
+        assert writer.batches[-1].progress["eta_seconds"] is not None
+        recorder.take({"event": "phase_started", "at": AT, "phase": "compress"})
+    recorder.flush_or_raise()
+    assert writer.batches[-1].progress["eta_seconds"] is None
+
+
 def test_a_commit_of_unknown_outcome_doubles_no_event(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
