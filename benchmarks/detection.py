@@ -97,7 +97,6 @@ def l2_figures(run: Run, attacks: Sequence[Payload], clean: Sequence[Payload], r
         calibration.scores(centroids.scores(attacks)),
         calibration.scores(centroids.scores(clean)),
         calibration.threshold(rate),
-        SEED,
     )
 
 
@@ -113,7 +112,7 @@ def transferred(detector: Detector, clean: Scores, most: int | None) -> Mapping[
     fooling = [one["perturbed"] for one, fell in zip(pairs, (was == truth) & (now != truth), strict=True) if fell]
     if not fooling:
         return {}
-    found = figures(detector.scores(fooling), clean, detector.calibration.threshold(detector.target_fpr), SEED)
+    found = figures(detector.scores(fooling), clean, detector.calibration.threshold(detector.target_fpr))
     return {"transferred": float(found.n), "transferred AUROC": found.auroc, "transferred TPR": found.tpr}
 
 
@@ -122,7 +121,7 @@ def measured(run: Run, package: Package, outcome: Outcome, most: int | None = No
     detector = Detector.read(package)
     clean = [run.data.test.payloads[int(row)] for row in outcome.rows]
     scores, threshold = detector.scores(clean), detector.calibration.threshold(detector.target_fpr)
-    found = figures(detector.scores(outcome.fooling), scores, threshold, SEED)
+    found = figures(detector.scores(outcome.fooling), scores, threshold)
     beside = l2_figures(run, outcome.fooling, clean, detector.target_fpr, detector.calibration.rows)
     sure = [one for one in outcome.confident if one is not None]
     told = {
@@ -136,7 +135,7 @@ def measured(run: Run, package: Package, outcome: Outcome, most: int | None = No
         "L2 F1": beside.f1,
     }
     if sure:
-        confident = figures(detector.scores(sure), scores, threshold, SEED)
+        confident = figures(detector.scores(sure), scores, threshold)
         told |= {"sure attacks": float(confident.n), "sure AUROC": confident.auroc, "sure TPR": confident.tpr}
     return {**told, **transferred(detector, scores, most)}
 

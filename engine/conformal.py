@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,8 @@ SERVED: Mapping[str, tuple[SignalName, ...]] = {
     "image_classification": (*MODES["image_classification"]["full"], "density"),
 }
 """By task every signal that can be chosen."""
-_RESAMPLES = 1000
+_Z = NormalDist().inv_cdf(0.975)
+_GRID = 20_001
 
 
 @dataclass(frozen=True)
@@ -87,18 +89,29 @@ def auroc(attacks: Scores, clean: Scores) -> float:
     return float((below + not_above).mean() / 2 / len(clean))
 
 
-def figures(attacks: Scores, clean: Scores, threshold: float, seed: int) -> Figures:
+def auroc_ends(area: float, attacks: int, clean: int) -> tuple[float, float]:
+    """The 95 % interval of an area seen on so many rows: all areas that it does not refute.
+
+    Newcombe 2006, method 5, which is Wilson's way with Hanley and McNeil's variance; of few attacks, or where all score
+    higher than every clean row, a bootstrap would claim certainty.
+    """
+    areas, half = np.linspace(0, 1, _GRID), (attacks + clean) / 2 - 1
+    spread = 1 + half * ((1 - areas) / (2 - areas) + areas / (1 + areas))
+    deviation = np.sqrt(areas * (1 - areas) * spread / (attacks * clean))
+    kept = areas[np.abs(areas - area) <= _Z * deviation + 1 / _GRID]
+    return float(kept.min()), float(kept.max())
+
+
+def figures(attacks: Scores, clean: Scores, threshold: float) -> Figures:
     """Hold the scores of attacks and of clean rows against a threshold that neither has set."""
-    drawn = generator(seed, "auroc")
-    values = [auroc(drawn.choice(attacks, len(attacks)), drawn.choice(clean, len(clean))) for _ in range(_RESAMPLES)]
-    low, high = np.quantile(values, [0.025, 0.975])
+    area = auroc(attacks, clean)
     hits, alarms = int((attacks > threshold).sum()), int((clean > threshold).sum())
     tpr, fpr = hits / len(attacks), alarms / len(clean)
     return Figures(
         n=len(attacks),
         clean_rows=len(clean),
-        auroc=auroc(attacks, clean),
-        auroc_ci95=(float(low), float(high)),
+        auroc=area,
+        auroc_ci95=auroc_ends(area, len(attacks), len(clean)),
         tpr=tpr,
         tpr_ci95=wilson(hits, len(attacks)),
         fpr=fpr,
@@ -172,12 +185,12 @@ def tested(run: Run, exported: Exported, eager: nn.Module, detector: Detector, s
     outcome = attack_rows(run, exported, eager, [attack], setting)[attack]
     clean = [run.data.test.payloads[int(row)] for row in outcome.rows]
     scores = detector.scores(clean)
-    threshold, seed = detector.calibration.threshold(detector.target_fpr), run.spec.training.seed
+    threshold = detector.calibration.threshold(detector.target_fpr)
     measured = []
     for until, found in (("first wrong answer", outcome.found), (f"confidence {CONFIDENT:g}", outcome.confident)):
         changed = [one for one in found if one is not None]
         if changed and len(clean):
-            about = figures(detector.scores(changed), scores, threshold, seed).json()
+            about = figures(detector.scores(changed), scores, threshold).json()
             measured.append({"attack": attack, "until": until, "target_fpr": detector.target_fpr, **about})
     if not measured:
         run.warn("untested_detector", f"no attack of {len(outcome.rows)} rows succeeded: the detector was not tested")
