@@ -7,7 +7,7 @@ order, and the file says so.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ BLOCK_BYTES = 2000
 MESSAGES = "messages"
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _KNOWN = {"role", "content", "weight", "name"}
+_TOOLS = ("tools", "functions")  # of a whole conversation, as OpenAI has them
 
 Row = dict[str, Any] | InvalidRow
 
@@ -49,7 +50,7 @@ def _plain(source: Path, out: Path, choices: Choices, limits: Limits, findings: 
 def _records(kind: str, source: Path, out: Path, choices: Choices, limits: Limits, findings: Findings) -> Canonical:
     if "label" in choices.columns:
         _not_applicable("label", "a row of a language model has no class", findings)
-    names, records = read(kind, source, [*choices.columns.values(), "text", MESSAGES, "split"], limits)
+    names, records = read(kind, source, [*choices.columns.values(), "text", MESSAGES, "split", *_TOOLS], limits)
     text = choices.columns.get("text") or (MESSAGES if MESSAGES in names and "text" not in names else "text")
     columns = {"text": text} | {role: name for role, name in choices.columns.items() if role in ("split", "group")}
     if "split" in names:  # to ignore it would mix test rows into the training
@@ -152,6 +153,8 @@ def _row(record: Record, columns: Mapping[str, str], chat: bool, limits: Limits)
     try:
         if isinstance(record, InvalidRow):
             return record
+        if chat and (told := [name for name in _TOOLS if record.get(name)]):
+            raise _not_served("the row", told)
         row: dict[str, Any] = {}
         for role, column in columns.items():
             value = record.get(column)
@@ -182,8 +185,7 @@ def _message(value: Any, place: str, limits: Limits) -> dict[str, Any]:
         raise InvalidRow("wrong_type", f"{place} is no object", "write a role and a content")
     unknown = sorted(str(key)[:80] for key, item in value.items() if key not in _KNOWN and item is not None)
     if unknown:
-        detail = f"{place} has {', '.join(unknown[:5])}, which is not served"
-        raise InvalidRow("unknown_field", detail, "leave tools and other fields out")
+        raise _not_served(place, unknown)
     role = value.get("role")
     if not isinstance(role, str) or role not in ROLES:
         detail = f"{place} has the role {str(role)[:80]!r}"
@@ -195,6 +197,11 @@ def _message(value: Any, place: str, limits: Limits) -> dict[str, Any]:
     if weight not in (None, 0, 1) or isinstance(weight, bool):
         raise InvalidRow("wrong_weight", f"{place} has the weight {str(weight)[:80]}", "write 0 or 1")
     return {"role": ROLES[role], "content": content, **({"weight": 0} if weight == 0 else {})}
+
+
+def _not_served(place: str, names: Sequence[str]) -> InvalidRow:
+    detail = f"{place} has {', '.join(names[:5])}, which is not served"
+    return InvalidRow("unknown_field", detail, "leave tools and other fields out")
 
 
 def _content(value: Any, place: str) -> Any:

@@ -190,6 +190,19 @@ def test_every_fault_of_a_conversation_is_told_with_its_line(check: Check) -> No
     assert all(problem["remedy"] for problem in found["problems"])
 
 
+def test_tools_beside_the_messages_are_a_fault_too(check: Check) -> None:
+    """They would be dropped without a word, and the model would learn to answer where it was shown tools."""
+    tools = [{"type": "function", "function": {"name": "look_up"}}]
+    rows = [{"messages": CHAT, "tools": []}, {"messages": CHAT, "tools": tools}, {"messages": CHAT, "functions": tools}]
+    assert codes(check("".join(json.dumps(row) + "\n" for row in rows).encode(), "a.jsonl")) == [
+        ("unknown_field", 2),
+        ("unknown_field", 3),
+    ]
+    stream = io.BytesIO()
+    pq.write_table(pa.table({"messages": [CHAT], "tools": [json.dumps(tools)]}), stream)
+    assert codes(check(stream.getvalue(), "a.parquet")) == [("unknown_field", 1)]
+
+
 def test_caps_hold_for_plain_texts(check: Check) -> None:
     content = b"words and words\n\n" * 20
     assert codes(check(content, limits=Limits(max_rows=10))) == [("too_many_rows", None)]
