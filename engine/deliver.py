@@ -23,7 +23,7 @@ from engine.answers import answer_lines, output
 from engine.archive import entry, save_shapes, save_weights
 from engine.data import Source
 from engine.errors import WrongExport
-from engine.evaluate import wilson
+from engine.evaluate import rounds_needed, wilson
 from engine.events import PhaseStarted
 from engine.export import TOLERANCE
 from engine.exporters import FORMATS
@@ -195,12 +195,12 @@ def _measure(
 def measure_request(run: Run, sources: Sequence[Source], package: Path, untouched: Path) -> Request:
     """What a fresh process is asked: this package on the test rows, beside that reference."""
     files = [str(one.path.absolute()) for one in sources]
-    ids = run.data.test.ids.tolist()
     return Request(
         str(package),
         str(untouched),
         files,
-        ids,
+        run.data.test.ids.tolist(),
+        least=rounds_needed(max(0.95, run.spec.limits.confidence or 0.0)),
         with_texts=run.spec.include_inputs,
         format=format_of(run),
         threads=torch.get_num_threads(),

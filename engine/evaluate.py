@@ -4,6 +4,7 @@ A score is a function of `figures` (n, columns): what a task found for each row.
 and 0 for a wrong one the metric says so, and its intervals are then no surer than a share's on as many rows.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -170,6 +171,11 @@ def median(values: npt.NDArray[np.float64], confidence: float = 0.95) -> Measure
     half = NormalDist().inv_cdf(0.5 + confidence / 2) * np.sqrt(n) / 2
     low, high = max(0, int(np.floor(n / 2 - half))), min(n - 1, int(np.ceil(n / 2 + half)))
     return Measured(float(np.median(ordered)), float(ordered[low]), float(ordered[high]), n)
+
+
+def rounds_needed(confidence: float) -> int:
+    """Rounds of a race without which not even the shortest and the longest of all pairs hold the median so surely."""
+    return 2 * math.ceil(math.log2(2 / (1 - confidence)))
 
 
 def race_ratio(longer: Sequence[float], than: Sequence[float], confidence: float = 0.95) -> Measured:

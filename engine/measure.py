@@ -45,7 +45,7 @@ class Request:
     """Paths, and the ids of the rows to answer, in order.
 
     `reference`: the untouched architecture in the Hugging Face layout. `rounds` and `seconds` bound the race, whichever
-    comes first, but for the first 8 rounds. `threads`: of what PyTorch answers; the race has one.
+    comes first, but for the first `least` rounds. `threads`: of what PyTorch answers; the race has one.
     """
 
     package: str
@@ -53,6 +53,7 @@ class Request:
     sources: list[str]
     ids: list[str]
     rounds: int = 60
+    least: int = 12
     seconds: float = 20.0
     with_texts: bool = False
     format: str = "onnx"
@@ -101,7 +102,7 @@ def spread(payloads: Sequence[Payload], count: int) -> list[int]:
 
 
 def race(
-    first: Callable[[int], Any], second: Callable[[int], Any], inputs: int, rounds: int, seconds: float
+    first: Callable[[int], Any], second: Callable[[int], Any], inputs: int, rounds: int, least: int, seconds: float
 ) -> Mapping[str, list[float]]:
     """Seconds of two functions on inputs in turn, one of each a round, the order swapped from round to round."""
     for number in range(_WARM):
@@ -109,13 +110,13 @@ def race(
         second(number % inputs)
     times: dict[str, list[float]] = {"reference": [], "exported": []}
     began = time.perf_counter()
-    for number in range(rounds):
+    for number in range(max(rounds, least)):
         pair = [("reference", first), ("exported", second)]
         for name, act in pair if number % 2 == 0 else reversed(pair):
             start = time.perf_counter()
             act(number % inputs)
             times[name].append(time.perf_counter() - start)
-        if number >= 7 and time.perf_counter() - began > seconds:
+        if number + 1 >= least and time.perf_counter() - began > seconds:
             break
     return times
 
@@ -214,6 +215,7 @@ def _race(reader: Reader, payloads: Sequence[Payload], request: Request) -> Mapp
         lambda number: second(order[number]),
         len(chosen),
         request.rounds,
+        request.least,
         request.seconds,
     )
 

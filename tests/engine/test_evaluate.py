@@ -21,8 +21,10 @@ from engine.evaluate import (
     paired_difference,
     race_ratio,
     recalls,
+    rounds_needed,
     wilson,
 )
+from engine.measure import race
 from engine.receipt import latency
 
 pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
@@ -128,6 +130,16 @@ def test_the_figure_of_a_few_rows_is_covered_as_promised() -> None:
     alone = np.array([[500.0, 400.0]])
     assert loss("bits_per_byte", alone, alone, 1).high > 1
     assert interval(alone, lambda rows: float(rows.sum()))[0] == 0.0
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99, 0.999])
+def test_a_race_lasts_until_its_interval_can_be_so_sure(confidence: float) -> None:
+    rounds = rounds_needed(confidence)
+    times = race(lambda _: None, lambda _: None, inputs=1, rounds=8, least=rounds, seconds=0.0)
+    assert [len(one) for one in times.values()] == [rounds, rounds]
+    drawn = np.random.default_rng(2)
+    medians = [median(drawn.normal(1, 1, rounds // 2), confidence) for _ in range(2000)]
+    assert np.mean([one.low <= 1.0 <= one.high for one in medians]) >= confidence - 0.01
 
 
 @pytest.mark.parametrize("rounds", [8, 9, 60, 61])
