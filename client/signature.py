@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from client import canonical_json
-from client.errors import BadPackage
+from client.errors import BadPackage, BadUsage
 
 ALGORITHM = "ed25519"
 FIELD = "signature"
@@ -66,14 +66,18 @@ def check(document: Mapping[str, Any], pinned: str | None) -> str:
 
     Raises:
         BadPackage: there is none, it is not spelled as it was written, it is of another key, or it does not hold.
+        BadUsage: what is pinned is no public key.
     """
+    if pinned is not None and _decoded(pinned, 32) is None:
+        remedy = "`fiftytwo login` keeps the server's, and GET /v1/receipt-key tells it"
+        raise BadUsage("the pinned key is no receipt key: that is 32 bytes in base64", remedy=remedy)
     given = document.get(FIELD)
     if not isinstance(given, Mapping) or set(given) != {"algorithm", "public_key", "value"}:
         raise _bad("the receipt is not signed", "download it again from a server that signs its receipts")
     if given["algorithm"] != ALGORITHM:
         raise _bad(f"the receipt is signed by {given['algorithm']!r}, not by {ALGORITHM}", "do not use the model")
     public, value = (_strict(given[name], name, size) for name, size in (("public_key", 32), ("value", 64)))
-    if pinned is not None and _strict(pinned, "pinned key", 32) != public:
+    if pinned is not None and _decoded(pinned, 32) != public:
         raise _bad("the receipt is signed by another key than the pinned one", "ask the server's operator for its key")
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(value, _signed_bytes(document))
@@ -100,14 +104,19 @@ def _spelled(content: bytes) -> str:
 
 
 def _strict(text: Any, name: str, size: int) -> bytes:
-    """Bytes from base64 that has one spelling alone: padding bits that decoders ignore must be zero."""
+    content = _decoded(text, size)
+    if content is None:
+        raise _bad(f"{name} is no base64 of {size} bytes", "download the receipt again")
+    return content
+
+
+def _decoded(text: Any, size: int) -> bytes | None:
+    """Bytes from base64 of one spelling alone, where padding bits that decoders ignore must be zero; else None."""
     try:
         content = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
     except (binascii.Error, ValueError):
-        content = b""
-    if len(content) != size or _spelled(content) != text:
-        raise _bad(f"{name} is no base64 of {size} bytes", "download the receipt again")
-    return content
+        return None
+    return content if len(content) == size and _spelled(content) == text else None
 
 
 def _bad(detail: str, remedy: str) -> BadPackage:

@@ -79,6 +79,13 @@ def test_a_receipt_of_another_key_passes_only_unpinned(signed: Path, key: Path, 
     assert verify(signed, None).public_key != mine
 
 
+@pytest.mark.parametrize("pinned", ["AAAA", "ftw_not_a_receipt_key", ""])
+def test_a_key_that_is_none_is_told_of_the_key_and_not_of_the_download(signed: Path, pinned: str) -> None:
+    with pytest.raises(BadUsage, match="32 bytes") as caught:
+        verify(signed, pinned)
+    assert "/v1/receipt-key" in caught.value.remedy
+
+
 @pytest.mark.parametrize("changes", [{"algorithm": "none"}, {"algorithm": "ed448"}, {"note": "x"}])
 def test_other_algorithms_and_fields_are_refused(signed: Path, changes: dict[str, str]) -> None:
     resigned(signed, **changes)
