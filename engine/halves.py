@@ -64,11 +64,13 @@ def whole_in(model: nn.Module) -> Iterator[None]:
 
 
 def _frozen(model: nn.Module, learning: Set[int]) -> list[nn.Linear]:
-    # What inherits from a linear layer may use its weight in another way.
+    # What inherits from a linear layer may use its weight in another way, as DoRA does: it takes the norm of it.
+    normed = {id(one.base_layer) for one in model.modules() if getattr(one, "lora_variant", None)}
     return [
         module
         for module in model.modules()
         if type(module) is nn.Linear
+        and id(module) not in normed
         and (weight := module._parameters.get("weight")) is not None
         and not weight.requires_grad
         and id(weight) not in learning

@@ -161,15 +161,21 @@ def _labels_survive(
     parents: npt.NDArray[np.int64],
     seed: int,
 ) -> npt.NDArray[np.bool_]:
-    """Whether a classifier that was fitted without a variant's parent gives the variant its label, (variants,)."""
+    """Whether a classifier that was fitted without a variant's parent gives the variant its label, (variants,).
+
+    Where the rows that it is fitted on are of one class, it gives that one to all.
+    """
     fold = np.random.default_rng(derive(seed, "folds")).permutation(len(labels)) % _FOLDS
     survives = np.zeros(len(parents), dtype=bool)
     for held_out in range(_FOLDS):
-        plain = sklearn_linear_model().LogisticRegression(C=10.0, max_iter=1000)
-        fitted = plain.fit(embedded[fold != held_out], labels[fold != held_out])
-        mine = fold[parents] == held_out
-        if mine.any():
-            survives[mine] = fitted.predict(changed[mine]) == labels[parents[mine]]
+        seen, mine = fold != held_out, fold[parents] == held_out
+        if not mine.any():
+            continue
+        answers = np.unique(labels[seen])
+        if len(answers) > 1:
+            plain = sklearn_linear_model().LogisticRegression(C=10.0, max_iter=1000)
+            answers = plain.fit(embedded[seen], labels[seen]).predict(changed[mine])
+        survives[mine] = answers == labels[parents[mine]]
     return survives
 
 

@@ -113,6 +113,8 @@ class LengthBucketing(Instruction):
         lengths, labels = run.data.lengths("train"), run.data.train.labels
         if lengths.min() == lengths.max():
             run.warn("one_length", f"every training row has {lengths[0]} tokens: bucketing saves nothing")
+        if not run.task.labels:  # of pairs they say which rows are equal, and are no classes to be skewed
+            return
         order = list(run.plan.slot("order").order(run, 0))
         skew = label_skew(self._batches(run, order, lengths, 0), labels)
         usual = label_skew(cut(order, run.spec.training.batch_size), labels)
@@ -139,7 +141,8 @@ class LengthBucketing(Instruction):
         draw = generator(training.seed, self.name, epoch)
         widths = padded_lengths(lengths, self._multiple(run))
         tokens = self.max_tokens if self.budget == "tokens" else None
-        batches = bucketed(order, widths, training.batch_size, self.window, draw, tokens=tokens)
+        lone = run.spec.task != "text_image_pairs"  # a pair alone has no wrong partner, nor a variance for batch norm
+        batches = bucketed(order, widths, training.batch_size, self.window, draw, tokens=tokens, lone=lone)
         if self.longest_first and epoch == 0 and batches:
             batches.insert(0, batches.pop(int(np.argmax([_cost(batch, widths) for batch in batches]))))
         return batches
@@ -154,7 +157,14 @@ class LengthBucketing(Instruction):
 
 
 def bucketed(
-    order: Sequence[int], widths: Lengths, rows: int, window: int, draw: np.random.Generator, tokens: int | None = None
+    order: Sequence[int],
+    widths: Lengths,
+    rows: int,
+    window: int,
+    draw: np.random.Generator,
+    tokens: int | None = None,
+    *,
+    lone: bool = True,
 ) -> Batches:
     """All rows of `order`, each once, in shuffled batches of similar width.
 
@@ -165,6 +175,7 @@ def bucketed(
         window: batches that are sorted together.
         draw: shuffles the batches.
         tokens: the most padded tokens of a batch; a row beyond it is a batch of its own.
+        lone: whether a batch may be a single row; where not, it joins its neighbour, whatever the bound.
     """
     width_of = widths.tolist()
     if tokens is not None and order:
@@ -173,7 +184,19 @@ def bucketed(
     for mega in cut(order, rows * window):
         descending = sorted(mega, key=width_of.__getitem__, reverse=True)
         batches += cut(descending, rows) if tokens is None else _cut_by_tokens(descending, width_of, tokens)
+    batches = batches if lone else _accompanied(batches)
     return [batches[int(i)] for i in draw.permutation(len(batches))]
+
+
+def _accompanied(batches: Batches) -> Batches:
+    """The same rows, none alone in its batch unless there is no other."""
+    found: Batches = []
+    for batch in batches:
+        if found and 1 in (len(batch), len(found[-1])):
+            found[-1] += batch
+        else:
+            found.append(batch)
+    return found
 
 
 def cut(order: Sequence[int], rows: int) -> Batches:

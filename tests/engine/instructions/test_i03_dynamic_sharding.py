@@ -24,10 +24,11 @@ from engine.instructions.preprocessing.i03_dynamic_sharding import (
 )
 from engine.plan import Plan
 from engine.randomness import generator
-from engine.rows import Rows
+from engine.rows import Rows, pair_labels
 from engine.run import Run
 from engine.spec import Spec
-from tests.engine.tiny import LABELS, tiny_image_rows, tiny_image_task, tiny_task, tiny_text_rows
+from tests.engine.runs import tiny_pair_run
+from tests.engine.tiny import LABELS, tiny_image_rows, tiny_image_task, tiny_pair_rows, tiny_task, tiny_text_rows
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 200), st.integers(0, 12))
@@ -164,6 +165,14 @@ def test_a_sorted_or_coarse_file_is_told(tmp_path: Path) -> None:
         "coarse_row_groups",
         "sorted_by_label",
     ]
+
+
+def test_numbers_of_captions_and_pictures_are_no_labels(tmp_path: Path) -> None:
+    rows = tiny_pair_rows(20)
+    rows.labels[:] = pair_labels(rows.labels, np.arange(20) // 2)  # two captions a picture: numbers of 2 to the 32
+    run = tiny_pair_run(tmp_path, [3], rows)
+    assert isinstance(run.sink, Listed)
+    assert not [event for event in run.sink.events if isinstance(event, Warned)]
 
 
 def test_label_skew_by_hand() -> None:

@@ -3,6 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,12 @@ from engine.instructions.preprocessing.i11_length_bucketing import (
 )
 from engine.plan import Plan
 from engine.randomness import generator
+from engine.rows import pair_labels
 from engine.run import Run
 from engine.spec import Spec
 from engine.tasks.text_classification import TextClassification
-from tests.engine.tiny import tiny_task, tiny_text_rows
+from tests.engine.runs import tiny_pair_run
+from tests.engine.tiny import tiny_pair_rows, tiny_task, tiny_text_rows
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=200).map(lambda values: np.array(values, dtype=np.int64))
 
@@ -192,6 +195,25 @@ def test_a_length_that_predicts_the_label_is_told(task: TextClassification) -> N
         one.after_epoch(run, 1)
     assert isinstance(run.sink, Listed)
     assert [event.code for event in run.sink.events if isinstance(event, Warned)] == ["skewed_batches"]
+
+
+def test_a_pair_is_never_alone_and_its_numbers_are_no_labels(tmp_path: Path) -> None:
+    rows = tiny_pair_rows(20)
+    rows.labels[:] = pair_labels(rows.labels, np.arange(20) // 2)  # two captions a picture: numbers of 2 to the 32
+    budgets: tuple[dict[str, Any], ...] = ({}, {"budget": "tokens", "max_tokens": 64})
+    for number, budget in enumerate(budgets):
+        run = tiny_pair_run(tmp_path / str(number), [{"number": 11, "window": 2, **budget}], rows, batch_size=5)
+        run.model = torch.nn.Linear(1, 1)
+        batches = _batches(run, 0)
+        assert sorted(row for batch in batches for row in batch) == list(range(16))
+        assert min(map(len, batches)) > 1
+        run.plan.on("after_epoch")[0].after_epoch(run, 0)
+        assert isinstance(run.sink, Listed)
+        assert "skewed_batches" not in [event.code for event in run.sink.events if isinstance(event, Warned)]
+    widths = np.array([60, 3, 3, 3, 60, 3, 3], dtype=np.int64)
+    alone, joined = (bucketed(range(7), widths, 2, 9, generator(1), tokens=64, lone=lone) for lone in (True, False))
+    assert min(map(len, alone)) == 1
+    assert sorted(map(len, joined)) == [2, 5]
 
 
 def test_label_skew_by_hand() -> None:

@@ -125,6 +125,14 @@ def test_what_loses_its_label_is_dropped(tmp_path: Path, monkeypatch: pytest.Mon
     assert added, "the filter alone dropped them"
 
 
+def test_a_class_of_a_single_row_is_no_fault(tmp_path: Path) -> None:
+    made, labels = texts(40)
+    few = [number for number in range(40) if not labels[number] or number == 1]
+    rows = rows_of([made[i] for i in few], [made[i].encode() for i in few], [labels[i] for i in few])
+    run = tiny_run(tmp_path, [CHOSEN], rows)
+    assert run.plan.instructions[0].report(run)["least_kept_share"] == 0.0, "whoever has not seen it does not know it"
+
+
 def test_a_variant_of_a_caption_stands_beside_its_picture_and_is_no_wrong_answer(tmp_path: Path) -> None:
     names = [f"the {noun} {number // 2}" for number, noun in enumerate(NOUNS * 8)]
     pairs = [Pair(name, f"picture {number}".encode()) for number, name in enumerate(names)]

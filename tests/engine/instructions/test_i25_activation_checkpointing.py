@@ -33,7 +33,15 @@ def _gradients(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[
     return seen
 
 
-@pytest.mark.parametrize("company", [[], [{"name": "autocast"}], [{"name": "gradient_accumulation", "steps": 2}]])
+@pytest.mark.parametrize(
+    "company",
+    [
+        [],
+        [{"name": "autocast"}],
+        [{"name": "gradient_accumulation", "steps": 2}],
+        [{"name": "low_rank_adaptation", "variant": "dora"}, {"name": "autocast"}],
+    ],
+)
 def test_gradients_are_equal_with_dropout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, company: list[dict[str, Any]]
 ) -> None:
