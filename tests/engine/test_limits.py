@@ -110,13 +110,24 @@ def test_a_fault_sets_figure_and_limit_side_by_side() -> None:
     assert "200" in fault.detail
 
 
+@pytest.mark.parametrize("limits", [{}, {"max_size_bytes": 9}, {"max_size_ratio": 0.1}, {"min_speedup": 90.0}])
+def test_a_language_model_is_told_of_what_serves_language_models(limits: dict[str, Any]) -> None:
+    given = {"exported_bytes": 1000} if not limits else {}
+    found = checks(Limits(**limits), figures(**given), compresses=not limits)
+    with pytest.raises(LimitMissed) as missed:
+        refuse_missed({"job": None, "quality": {"metric": "bits_per_byte"}, "limits": {"checks": found}})
+    (fault,) = missed.value.faults
+    assert "(43)" in fault.remedy
+    assert not {"45", "47", "49"} & set(re.findall(r"\d+", fault.remedy))
+
+
 def test_a_missed_limit_names_the_command_that_shows_every_figure() -> None:
     found = checks(Limits(max_size_ratio=0.1), figures(), compresses=False)
     with pytest.raises(LimitMissed) as missed:
-        refuse_missed({"job": "job_1", "limits": {"checks": found}})
+        refuse_missed({"job": "job_1", "quality": {"metric": "accuracy"}, "limits": {"checks": found}})
     (command,) = re.findall(r"`fiftytwo (.*)`", missed.value.remedy)
     asked = parser().parse_args(command.split())
     assert (asked.run, asked.job, asked.kind) == (download, "job_1", "receipt")
     with pytest.raises(LimitMissed, match=r"size_ratio is 0\.25") as alone:
-        refuse_missed({"job": None, "limits": {"checks": found}})
+        refuse_missed({"job": None, "quality": {"metric": "accuracy"}, "limits": {"checks": found}})
     assert "outputs/receipt.json" in alone.value.remedy
