@@ -63,6 +63,30 @@ def test_every_route_is_documented(root: Path, tmp_path: Path) -> None:
     assert missing == []
 
 
+def test_every_field_of_a_request_is_documented(root: Path, tmp_path: Path) -> None:
+    page = _read(root, "docs/api.md")
+    schemas = create_app(Settings(data_dir=tmp_path)).openapi()["components"]["schemas"]
+    requests = [name for name in schemas if name.endswith("Create") and not name.startswith(("FineTuning", "Upload"))]
+    missing = [
+        f"{request}.{field}"
+        for request in (
+            *requests,
+            "Training",
+            "Limits",
+            "Export",
+            "Inputs",
+            "Human",
+            "Treatment",
+            "BudgetPut",
+            "BallotCast",
+        )
+        for field in schemas[request]["properties"]
+        if not re.search(rf'`[^`\n]*\b{field}\b[^`\n]*`|"{field}"', page)
+    ]
+    assert len(requests) > 7
+    assert missing == []
+
+
 def test_every_variable_the_code_reads_is_documented(root: Path, trees: dict[str, ast.Module]) -> None:
     page = _read(root, "docs/settings.md")
     read = {f"FIFTYTWO_{name.upper()}" for name in Settings.model_fields}
