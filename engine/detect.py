@@ -21,11 +21,14 @@ from engine.archive import entry, land
 from engine.conformal import MODES, calibrated, count_tokens, too_few
 from engine.data import Source, read_rows
 from engine.errors import InvalidData
-from engine.events import FileWritten, Finished, PhaseStarted, Sink, StepDone
+from engine.events import FileWritten, Finished, PhaseStarted, Sink, StepDone, Warned
+from engine.guard import PRIVATE
 from engine.interrupt import Interrupt
 from engine.kinds import DetectFile
+from engine.parent import open_parent
 from engine.ports import Payload
 from engine.randomness import settle_sums
+from engine.rows import Rows
 
 DEFAULT_RATE = 0.05
 _TOGETHER = 16
@@ -43,7 +46,7 @@ def detect_inputs(spec: DetectFile, folder: Path, sink: Sink, *, job: str | None
     shutil.rmtree(outputs, ignore_errors=True)
     outputs.mkdir(parents=True)
     try:
-        found = _screened(spec, sink)
+        found = _screened(spec, folder, sink)
     except ClientError as error:  # the reader's own words for a package, a rate or an input that it cannot take
         raise InvalidData(error.detail, remedy=error.remedy) from error
     told = [one.json() for one in found.detections]
@@ -63,12 +66,12 @@ def detect_inputs(spec: DetectFile, folder: Path, sink: Sink, *, job: str | None
     sink.emit(Finished(result={**inline, "summary": dict(found.summary)}))
 
 
-def _screened(spec: DetectFile, sink: Sink) -> Screening:
+def _screened(spec: DetectFile, folder: Path, sink: Sink) -> Screening:
     package = Package(Path(spec.parent.package), threads=torch.get_num_threads())
     texts = spec.inputs.texts
-    payloads = list(texts) if texts is not None else _rows(str(spec.inputs.dataset), package)
+    payloads = list(texts) if texts is not None else list(_rows(str(spec.inputs.dataset), package).payloads)
     sink.emit(PhaseStarted(phase="measure"))
-    detector = _calibrated(spec, package) if spec.calibration is not None else Detector.read(package)
+    detector = _calibrated(spec, package, folder, sink) if spec.calibration is not None else Detector.read(package)
     rate = spec.target_fpr or detector.target_fpr
     calibration = detector.chosen(spec.signals)
     check_rate(rate, calibration.rows)
@@ -76,7 +79,7 @@ def _screened(spec: DetectFile, sink: Sink) -> Screening:
     return detector.judged(raw, calibration, rate, spec.control)
 
 
-def _rows(path: str, package: Package) -> list[Payload]:
+def _rows(path: str, package: Package) -> Rows:
     """The rows of a file as they were uploaded.
 
     Raises:
@@ -86,16 +89,35 @@ def _rows(path: str, package: Package) -> list[Payload]:
     if source.task != package.task:
         detail = f"{source.id} was prepared for {source.task}, the model serves {package.task}"
         raise InvalidData(detail, remedy=f"give rows for {package.task}")
-    return list(read_rows([(source, "")], source.labels).payloads)
+    return read_rows([(source, "")], source.labels)
 
 
-def _calibrated(spec: DetectFile, package: Package) -> Detector:
+def _unseen(spec: DetectFile, rows: Rows, folder: Path, sink: Sink) -> list[Payload]:
+    """The rows that the model was not trained on: it is surer of those, so ranks among them raise false alarms."""
+    opened = folder / "parent"
+    parent = open_parent(spec.parent, opened)
+    known = parent.trained_on()
+    shutil.rmtree(opened, ignore_errors=True)
+    if known is None:
+        why = "is private" if PRIVATE in parent.facts else "cannot be looked up"
+        detail = f"which rows the model was trained on {why}: where calibration rows are among them, more is flagged"
+        sink.emit(Warned(code="unknown_training_rows", detail=detail))
+        return list(rows.payloads)
+    new = ~np.isin(rows.ids, known)
+    if not new.all():
+        detail = f"{int((~new).sum())} of {len(rows)} calibration rows are left out: the model was trained on them"
+        sink.emit(Warned(code="training_rows", detail=detail))
+    return list(rows.take(np.flatnonzero(new)).payloads)
+
+
+def _calibrated(spec: DetectFile, package: Package, folder: Path, sink: Sink) -> Detector:
     """A detector on clean rows. Tokens are counted on half of them, where these are enough to spare it.
 
     Raises:
         InvalidData: where the rows cannot hold the rate.
     """
-    clean, rate = _rows(str(spec.calibration), package), spec.target_fpr or DEFAULT_RATE
+    clean = _unseen(spec, _rows(str(spec.calibration), package), folder, sink)
+    rate = spec.target_fpr or DEFAULT_RATE
     signals = list(spec.signals or MODES[package.task]["full"])
     if "perplexity" not in signals:
         return calibrated(package, Statistics(), signals, clean, rate=rate)

@@ -95,18 +95,14 @@ def _opened(spec: EvaluateFile, parent: Opened, sink: Sink) -> tuple[Run, list[t
 
 
 def _warn_of_training_rows(run: Run, parent: Opened, test: Rows) -> None:
-    """Tell how many of the rows the model was trained on.
-
-    Not of a private model, nor of one whose rows are not at hand: a count over rows of one's choosing says of a row
-    whether the model knows it.
-    """
-    files = [Path(path) for _, path in parent.spec.files()]
-    if PRIVATE in parent.facts or not all(path.is_file() for path in files):
+    """Tell how many of the rows the model was trained on, or that nobody can."""
+    trained_on = parent.trained_on()
+    if trained_on is None:
         why = "is private" if PRIVATE in parent.facts else "cannot be looked up"
         detail = f"which rows the model was trained on {why}: those that score it here may be among them"
         run.warn("unknown_training_rows", detail)
         return
-    known = int(np.isin(test.ids, parent.deal(parent.sources())["train"].ids).sum())
+    known = int(np.isin(test.ids, trained_on).sum())
     if known:
         detail = f"the model was trained on {known} of these {len(test)} rows: the score says less of new ones"
         run.warn("training_rows", detail)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from engine.archive import SHAPES
@@ -82,6 +83,15 @@ class Opened:
         if source.chat is not mine:
             detail = f"the rows of {source.id} are {kinds[source.chat]}, the model was trained on {kinds[mine]}"
             raise InvalidData(detail, remedy=f"give {kinds[mine]}")
+
+    def trained_on(self) -> npt.NDArray[np.str_] | None:
+        """The ids of the rows that the model was trained on; None where they are not at hand, and of a private model.
+
+        A count over rows of one's choosing would say of a row whether such a model knows it.
+        """
+        if PRIVATE in self.facts or not all(Path(path).is_file() for _, path in self.spec.files()):
+            return None
+        return self.deal(self.sources())["train"].ids
 
     def deal(self, sources: Sequence[tuple[Source, str]]) -> dict[str, Rows]:
         """The rows of some files by split, through the hooks that dealt those of the training.

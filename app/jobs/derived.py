@@ -106,11 +106,7 @@ def _rows(lookups: Lookups, tenant: str, body: AnyDerived, trained: Spec) -> tup
         faults.append(given)
     elif given is not None:
         found["given"] = given
-    own = {
-        # Its test rows alone, as its training read them.
-        role: data_set(lookups.dataset, tenant, dataset_id, "/model", None, plainly=False)
-        for role, dataset_id in trained.files()
-    }
+    own = _own(lookups, tenant, trained)
     if isinstance(body, EvaluateCreate) and body.dataset is not None:
         return found | _known(trained, own), faults
     for (_, dataset_id), (role, one) in zip(trained.files(), own.items(), strict=True):
@@ -123,6 +119,19 @@ def _rows(lookups: Lookups, tenant: str, body: AnyDerived, trained: Spec) -> tup
     if given is not None and train is not None and "given" in found:
         faults += _label_faults(found["given"], train.labels)
     return found, faults
+
+
+def _own(lookups: Lookups, tenant: str, trained: Spec) -> dict[str, Dataset | Fault]:
+    """The data sets of a training by role: what is read of them are the rows that it read."""
+    return {
+        role: data_set(lookups.dataset, tenant, dataset_id, "/model", None, plainly=False)
+        for role, dataset_id in trained.files()
+    }
+
+
+def known(lookups: Lookups, tenant: str, trained: Spec) -> dict[str, Dataset]:
+    """The data sets by which to tell which of some rows a model was trained on, where that may be told."""
+    return _known(trained, _own(lookups, tenant, trained))
 
 
 def _known(trained: Spec, own: Mapping[str, Dataset | Fault]) -> dict[str, Dataset]:

@@ -4,6 +4,7 @@ from pydantic import ValidationError
 
 from app.datasets.models import Dataset
 from app.jobs.checked import Checked, Lookups, data_set, invalid
+from app.jobs.derived import known
 from app.jobs.parents import TrainedModel
 from app.jobs.requests import DetectCreate
 from client.conformal import least_rate
@@ -36,7 +37,8 @@ def check(lookups: Lookups, tenant: str, body: DetectCreate) -> Checked:
     faults += _model_faults(body, model, trained)
     if faults:
         raise invalid(faults)
-    inputs = {one.id: one.storage_key for one in found.values()} | model.inputs
+    own = known(lookups, tenant, trained) if "calibration" in found else {}
+    inputs = {one.id: one.storage_key for one in (*found.values(), *own.values())} | model.inputs
     screened = found["inputs"].rows if "inputs" in found else len(body.inputs.texts or ())
     calibrated = found["calibration"].rows if "calibration" in found else 0
     run = trained.model_copy(update={"kind": "detect", "instructions": ()})

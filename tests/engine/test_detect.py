@@ -11,7 +11,7 @@ from client.artifact import Package
 from client.detector import Detector
 from engine.detect import detect_inputs
 from engine.errors import InvalidData
-from engine.events import FileWritten, Finished, Listed, StepDone
+from engine.events import FileWritten, Finished, Listed, StepDone, Warned
 from engine.interrupt import Interrupt
 from engine.kinds import DetectFile
 from engine.run import Run
@@ -33,10 +33,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Package]:
     return run, package
 
 
-def detected(made: tuple[Run, Package], folder: Path, **fields: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The rows of detections.jsonl, and the job's result."""
+def detected(
+    made: tuple[Run, Package], folder: Path, learned: Path | None = None, /, **fields: Any
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows of detections.jsonl, and the job's result with its codes of warnings; `learned`: the training's file."""
     run, package = made
-    parent = {"package": str(package.folder), "checkpoint": str(package.folder), "spec": run.spec.model_dump()}
+    trained = run.spec.model_dump() | ({} if learned is None else {"dataset": str(learned)})
+    parent = {"package": str(package.folder), "checkpoint": str(package.folder), "spec": trained}
     spec = DetectFile.model_validate({"kind": "detect", "model": "job_1", "parent": parent, **fields})
     sink = Listed()
     detect_inputs(spec, folder, sink, job="job_2", interrupt=Interrupt())
@@ -46,7 +49,8 @@ def detected(made: tuple[Run, Package], folder: Path, **fields: Any) -> tuple[li
     assert [one.step for one in sink.events if isinstance(one, StepDone)][-1] == len(lines)
     finished = sink.events[-1]
     assert isinstance(finished, Finished)
-    return [json.loads(line) for line in lines], dict(finished.result)
+    warned = [one.code for one in sink.events if isinstance(one, Warned)]
+    return [json.loads(line) for line in lines], {**finished.result, "warned": warned}
 
 
 def test_the_job_says_what_the_command_says(made: tuple[Run, Package], tmp_path: Path) -> None:
@@ -88,6 +92,18 @@ def test_clean_rows_take_the_place_of_the_detector(made: tuple[Run, Package], tm
     assert set(rows[0]["signals"]) == {"softmax", "reaction"}
     with pytest.raises(InvalidData, match="one half of the calibration rows"):
         detected(made, tmp_path / "c", **{**given, "calibration": str(few), "signals": ["perplexity"]})
+
+
+def test_rows_that_the_model_was_trained_on_do_not_calibrate(made: tuple[Run, Package], tmp_path: Path) -> None:
+    learned = write_rows(tiny_text_rows(1000), tmp_path / "ds_learned.parquet", "text_classification")
+    new = write_rows(tiny_text_rows(120, seed=8), tmp_path / "ds_new.parquet", "text_classification")
+    given = {"inputs": {"texts": TEXTS[:1]}, "signals": ["softmax"], "target_fpr": 0.2}
+    _, result = detected(made, tmp_path / "a", learned, calibration=str(learned), **given)
+    assert (result["summary"]["calibration_rows"], result["warned"]) == (200, ["training_rows"])
+    _, result = detected(made, tmp_path / "b", learned, calibration=str(new), **given)
+    assert (result["summary"]["calibration_rows"], result["warned"]) == (120, [])
+    _, result = detected(made, tmp_path / "c", calibration=str(learned), **given)
+    assert (result["summary"]["calibration_rows"], result["warned"]) == (1000, ["unknown_training_rows"])
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ def test_a_job_is_stored_as_it_was_asked_for(
     assert spec.calibration == str(inputs / f"{clean}.parquet")
     assert Path(spec.parent.package) == inputs / f"{artifact(trained, 'model')}.zip"
     assert spec.model == trained["id"]
+    assert spec.parent.spec.dataset == str(inputs / f"{trained['dataset']}.parquet")  # to know its rows by
 
 
 def test_texts_reach_the_engine_as_they_are(
