@@ -240,9 +240,9 @@ def test_conversations_are_looked_at_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("private", [37, 40])
-def test_dropout_of_adapters_is_refused_beside_privacy(private: int) -> None:
-    def faults(dropout: float, *others: Any) -> list[str]:
-        chosen = [{"number": 19, "dropout": dropout}, *others]
+def test_adapters_that_draw_or_whose_gradients_are_not_known_are_refused_beside_privacy(private: int) -> None:
+    def faults(dropout: float, *others: Any, variant: str = "lora") -> list[str]:
+        chosen = [{"number": 19, "dropout": dropout, "variant": variant}, *others]
         body = {"task": "text_classification", "dataset": "none", "instructions": chosen}
         try:
             Plan.of(Spec.model_validate(body), {"pretrained"})
@@ -251,7 +251,9 @@ def test_dropout_of_adapters_is_refused_beside_privacy(private: int) -> None:
         return []
 
     assert faults(0.1, private) == ["/instructions/0/dropout private_dropout"]
-    assert faults(0.0, private) == faults(0.1) == []
+    assert faults(0.0, private) == faults(0.1) == faults(0.0, variant="dora") == []
+    of_examples = ["/instructions/0/variant no_own_gradients"] if private == 37 else []  # 40 clips those of clients
+    assert faults(0.0, private, variant="dora") == of_examples
 
 
 # 26: the weights of a forward pass are those of now.

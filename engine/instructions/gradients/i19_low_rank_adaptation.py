@@ -33,9 +33,9 @@ class LowRankAdaptation(Instruction):
     with the embedding is left alone. Merging is in fp32, and every weight may learn again afterwards: a later recovery
     or distillation would otherwise train nothing without a word.
 
-    Refuses: a model trained from scratch, which has nothing worth freezing; dropout in a private run (37, 40); fake
-    quantisation (49), whose rounding would sit on the frozen weights and not on the merged ones; a layer name that the
-    model lacks; a rank beyond a layer's width.
+    Refuses: a model trained from scratch, which has nothing worth freezing; dropout in a private run (37, 40); DoRA
+    under 37; fake quantisation (49), whose rounding would sit on the frozen weights and not on the merged ones; a layer
+    name that the model lacks; a rank beyond a layer's width.
 
     Effect: within 1 to 2 points of full training, with a hundredth of the optimizer state. `trainable_fraction` is the
     share of weights that learn, `merge_error` the largest change of an answer by merging.
@@ -80,6 +80,9 @@ class LowRankAdaptation(Instruction):
         if self.dropout and PRIVATE in facts:
             detail = "a draw of dropout hangs on a row's place, so one record would change what others add to a sum"
             yield Fault("/dropout", "private_dropout", detail, "set it to 0, or leave it out")
+        if self.variant == "dora" and "per_example_gradients" in facts:
+            detail = "the gradients of single examples of DoRA's magnitudes are not known here"
+            yield Fault("/variant", "no_own_gradients", detail, "set it to lora or rslora")
         if spec.export.format == "peft" and not self.keep_adapter:
             yield Fault("/keep_adapter", "missing_need", "peft ships the adapter, which is not kept", "set it to true")
         if spec.export.format == "peft" and spec.task == "text_classification" and not self.train_head:

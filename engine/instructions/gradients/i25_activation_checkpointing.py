@@ -136,6 +136,7 @@ def _kept_bytes(run: Run, forget: bool) -> float:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
+    averages = [(one, one.clone()) for one in run.model.buffers()]  # batch norm's, which a probe must not move
     alive: list[Tensor] = []  # a freed storage's address would be given again, and two counted as one
     run.model.train()
     with _counted(run.model, forget, alive), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -143,6 +144,8 @@ def _kept_bytes(run: Run, forget: bool) -> float:
     for tensor in alive:
         keep(tensor)
     del losses
+    for one, before in averages:
+        one.copy_(before)
     return float(sum(kept.values()))
 
 

@@ -13,6 +13,8 @@ from engine.errors import InvalidData, InvalidPlan
 from engine.instructions.gradients import i25_activation_checkpointing as file_25
 from engine.instructions.gradients.i25_activation_checkpointing import ActivationCheckpointing
 from engine.run import Run
+from tests.engine.runs import tiny_pair_run
+from tests.engine.tiny import tiny_pair_rows
 from tests.engine.tiny_run import begun, image_run, text_run, trained
 
 CHOSEN: dict[str, Any] = {"name": "activation_checkpointing"}
@@ -85,6 +87,13 @@ def test_less_is_kept_and_the_shipped_model_is_plain(tmp_path: Path) -> None:
     report = one.report(run)
     assert 0 < report["saved_activation_bytes"] < 0.7 * report["saved_activation_bytes_without"]
     assert not file_25._wrapped(run.model)
+
+
+def test_the_probe_leaves_averages_of_batch_norm_alone(tmp_path: Path) -> None:
+    run = begun(tiny_pair_run(tmp_path, [CHOSEN], tiny_pair_rows(20)))
+    before = [one.clone() for one in run.model.buffers()]
+    run.plan.instructions[0].after_epoch(run, 0)
+    assert all(torch.equal(*both) for both in zip(before, run.model.buffers(), strict=True))
 
 
 def test_pictures_are_refused_for_their_batch_norm(tmp_path: Path) -> None:
