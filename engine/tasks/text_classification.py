@@ -21,6 +21,23 @@ from engine.rows import Rows
 from engine.tasks.classification import Classification
 from engine.tasks.encoder_vocabulary import EncoderVocabulary
 
+# Encoders whose first token stands behind the position of padding, so that the first positions are nobody's.
+_FIRST_BEHIND_PADDING = frozenset(
+    {
+        "camembert",
+        "data2vec-text",
+        "ibert",
+        "longformer",
+        "luke",
+        "mpnet",
+        "roberta",
+        "roberta-prelayernorm",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "xmod",
+    }
+)
+
 
 class _Exportable(nn.Module):
     """The encoder as a function of two tensors."""
@@ -47,7 +64,7 @@ class TextClassification(EncoderVocabulary, Classification):
         self.labels = tuple(labels)
         self.pretrained = base.pretrained
         self.config = AutoConfig.from_pretrained(self.folder, num_labels=len(labels), trust_remote_code=False)
-        self.max_length = min(max_length, int(self.config.max_position_embeddings))
+        self.max_length = min(max_length, _positions(self.config))
         self.use(Tokenizer.from_file(str(self.folder / "tokenizer.json")))
 
     @classmethod
@@ -70,7 +87,7 @@ class TextClassification(EncoderVocabulary, Classification):
             model = AutoModelForSequenceClassification.from_config(config)
         weights = sum(weight.numel() for weight in model.parameters())
         embedded = sum(module.weight.numel() for module in model.modules() if isinstance(module, nn.Embedding))
-        tokens = max(1, min(max_length, int(config.max_position_embeddings)) // 2)
+        tokens = max(1, min(max_length, _positions(config)) // 2)
         kept = (
             tokens * config.num_hidden_layers * (16 * config.hidden_size + 2 * config.num_attention_heads * tokens) * 4
         )
@@ -151,6 +168,12 @@ class TextClassification(EncoderVocabulary, Classification):
         (folder / "config.json").write_text(json.dumps({**config, **named, **own}, indent=2))
         (folder / "labels.json").write_text(json.dumps(list(self.labels), ensure_ascii=False, indent=2))
         self.tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def _positions(config: PretrainedConfig) -> int:
+    """The longest text in tokens."""
+    positions = int(config.max_position_embeddings)
+    return positions - int(config.pad_token_id) - 1 if config.model_type in _FIRST_BEHIND_PADDING else positions
 
 
 def _folder(base: Base) -> Path:

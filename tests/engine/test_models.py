@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
+from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from engine import models
 from engine.errors import InvalidData
@@ -41,6 +42,23 @@ def test_a_folder_in_the_hubs_layout_is_loaded(local: Path) -> None:
         "resnet-18",
         "tiny",
     ]
+
+
+def test_a_text_is_no_longer_than_the_positions_behind_padding(local: Path) -> None:
+    config = RobertaConfig(
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=34,
+        pad_token_id=1,
+    )
+    RobertaForSequenceClassification(config).save_pretrained(local / "tiny")
+    task = TextClassification(models.find("tiny", local), LABELS, 128)
+    assert task.max_length == 32
+    batch = task.collate(task.encode(["word1 " * 200]), [0])
+    assert task.forward(task.build(), batch).shape == (1, 2)
 
 
 @pytest.mark.parametrize("name", ["../tiny", "..", "a/b/c", "tiny\0", "", "no such name"])
