@@ -52,10 +52,11 @@ class NGrams:
 
     @classmethod
     def fit(cls, sequences: Iterable[Ids], vocabulary: int) -> "NGrams":
-        """Count the tokens of sequences that each begin and end with their special tokens."""
+        """Count the tokens of sequences that each begin and end with their special tokens; ids may be left out."""
         parts = [np.asarray(one, dtype=np.int64) for one in sequences]
         none = np.zeros(0, dtype=np.int64)
         singles = np.bincount(np.concatenate([none, *parts]), minlength=vocabulary)
+        vocabulary = len(singles)
         pairs = np.concatenate([none, *(one[:-1] * vocabulary + one[1:] for one in parts)])
         triples = np.concatenate(
             [none, *((one[:-2] * vocabulary + one[1:-1]) * vocabulary + one[2:] for one in parts if len(one) > 2)]

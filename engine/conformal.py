@@ -155,7 +155,7 @@ def count_tokens(package: Package, texts: Sequence[Payload]) -> NGrams:
     """Counts over texts as the file reads them: cut and prepared like every input."""
     reader = package.texts
     sequences = [np.array(reader.encode([str(text)])[0].ids, dtype=np.int64) for text in texts]
-    return NGrams.fit(sequences, reader.tokenizer.get_vocab_size())
+    return NGrams.fit(sequences, max(reader.tokenizer.get_vocab().values()) + 1)  # some leave ids out
 
 
 def calibrated(

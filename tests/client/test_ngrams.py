@@ -60,3 +60,9 @@ def test_it_comes_back_from_its_arrays() -> None:
 
 def test_nothing_seen_gives_every_token_the_same() -> None:
     assert NGrams.fit([], VOCABULARY).surprise(np.array([1, 2, 3])) == pytest.approx(math.log(VOCABULARY))
+
+
+def test_a_vocabulary_that_leaves_ids_out_is_counted_like_any_other() -> None:
+    beyond = [np.array([2, 5, 9, 12, 3])] * 4
+    expected = NGrams.fit(beyond, 13).surprise(beyond[0])
+    assert NGrams.fit(beyond, 10).surprise(beyond[0]) == expected

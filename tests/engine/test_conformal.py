@@ -1,11 +1,14 @@
 """The figures of a detector against slow counts, and the rates that rows can hold."""
 
 from statistics import NormalDist
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models
 
-from engine.conformal import VALID_ROWS, auroc, drawn_payloads, effects, figures, rate_faults, too_few
+from engine.conformal import VALID_ROWS, auroc, count_tokens, drawn_payloads, effects, figures, rate_faults, too_few
 from tests.engine.tiny import tiny_text_rows
 
 
@@ -62,6 +65,14 @@ def test_a_rate_that_is_named_as_the_way_out_is_taken() -> None:
     assert too_few(named, 110) is None  # 20 / 110 rounded down would need 112
     (fault,) = rate_faults(0.05, 500, frozenset({f"{VALID_ROWS}90"}))
     assert fault.remedy == "give more validation rows", "no detector of a training takes a rate above 0.2"
+
+
+def test_a_token_that_was_never_counted_surprises_also_behind_ids_that_are_left_out() -> None:
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 7}, unk_token="a"))
+    package: Any = SimpleNamespace(
+        texts=SimpleNamespace(tokenizer=tokenizer, encode=lambda texts: [tokenizer.encode(one) for one in texts])
+    )
+    assert count_tokens(package, ["a"]).surprise(np.array([0, 7])) > 0
 
 
 def test_payloads_are_drawn_by_the_seed_without_repeats() -> None:
