@@ -1,13 +1,14 @@
 """What holds every slot that no instruction holds: the loop that none chosen is already good. Knows no instruction."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
+from engine.errors import Fault
 from engine.exporters import FORMATS
 from engine.instruction import Closure, Instruction, Window
 from engine.optimizer import decay_groups, rate_factor
@@ -15,7 +16,11 @@ from engine.ports import device_of
 from engine.randomness import generator
 from engine.run import Run
 
+if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
+    from engine.spec import Spec
+
 _WALKED_EPOCHS = 20
+_LEAST_PAIRS = 2
 _LEAST_SCALE = torch.finfo(torch.float32).tiny  # a scale below it is rounded to itself, or is 0: no step is taken
 
 
@@ -28,6 +33,13 @@ class Baseline(Instruction):
     source = "none"
     metric = "none"
     name: Literal["baseline"] = "baseline"
+
+    def check(self, spec: "Spec", facts: frozenset[str]) -> Iterable[Fault]:
+        """The loss of a pair alone is 0, whatever the model says: nothing would be learned."""
+        if spec.task == "text_image_pairs" and spec.training.batch_size < _LEAST_PAIRS:
+            detail = "a pair alone in its batch has no wrong partner, so nothing is learned"
+            remedy = f"send at least {_LEAST_PAIRS}, better 32 or more"
+            yield Fault("/training/batch_size", "too_few_negatives", detail, remedy)
 
     def optimizer(self, run: Run) -> torch.optim.Optimizer:
         """AdamW, fused; weight decay on matrices alone."""

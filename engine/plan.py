@@ -41,6 +41,7 @@ class Plan:
             *_wrong_task(chosen, spec.task),
             *clashes(chosen, spec.kind, known),
             *_own_faults(chosen, spec, known),
+            *BASELINE.check(spec, known),
         ]
         if faults:
             raise InvalidPlan(faults)

@@ -193,3 +193,14 @@ def test_what_is_needed_is_told_by_who_provides_it(instructions: list[Any], reme
     with pytest.raises(InvalidPlan) as caught:
         Plan.of(spec)
     assert remedy in next(fault.remedy for fault in caught.value.faults if fault.code == "missing_need")
+
+
+def test_a_pair_alone_in_its_batch_is_refused() -> None:
+    def plan(rows: int) -> Plan:
+        body = {"task": "text_image_pairs", "dataset": "none", "training": {"batch_size": rows}}
+        return Plan.of(Spec.model_validate(body))
+
+    assert plan(2).instructions == ()
+    with pytest.raises(InvalidPlan) as refused:
+        plan(1)
+    assert [(one.pointer, one.code) for one in refused.value.faults] == [("/training/batch_size", "too_few_negatives")]
