@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from engine.archive import Entry
+from engine.contrastive import told_apart
 from engine.data import Source
 from engine.environment import environment
-from engine.evaluate import Measured, agreement, loss, measured, race_ratio, rounded
+from engine.evaluate import Labels, Measured, agreement, loss, measured, race_ratio, rounded
 from engine.events import now
 from engine.instruction import Instruction
 from engine.ladder import rungs
@@ -264,11 +265,23 @@ def _source_hash(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
 
 
+def guessed(metric: str, labels: Labels) -> list[str]:
+    """What to know of a recall that whoever knows nothing has too: where hardly more texts are there than looked at."""
+    if not metric.startswith("recall_at_"):
+        return []
+    first, texts = int(metric.removeprefix("recall_at_")), len(np.unique(told_apart(labels)[:, 0]))
+    if texts > 2 * first:
+        return []
+    by_chance = f"guessing has {min(1.0, first / texts):.2f} of {metric}, since the test rows hold {texts} texts"
+    return [f"{by_chance}: give more of them, or choose recall_at_1"]
+
+
 def _warnings(run: Run, quality: Mapping[str, Any], figures: Figures, *, compresses: bool) -> list[str]:
     found = []
     n = len(run.data.test)
     if n < _FEW_ROWS:
         found.append(f"the scores rest on {n} test rows: their intervals are wide")
+    found += guessed(quality["metric"], run.data.test.labels)
     low, high = quality["loss"]["ci95"]
     if quality["loss"]["value"] and low <= 0 <= high:
         found.append(f"the difference in {quality['metric']} to the reference lies inside its 95 % interval")

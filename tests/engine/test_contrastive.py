@@ -2,6 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +24,10 @@ from engine.contrastive import (
     told_apart,
     uniformity,
 )
+from engine.receipt import _warnings, guessed
 from engine.rows import pair_labels
+from engine.tasks.retrieval import Retrieval
+from tests.engine.tiny import tiny_pair_rows
 
 
 def _unit(seed: int, n: int = 4, d: int = 3) -> Tensor:
@@ -182,3 +188,15 @@ def test_sides_and_captions() -> None:
     assert (text.tolist(), image.tolist()) == ([[0, 1, 2], [6, 7, 8]], [[3, 4, 5], [9, 10, 11]])
     labels = pair_labels(np.array([0, 2, 0, 2, 1]), np.array([3, 0, 3, 0, 0]))
     assert told_apart(labels).tolist() == [[-1, 3], [2, -2], [-3, 3], [2, -4], [1, -5]]
+
+
+@pytest.mark.parametrize(("metric", "texts", "told"), [("recall_at_10", 9, "1.00"), ("recall_at_10", 16, "0.62")])
+def test_a_recall_that_guessing_has_too_is_warned_of(metric: str, texts: int, told: str) -> None:
+    drawn = np.random.default_rng(0).normal(size=(9, 32)).astype(np.float32)
+    assert Retrieval().figures("recall_at_10", drawn, np.zeros(9, np.int64)).mean() == 1.0  # of no model at all
+    rows = replace(tiny_pair_rows(texts), labels=np.zeros(texts, np.int64))
+    run: Any = SimpleNamespace(data=SimpleNamespace(test=rows))
+    quality = {"metric": metric, "loss": {"value": 0.0, "ci95": [0.0, 0.0]}}
+    found = _warnings(run, quality, None, compresses=False)  # type: ignore[arg-type]  # no figure is looked at
+    assert [one for one in found if f"guessing has {told} of {metric}" in one]
+    assert guessed(metric, np.zeros(21, np.int64)) == guessed("accuracy", rows.labels) == []
