@@ -56,3 +56,4 @@ def test_a_folder_in_which_something_runs_still_is_left_alone(settings: Settings
 
 def test_without_runs_there_is_nothing_to_do(settings: Settings, database: Database) -> None:
     sweep_runs(database, settings.data_dir / "elsewhere")
+    assert not (settings.data_dir / "elsewhere").exists()
