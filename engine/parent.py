@@ -22,11 +22,12 @@ from engine.events import Listed
 from engine.exporters import FORMATS
 from engine.foreign import look
 from engine.guard import PRIVATE
+from engine.ingest.canonical import hash_of
 from engine.job import dealt, facts_of
 from engine.kinds import InFolder, Parent
 from engine.models import Base, find, learned, models_dir
 from engine.plan import Plan
-from engine.ports import Task
+from engine.ports import Pair, Task, image_of
 from engine.rows import Rows
 from engine.run import Run
 from engine.spec import Spec
@@ -150,8 +151,12 @@ def save_reference(model: nn.Module, checkpoint: Path, folder: Path) -> int:
 
 
 def without(rows: Rows, others: Rows) -> Rows:
-    """The rows whose content is none of the others'."""
-    return rows.take(np.flatnonzero(~np.isin(rows.ids, others.ids)))
+    """The rows whose content is none of the others'; of pairs none with a picture of theirs either."""
+    left = rows.take(np.flatnonzero(~np.isin(rows.ids, others.ids)))
+    if not len(others) or not isinstance(others.payloads[0], Pair):
+        return left
+    seen = {hash_of(image_of(one)) for one in others.payloads}
+    return left.take(np.flatnonzero([hash_of(image_of(one)) not in seen for one in left.payloads]))
 
 
 def none_of(rows: Rows) -> Rows:

@@ -10,8 +10,9 @@ import pytest
 from engine import job
 from engine.data import Source, read_rows
 from engine.models import Base
-from engine.parent import Opened
+from engine.parent import Opened, without
 from engine.plan import Plan
+from engine.ports import Pair, image_of
 from engine.spec import Spec
 from tests.engine.tiny import tiny_pair_rows, tiny_pair_task, tiny_task, tiny_text_rows, write_rows
 
@@ -61,3 +62,15 @@ def test_the_facts_are_those_of_the_training(tmp_path: Path, monkeypatch: pytest
     rows = read_rows([(source, "")], source.labels)
     assert seen == [job.facts_of(rows, [source], pretrained=base.pretrained)]
     assert ("pretrained" in seen[0]) is (task == "text_classification")
+
+
+def test_a_picture_that_scores_a_model_teaches_it_under_no_caption() -> None:
+    rows = tiny_pair_rows(20)
+    scored = rows.where("test")
+    captioned = [Pair(f"another {i}", image_of(one)) for i, one in enumerate(scored.payloads)]
+    given = replace(tiny_pair_rows(20, seed=1), payloads=[*captioned, *tiny_pair_rows(18, seed=1).payloads])
+    left = without(given, scored)
+    assert len(left) == 18
+    assert not {image_of(one) for one in left.payloads} & {image_of(one) for one in scored.payloads}
+    texts = tiny_text_rows(40)
+    assert len(without(texts, texts.where("test"))) == 36
