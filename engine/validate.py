@@ -37,3 +37,8 @@ def validate(run: Run) -> None:
     if run.spec.training.keep == "best" and gain > run.state("keep").get("gain", -math.inf):
         weights = {name: weight.detach().clone() for name, weight in run.model.state_dict().items()}
         run.state("keep").update(gain=gain, weights=weights)
+
+
+def forget_best(run: Run) -> None:
+    """Drop the best weights so far: what comes is judged in another way, so the two cannot be compared."""
+    run.memory.pop("keep", None)

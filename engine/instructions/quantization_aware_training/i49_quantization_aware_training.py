@@ -14,6 +14,7 @@ from engine.ports import device_of
 from engine.quantization import Activation, Setting
 from engine.quantized import QuantizedConv2d, QuantizedEmbedding, QuantizedLinear, ranges_of, setting_of, wrap
 from engine.run import Run
+from engine.validate import forget_best
 
 if TYPE_CHECKING:  # a spec holds instructions: a circle of types only
     from engine.spec import Spec
@@ -112,7 +113,10 @@ class QuantizationAwareTraining(Instruction):
         setting = setting_of(run.model)
         if setting is None:
             return
+        rounded = setting.active
         self._tell(setting, (run.clock.step + 1) / run.clock.total)
+        if setting.active and not rounded:
+            forget_best(run)  # scored without rounding, and never learned to bear it
         if setting.observing and "tracked_ranges" not in run.plan.facts:
             for one in ranges_of(run.model).values():
                 one.move(keep=1.0, widen=True)

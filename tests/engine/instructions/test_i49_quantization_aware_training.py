@@ -1,5 +1,6 @@
 """49: trains what it ships. The effect is held against a mutation without the straight-through gradient."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import torch
 from engine.catalogue import CATALOGUE
 from engine.checkpoint import Snapshots
 from engine.errors import InvalidPlan
+from engine.evaluate import METRICS
 from engine.events import Listed, Warned
 from engine.export import file_answers
 from engine.inference import eager_answers
 from engine.plan import Plan
 from engine.prepare import begin
 from engine.quantized import in_float, plain_state, ranges_of, setting_of
+from engine.run import Run
 from engine.spec import Spec
 from tests.engine.tiny_run import text_run, trained
 
@@ -77,6 +80,25 @@ def test_rounding_starts_when_it_is_told(tmp_path: Path) -> None:
     run.clock.step = run.clock.total // 2
     run.plan.instructions[0].after_step(run)
     assert setting.active
+
+
+@pytest.mark.parametrize(("start", "ships"), [(0.0, "first"), (0.6, "last")])
+def test_the_best_weights_are_chosen_among_those_that_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: float, ships: str
+) -> None:
+    seen: list[torch.Tensor] = []
+    scores = iter((1.0, 0.0))
+
+    def falling(run: Run) -> float:
+        seen.append(next(iter(run.model.state_dict().values())).clone())
+        return next(scores)
+
+    run = text_run(tmp_path, [{"name": "quantization_aware_training", "start": start}], epochs=2, keep="best")
+    metric = METRICS[run.spec.metric]
+    monkeypatch.setitem(METRICS, run.spec.metric, replace(metric, value=lambda _: falling(run)))
+    shipped = next(iter(trained(run, tmp_path).model.state_dict().values()))
+    assert torch.equal(shipped, seen[0 if ships == "first" else 1])
+    assert not torch.equal(*seen)
 
 
 def test_a_resumed_run_stands_where_it_stood(tmp_path: Path) -> None:
