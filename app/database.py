@@ -30,6 +30,17 @@ _JSON: dict[str, Any] = {
 }
 
 
+# Of libpq with a server: in seconds, the last in milliseconds. One that falls silent, as its network or its machine is
+# gone, would hold a worker and every thread of the API for as long as the system sends anew, a quarter of an hour.
+_PATIENCE = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+
+
 class Base(DeclarativeBase):
     """The base of every table."""
 
@@ -127,7 +138,7 @@ class Database:
                 max_overflow=32,
                 pool_timeout=10,
                 pool_pre_ping=True,
-                connect_args={"connect_timeout": 5},
+                connect_args={name: value for name, value in _PATIENCE.items() if name not in self.url.query},
                 **_JSON,
             )
             self.readers = self.engine.execution_options(postgresql_readonly=True)

@@ -5,9 +5,11 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import StatementError
@@ -15,6 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.database import Database, UtcDateTime, database_now
 from app.durability import SharedSync
+from tests import postgres
 
 
 class Private(DeclarativeBase):
@@ -156,3 +159,14 @@ def test_the_databases_clock_compares_with_stored_moments(database: Database) ->
         now = session.scalar(select(database_now()))
     assert now is not None
     assert abs((now - datetime.now(UTC)).total_seconds()) < 5
+
+
+def test_a_server_that_falls_silent_is_given_up(server: postgres.Server) -> None:
+    """One whose network is gone sends no end of the connection: a statement would wait for a quarter of an hour."""
+    own = f"{server.url('postgres')}&tcp_user_timeout=7000"
+    for url, patience in ((server.url("postgres"), "20000"), (own, "7000")):
+        with closing(Database(url)) as database, database.engine.connect() as connection:
+            raw = connection.connection.driver_connection
+            assert isinstance(raw, psycopg.Connection)
+            given = raw.info.get_parameters()
+            assert (given["tcp_user_timeout"], given["keepalives_idle"]) == (patience, "10")
