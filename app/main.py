@@ -92,7 +92,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         database.close()
 
     # A path with a slash too many is 404: a redirect would name whatever host the request claims, before any key.
-    service = FastAPI(title="fiftytwo", version=VERSION, lifespan=lifespan, redoc_url=None, redirect_slashes=False)
+    # `/docs` is a page of the panel's, since FastAPI's own loads scripts from elsewhere.
+    service = FastAPI(
+        title="fiftytwo", version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     state = service.state
     state.settings, state.database = settings, database
     state.storage = storage_for(settings)

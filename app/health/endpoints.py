@@ -55,7 +55,7 @@ async def root(request: Request) -> Response:
     if "text/html" in request.headers.get("accept", ""):
         return RedirectResponse("/jobs", 303, headers={"Vary": "Accept"})
     app: FastAPI = request.app
-    places = {"docs": app.docs_url, "openapi": app.openapi_url}
+    places = {"docs": "/docs", "openapi": app.openapi_url}
     places |= {"instructions": "/v1/instructions", "jobs": "/v1/jobs"}
     return JSONResponse({"service": app.title, "version": app.version, **places}, headers={"Vary": "Accept"})
 

@@ -65,7 +65,7 @@ BODIES: dict[str, tuple[int, Callable[[str], dict[str, Any]]]] = {
     ),
     "/v1/keys": (403, lambda _: {"json": {"name": "mine", "tenant": "default"}}),
 }
-UNDOCUMENTED = {"/openapi.json", "/docs", "/docs/oauth2-redirect"}
+UNDOCUMENTED = {"/openapi.json"}
 ADMINS_ONLY = {"/v1/keys", "/v1/keys/{key_id}", "/v1/audit"}
 # What is read there is a secret of those who take part in a round.
 MEMBERS_ONLY = {"/v1/rounds/{round_id}/cohort/{client}"}

@@ -13,6 +13,7 @@ from app.dashboard.pages import (
     models,
     privacy,
     rate,
+    reference,
     sign_in,
     static,
     webhooks,
@@ -21,6 +22,7 @@ from app.dashboard.pages import (
 ROUTERS = (
     static.router,
     sign_in.router,
+    reference.router,
     jobs.router,
     job_builder.router,
     job.router,

@@ -60,6 +60,12 @@ def test_axe_finds_nothing_serious(panel: Panel, path: str) -> None:
     assert found == []
 
 
+def test_the_reference_fits_a_phone(panel: Panel) -> None:
+    panel.page.set_viewport_size({"width": 360, "height": 800})
+    panel.page.goto("/docs")
+    assert panel.page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
 def test_twelve_metrics_are_drawn_or_say_why_not(panel: Panel) -> None:
     page = panel.page
     page.goto(f"/jobs/{panel.jobs['first']}")

@@ -17,8 +17,8 @@ from tests.app.test_strangers import OWNED
 
 # Path parameters that name nothing of a tenant's.
 NAMES = {"move": "cancel", "part": "arms"}
-# Pages that open without a session: files, signing in, and the page of a rater, whose key opens it.
-OPEN = re.compile(r"/static/.*|/sign-in|/rate/.*")
+# Pages that open without a session: files, signing in, what the API is, and the page of a rater, whose key opens it.
+OPEN = re.compile(r"/static/.*|/sign-in|/docs|/rate/.*")
 # Answers that lead on to a page and tell nothing.
 LEADING = {("GET", "/experiments/{experiment_id}/raters")}
 # What everybody who is signed in may see.
