@@ -16,7 +16,16 @@ from client.preprocess import eight_bits
 from engine.errors import InvalidData
 
 LOOKED_AT = 256
+_RUN = 8  # neighbours that are looked at together: they are mostly stored together
 _GREY_MODES = {"1", "L", "LA", "I", "I;16", "F"}
+
+
+def spread(count: int) -> list[int]:
+    """Which of `count` rows are looked at: all of few, else runs from end to end, since files go class by class."""
+    if count <= LOOKED_AT:
+        return list(range(count))
+    starts = np.linspace(0, count - _RUN, LOOKED_AT // _RUN).astype(int).tolist()
+    return [start + step for start in starts for step in range(_RUN)]
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Pictures:
 
     @classmethod
     def of(cls, contents: Sequence[bytes], at_most: int | None = None) -> "Pictures":
-        """By the first pictures: the commonest size (scaled down to `at_most` pixels a side), their mean and deviation.
+        """By up to 256 pictures: the commonest size (scaled down to `at_most` pixels a side), their mean and deviation.
 
         Raises:
             InvalidData: where there are none.

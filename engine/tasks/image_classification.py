@@ -16,7 +16,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 from engine.archive import load_checkpoint
 from engine.errors import InvalidData
 from engine.models import Base
-from engine.pictures import LOOKED_AT, Pictures
+from engine.pictures import Pictures, spread
 from engine.ports import Batch, Cost, Example, Payload, Samples, image_of
 from engine.resnets import resnet_config
 from engine.rows import Rows
@@ -51,9 +51,9 @@ class ImageClassification(Classification):
 
     @classmethod
     def open(cls, base: Base, labels: Sequence[str], rows: Rows, max_length: int) -> "ImageClassification":
-        """Take size, channels and pixel statistics from the first training pictures."""
+        """Take size, channels and pixel statistics from training pictures."""
         train = rows.where("train")
-        pictures = Pictures.of([image_of(train.payloads[i]) for i in range(min(LOOKED_AT, len(train)))])
+        pictures = Pictures.of([image_of(train.payloads[i]) for i in spread(len(train))])
         height, width = pictures.size
         if base.name == "resnet-small" and not (min(width, height) >= 8 and max(width, height) <= 64):
             raise InvalidData(

@@ -20,7 +20,7 @@ from engine.contrastive import MOST_LOG_SCALE
 from engine.errors import InvalidData
 from engine.models import Base
 from engine.pair_encoder import PairEncoder, PairEncoderConfig
-from engine.pictures import LOOKED_AT, Pictures
+from engine.pictures import Pictures, spread
 from engine.ports import Batch, Cost, Example, Pair, Payload, Samples
 from engine.resnets import resnet_config
 from engine.rows import Rows
@@ -70,11 +70,11 @@ class TextImagePairs(EncoderVocabulary, Retrieval):
 
     @classmethod
     def open(cls, base: Base, labels: Sequence[str], rows: Rows, max_length: int) -> "TextImagePairs":
-        """Take the pictures' size and statistics from the first training rows, or from a CLIP folder."""
+        """Take the pictures' size and statistics from training rows, or from a CLIP folder."""
         if base.pretrained:
             return cls(base, max_length, _pictures(_folder(base)))
         train = rows.where("train")
-        pictures = Pictures.of([_pair(train.payloads[i]).image for i in range(min(LOOKED_AT, len(train)))], _LARGEST)
+        pictures = Pictures.of([_pair(train.payloads[i]).image for i in spread(len(train))], _LARGEST)
         if min(pictures.size) < _SMALLEST:
             height, width = pictures.size
             raise InvalidData(
