@@ -195,6 +195,7 @@ def test_the_other_kinds_begin_with_a_trained_model(scene: Scene, tmp_path: Path
     wrong = browser.post("/jobs/new/check", data={"kind": kind, "model": "job_none", **extra}).json()
     assert wrong["faults"]["model"][0]["code"] == "unknown_model"
     job = browser.post("/jobs/new", data={"kind": kind, "model": trained, **extra}).headers["location"]
+    assert browser.get(job).status_code == 200
     again = browser.get(f"/jobs/new?from={job.rpartition('/')[2]}")
     asked = json.loads(part(again.text, "json"))
     assert (asked["kind"], asked["model"]) == (kind, trained)
