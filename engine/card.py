@@ -76,7 +76,7 @@ def _adapter(receipt: Mapping[str, Any], task: str) -> Iterator[str]:
     """How PEFT loads a file that is not a whole model."""
     base, labels = receipt["inputs"]["base_model"], receipt["quality"].get("recall") or {}
     kind = "AutoModelForSequenceClassification" if labels else "AutoModelForCausalLM"
-    heads = f", num_labels={len(labels)}" if labels else ""
+    heads = f", num_labels={len(labels)}, ignore_mismatched_sizes=True" if labels else ""
     yield from ("", "## How to load it", "")
     yield (
         f"This is an adapter: what was trained beside the frozen base {base['name']}, whose files together have the "

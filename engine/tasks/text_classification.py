@@ -97,12 +97,14 @@ class TextClassification(EncoderVocabulary, Classification):
         """The pretrained encoder in fp32 with a fresh head; of a checkpoint whose shapes are its own, those."""
         if (self.folder / SHAPES).is_file():
             return load_checkpoint(self.folder, _blank(self._own_config()))
+        head: int = AutoConfig.from_pretrained(self.folder, trust_remote_code=False).num_labels
         model: nn.Module = AutoModelForSequenceClassification.from_pretrained(
             self.folder,
             config=self._own_config(),
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
+            ignore_mismatched_sizes=head != len(self.labels),  # a base may bring a head for other classes
         )
         return model
 

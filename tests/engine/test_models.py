@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
@@ -42,6 +43,18 @@ def test_a_folder_in_the_hubs_layout_is_loaded(local: Path) -> None:
         "resnet-18",
         "tiny",
     ]
+
+
+def test_a_base_with_a_head_for_other_classes_gets_a_fresh_one(local: Path) -> None:
+    base = tiny_bert(local / "judges-two")
+    built = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        built.append(TextClassification(base, ("a", "b", "c"), 32).build().state_dict())
+    assert built[0]["classifier.weight"].shape == (3, 32)
+    assert all(torch.equal(weight, built[1][name]) for name, weight in built[0].items())
+    two = TextClassification(base, LABELS, 32).build().state_dict()
+    assert all(torch.equal(weight, two[name]) for name, weight in built[0].items() if "classifier" not in name)
 
 
 def test_a_text_is_no_longer_than_the_positions_behind_padding(local: Path) -> None:
