@@ -45,6 +45,18 @@ def test_the_list_is_filtered_and_read_page_by_page(
     assert "No job fits the filter" in browser.get("/jobs?state=paused").text
 
 
+def test_a_round_of_a_federation_has_no_task_and_is_shown(service: FastAPI, sign_in: SignIn, tmp_path: Path) -> None:
+    job = seed_job(service, seed_dataset(service, tmp_path))
+    spec = {"kind": "aggregate", "round": "rnd_01K9ZJ3V6T8N2QW4X5Y7R0ABCD"}
+    with service.state.database.session() as session:
+        session.execute(update(Job).where(Job.id == job).values(kind="aggregate", task=None, spec=spec))
+    browser = sign_in("viewer")
+    assert job in browser.get("/jobs").text
+    page = browser.get(f"/jobs/{job}")
+    assert page.status_code == 200
+    assert "The job trains as it is" not in page.text
+
+
 def test_an_empty_list_says_the_next_step(sign_in: SignIn) -> None:
     assert "fiftytwo submit --data" in sign_in().get("/jobs").text
 
