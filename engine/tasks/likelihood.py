@@ -61,7 +61,9 @@ class Likelihood:
         """Perplexity a token of this model's tokenizer, the file's with its interval, and what the scores rest on."""
         found = {"reference": reference, "exported": exported}
         perplexity: dict[str, Any] = {name: rounded(_perplexity(one[:, :2])) for name, one in found.items()}
-        perplexity["ci95"] = interval(exported[:, :2].astype(np.float64), _perplexity)
+        # Of nats a token, which few rows widen evenly: a perplexity's own interval would reach below 1.
+        ends = interval(exported[:, :2].astype(np.float64), _nats_a_token)
+        perplexity["ci95"] = [rounded(_power(max(0.0, end))) for end in ends]
         tokens, sizes = (int(exported[:, column].sum(dtype=np.float64)) for column in (1, 2))
         return {"perplexity": perplexity, "target_tokens": tokens, "target_bytes": sizes}
 
@@ -79,9 +81,17 @@ class Likelihood:
 
 
 def _perplexity(rows: npt.NDArray[Any]) -> float:
+    return _power(_nats_a_token(rows))
+
+
+def _nats_a_token(rows: npt.NDArray[Any]) -> float:
     """Of (n, 2): nats and target tokens of each row."""
     nats, tokens = rows.sum(axis=0, dtype=np.float64)
-    return float(np.exp(min(700.0, nats / max(1.0, tokens))))
+    return float(nats / max(1.0, tokens))
+
+
+def _power(nats: float) -> float:
+    return float(np.exp(min(700.0, nats)))
 
 
 def _targets(batch: Batch) -> Tensor:

@@ -236,6 +236,13 @@ def test_the_answers_mean_bits_and_perplexity(task: CausalLM) -> None:
     assert task.same(answers, answers) is None
 
 
+def test_no_end_of_the_interval_of_a_perplexity_lies_below_one(task: CausalLM) -> None:
+    answers = np.array([[1, 3, 9], [2, 3, 9], [30, 3, 9], [1, 3, 9], [12, 3, 9]], dtype=np.float32)
+    perplexity = task.quality(answers, answers, np.zeros(5, dtype=np.int64))["perplexity"]
+    low, high = perplexity["ci95"]
+    assert 1 <= low < perplexity["exported"] < high
+
+
 def test_a_decoder_folder_serves_language_models_alone(tmp_path: Path) -> None:
     tiny_decoder(tmp_path / "decoder")
     assert models.fault("decoder", "causal_lm", tmp_path) is None
