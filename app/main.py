@@ -116,9 +116,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     install(service)
     app.validation.install(service)
     app.dashboard.routing.install(service)
+    _edge(service, settings)
+    # FastAPI's documented way to a document of one's own.
+    setattr(service, "openapi", partial(document, service))  # noqa: B010
+    return service
+
+
+def _edge(service: FastAPI, settings: Settings) -> None:
     service.add_middleware(
         Edge,
-        figures=state.figures,
+        figures=service.state.figures,
         max_bytes=settings.max_json_bytes,
         stall_seconds=settings.body_stall_seconds,
         streaming=STREAMING,
@@ -126,6 +133,3 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         straight={route.path: route for route in service.routes if isinstance(route, Straight)},
         looks=[route for route in service.routes if isinstance(route, Look)],
     )
-    # FastAPI's documented way to a document of one's own.
-    setattr(service, "openapi", partial(document, service))  # noqa: B010
-    return service
