@@ -1,7 +1,7 @@
-"""Where uploads land before they are checked and stored. Sweeps what a killed process has left. Knows no request.
+"""Where uploads land before they are checked and stored, and copies of what is stored elsewhere. Knows no request.
 
 Each lies in a folder of its own, which its process holds by a lock until it ends, however it ends; several processes,
-on several machines too, may share the folder around them.
+on several machines too, may share the folder around them. What a killed process has left is swept.
 """
 
 import fcntl
@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from app.storage import Storage
 
 
 @contextmanager
@@ -24,6 +26,17 @@ def landing(data_dir: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+@contextmanager
+def at_hand(storage: Storage, key: str, name: str) -> Iterator[Path]:
+    """A stored file on this machine: where it lies, or a copy of this name for as long as it is used."""
+    if (path := storage.local_path(key)) is not None:
+        yield path
+        return
+    with landing(storage.scratch) as folder:
+        storage.fetch(key, folder / name)
+        yield folder / name
 
 
 def sweep(data_dir: Path) -> None:

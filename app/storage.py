@@ -47,7 +47,12 @@ class StoreDown(OSError):
 
 
 class Storage(Protocol):
-    """A store of whole files under content keys. A key that is not there raises FileNotFoundError."""
+    """A store of whole files under content keys. A key that is not there raises FileNotFoundError.
+
+    `scratch` is a folder of this machine for copies: the system's own may be memory, and no data set must fill that.
+    """
+
+    scratch: Path
 
     def save(self, path: Path, announce: Announce | None = None) -> Stored:
         """Store a copy of the file at `path`; it is there whole when this returns."""
@@ -81,25 +86,14 @@ def storage_for(settings: Settings) -> Storage:
     url = urlsplit(settings.storage_url)
     if url.scheme != "s3" or not url.netloc:
         raise ValueError(f"FIFTYTWO_STORAGE_URL is {settings.storage_url!r}: write s3://bucket/prefix")
-    return S3Storage(url.netloc, url.path.strip("/"), settings.storage_endpoint)
-
-
-@contextlib.contextmanager
-def at_hand(storage: Storage, key: str, name: str) -> Iterator[Path]:
-    """A stored file on this machine: where it lies, or a copy of this name for as long as it is used."""
-    if (path := storage.local_path(key)) is not None:
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="fiftytwo-") as folder:
-        storage.fetch(key, Path(folder) / name)
-        yield Path(folder) / name
+    return S3Storage(url.netloc, url.path.strip("/"), settings.storage_endpoint, settings.data_dir)
 
 
 class FolderStorage:
     """Files in a folder: written beside their place, synced, then renamed into it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = self.scratch = folder
 
     def save(self, path: Path, announce: Announce | None = None) -> Stored:
         """Copy, sync and rename; the same bytes take the place of a file that is already there."""
@@ -175,7 +169,8 @@ class FolderStorage:
 class S3Storage:
     """Files in an S3 bucket; credentials come from the usual AWS variables."""
 
-    def __init__(self, bucket: str, prefix: str, endpoint: str | None = None) -> None:
+    def __init__(self, bucket: str, prefix: str, endpoint: str | None = None, scratch: Path | None = None) -> None:
+        self.scratch = scratch or Path(tempfile.gettempdir())
         self.bucket = bucket
         self.prefix = f"{prefix}/" if prefix else ""
         config = Config(connect_timeout=5, read_timeout=60, retries={"max_attempts": 3, "mode": "standard"})

@@ -21,8 +21,9 @@ from app.datasets.upload import Form
 from app.erasure import keep_all, unname
 from app.errors import Conflict, NotFound
 from app.identity import Identity
+from app.incoming import at_hand
 from app.schemas import plain
-from app.storage import Storage, Stored, at_hand
+from app.storage import Storage, Stored
 from app.unfit import refuse
 from engine.errors import Fault
 from engine.faults import from_validation

@@ -22,7 +22,8 @@ from app.experiments.items import Item, items_of
 from app.experiments.models import Experiment, ExperimentItem
 from app.experiments.reading import Paired, left_by, paired, traces
 from app.experiments.service import Seen
-from app.storage import Storage, at_hand
+from app.incoming import at_hand
+from app.storage import Storage
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,10 @@ from app.errors import NotFound
 from app.federation import repository
 from app.federation.populations import delta_fault
 from app.federation.schemas import RoundCreate, relation_faults
+from app.incoming import at_hand
 from app.privacy import repository as ledger
 from app.rounds.models import Population
-from app.storage import Storage, at_hand
+from app.storage import Storage
 from app.unfit import Unfit, refusal
 from engine.accounting import noise_multiplier
 from engine.aggregate import weights_in

@@ -9,6 +9,7 @@ import pytest
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 
+from app.incoming import at_hand
 from app.settings import Settings
 from app.storage import FolderStorage, S3Storage, Storage, Stored, StoreDown, storage_for
 from tests.bucket import AwayBucket, Bucket, stand_in
@@ -166,6 +167,18 @@ def test_a_bucket_that_breaks_off_is_an_error_of_files(tmp_path: Path, monkeypat
     monkeypatch.setattr(bucket, "get_object", lambda **_: {"Body": Broken()})
     with pytest.raises(StoreDown):
         S3Storage("bucket", "").fetch("sha256/aa/" + "a" * 64, tmp_path / "copy")
+
+
+def test_a_copy_of_a_bucket_lies_in_the_data_folder(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of the system is memory in a container, and data sets are large."""
+    stand_in(monkeypatch, Bucket())
+    store = storage_for(Settings(data_dir=tmp_path / "data", storage_url="s3://bucket"))
+    with at_hand(store, store.save(file).key, "rows.parquet") as path:
+        assert path.read_bytes() == file.read_bytes()
+        assert path.is_relative_to(tmp_path / "data" / "incoming")
+    assert not path.exists()
 
 
 def test_an_address_that_is_no_store_is_refused(tmp_path: Path) -> None:
