@@ -123,7 +123,8 @@ def measured(metric: str, figures: Figures, seed: int, confidence: float = 0.95)
     if how.counted:
         low, high = _no_surer(value, ends, _share_of(figures[:, 0], confidence), _of_classes(figures, confidence))
         return Measured(value, max(0.0, low), min(1.0, high), n)
-    return Measured(value, *_of_few(value, ends, n, confidence, value), n)
+    low, high = _of_few(value, ends, n, confidence, value)
+    return Measured(value, max(0.0, low), high, n)  # no metric lies below zero
 
 
 def interval(figures: Figures, value: Callable[[Figures], float], seed: int = 0) -> list[float]:

@@ -153,3 +153,9 @@ def test_who_comes_second_in_a_round_does_not_decide_a_race(rounds: int) -> None
     shown = latency({"reference": reference, "exported": exported})
     assert (shown["ratio"], shown["ratio_ci95"]) == (0.2234, [0.2234, 0.2234])
     assert shown["runs"] == rounds
+
+
+def test_bits_per_byte_never_reach_below_zero() -> None:
+    lopsided = np.array([[1, 9], [2, 9], [60, 9], [1, 9], [12, 9]], dtype=np.float64)
+    found = measured("bits_per_byte", lopsided, seed=0)
+    assert (found.low, found.value < found.high) == (0.0, True)
