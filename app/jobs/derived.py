@@ -107,6 +107,9 @@ def _rows(lookups: Lookups, tenant: str, body: AnyDerived, trained: Spec) -> tup
     elif given is not None:
         found["given"] = given
     own = _own(lookups, tenant, trained)
+    train = own.get("train") or own.get("")
+    if isinstance(given, Dataset) and isinstance(train, Dataset):
+        faults += _label_faults(given, train.labels)
     if isinstance(body, EvaluateCreate) and body.dataset is not None:
         return found | _known(trained, own), faults
     for (_, dataset_id), (role, one) in zip(trained.files(), own.items(), strict=True):
@@ -115,9 +118,6 @@ def _rows(lookups: Lookups, tenant: str, body: AnyDerived, trained: Spec) -> tup
             faults.append(Fault("/model", "test_rows_gone", detail, _remedy(body)))
             break
         found[role] = one
-    train = found.get("train") or found.get("")
-    if given is not None and train is not None and "given" in found:
-        faults += _label_faults(found["given"], train.labels)
     return found, faults
 
 

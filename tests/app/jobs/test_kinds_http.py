@@ -187,8 +187,9 @@ def test_rows_that_a_model_cannot_be_scored_on(admin: TestClient, trained: Json,
         ({"labels": ["ham", "eggs"]}, "labels_differ"),
         ({"task": "image_classification"}, "wrong_task"),
     ):
-        body = {"kind": "compress", "model": trained["id"], "dataset": dataset(**columns), "instructions": [47]}
-        assert faults(admin.post("/v1/jobs", json=body)) == {"/dataset": code}
+        body = {"model": trained["id"], "dataset": dataset(**columns)}
+        for kind in ({"kind": "compress", "instructions": [47]}, {"kind": "evaluate"}):
+            assert faults(admin.post("/v1/jobs", json=body | kind)) == {"/dataset": code}
 
 
 def test_a_model_whose_rows_are_gone_is_scored_on_others(
