@@ -105,8 +105,20 @@ class ImageClassification(Classification):
         }
 
     def forward(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Logits (batch, classes)."""
-        logits: Tensor = model(pixel_values=batch["pixel_values"]).logits
+        """Logits (batch, classes).
+
+        Raises:
+            InvalidData: in training, for one picture so small that batch norm sees one value of it a channel.
+        """
+        try:
+            logits: Tensor = model(pixel_values=batch["pixel_values"]).logits
+        except ValueError as error:
+            if len(batch["pixel_values"]) > 1 or "more than 1 value per channel" not in str(error):
+                raise
+            raise InvalidData(
+                "a batch of one picture of this size leaves batch norm nothing to vary",
+                remedy="set training.batch_size to 2 at least, better 16 or more",
+            ) from error
         return logits
 
     def exportable(self, model: nn.Module) -> nn.Module:
