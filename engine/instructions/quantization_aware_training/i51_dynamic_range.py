@@ -86,10 +86,8 @@ class DynamicRange(Instruction):
             one.move(keep, widen=self.observer == "minmax", symmetric=self.symmetric)
         state["updates"] = moved + 1
 
-    def after_epoch(self, run: Run, epoch: int) -> None:
-        """After the last epoch: let the ranges rest, and count what they clip."""
-        if epoch + 1 < run.spec.training.epochs and run.clock.step < run.clock.total:
-            return
+    def trained(self, run: Run, model: nn.Module) -> nn.Module:
+        """Let the ranges rest, and count what they clip: those that ship, which `training.keep` may have chosen."""
         self._setting(run.model).observing = False
         shares = self._clipped(run)
         silent = [name for name, one in ranges_of(run.model).items() if not torch.any(one.high > one.low)]
@@ -100,6 +98,7 @@ class DynamicRange(Instruction):
             "clipped_share_worst": max(shares),
             "ranges": float(len(shares)),
         }
+        return model
 
     def report(self, run: Run) -> Mapping[str, float]:
         """What the ranges clip, and how often they moved."""

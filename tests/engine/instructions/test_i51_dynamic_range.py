@@ -1,12 +1,16 @@
 """51: ranges follow what the layers see, and stop. Its arithmetic is proven in test_quantization."""
 
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
 import torch
 
 from engine.errors import InvalidPlan
+from engine.evaluate import METRICS
+from engine.instructions.quantization_aware_training.i51_dynamic_range import DynamicRange
 from engine.plan import Plan
 from engine.prepare import begin
 from engine.quantized import ranges_of
@@ -85,6 +89,19 @@ def test_a_run_moves_every_range_and_counts_what_it_clips(tmp_path: Path) -> Non
     assert effects["updates"] == int(0.8 * run.clock.total)
     assert 0 <= effects["clipped_share"] <= effects["clipped_share_worst"] < 0.2
     assert effects["ranges"] == len(ranges_of(run.model))
+
+
+def test_what_is_told_is_what_the_chosen_ranges_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first epoch scores best and ships, so the ranges of the last tell nothing of the file."""
+    scores = iter((1.0, 0.0))
+    choice = [{**QAT, "keep": []}, {"name": "dynamic_range", "momentum": 0.5, "observer": "percentile"}]
+    run = text_run(tmp_path, choice, count=100, epochs=2, keep="best", learning_rate=1e-2)
+    metric = METRICS[run.spec.metric]
+    monkeypatch.setitem(METRICS, run.spec.metric, replace(metric, value=lambda _: next(scores)))
+    trained(run, tmp_path)
+    told = run.plan.instructions[1].report(run)
+    shares = DynamicRange()._clipped(run)
+    assert (told["clipped_share"], told["clipped_share_worst"]) == (median(shares), max(shares))
 
 
 def test_one_batch_left_alone_clips_more_than_what_is_tracked(tmp_path: Path) -> None:
