@@ -49,8 +49,9 @@ class Job(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        # With the kind, or to count jobs for Prometheus would read every job whole.
-        Index("ix_jobs_state", "state", "tenant", "kind"),
+        # With the kind, or to count jobs for Prometheus would read every job whole; with priority and id, or a claim
+        # would read every queued one.
+        Index("ix_jobs_state", "state", "tenant", "kind", "priority", "id"),
         Index("ix_jobs_tenant", "tenant", "id"),
         # Only of those that have one: a submit has nothing to write there.
         Index("ix_jobs_log_key", "log_key", sqlite_where=_LOGGED, postgresql_where=_LOGGED),
@@ -161,6 +162,16 @@ class JobTally(Base):
     bucket: Mapped[int] = mapped_column(Integer, primary_key=True)
     number: Mapped[int] = mapped_column(BigInteger)
     seconds: Mapped[float] = mapped_column(Float)
+
+
+class JobTurn(Base):
+    """A tenant's last claim. It stays when the job is deleted, or to delete jobs would bring the next turn sooner."""
+
+    __tablename__ = "job_turns"
+
+    tenant: Mapped[str] = mapped_column(String(63), primary_key=True)
+    claim: Mapped[int] = mapped_column(BigInteger)
+    """Its number among all claims."""
 
 
 class WorkerSeen(Base):

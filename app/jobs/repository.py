@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, Integer, Row, bindparam, delete, func, inspect, or_, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, delete, func, inspect, or_, select, update
 from sqlalchemy import insert as plain_insert
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from app.database import database_now, insert_into
-from app.jobs import endings
+from app.jobs import claims, endings
 from app.jobs.models import Document, Job, JobEvent, MetricPoint, has_pair
 from app.jobs.states import CLAIM, LEASED, OPEN, TERMINAL, Move, Mover, State
 
@@ -124,10 +124,15 @@ def move(
 
 
 def claim(session: Session, owner: str, lease_seconds: float, threads: int) -> Job | None:
-    """Take the fairest queued job: its tenant's fewest running, then priority, then age. None: nothing is queued."""
+    """Take the fairest queued job; None: nothing is queued.
+
+    It is that whose tenant has the fewest running, then of the highest priority, then of the tenant whose last claim
+    lies longest ago, then the oldest.
+    """
     claimed = {"owner": owner, "lease_seconds": lease_seconds, "first_threads": threads}
-    job = session.scalars(_CLAIM, claimed, execution_options=_UNSYNCHRONIZED).one_or_none()
+    job = session.scalars(claims.FAIREST, claimed, execution_options=_UNSYNCHRONIZED).one_or_none()
     if job is not None:
+        claims.end_turn(session, job.tenant)
         _tell_state(session, job, CLAIM.mover, {})
     return job
 
@@ -247,39 +252,6 @@ def _write_points(session: Session, job_id: str, points: Sequence[Point]) -> Non
     session.execute(statement, rows)
 
 
-def _claim_statement() -> Any:
-    running = (
-        select(Job.tenant, func.count().label("jobs")).where(Job.state.in_(LEASED)).group_by(Job.tenant).subquery()
-    )
-    queued = aliased(Job)
-    fairest = (
-        select(queued.id)
-        .outerjoin(running, running.c.tenant == queued.tenant)
-        .where(queued.state == State.QUEUED)
-        .order_by(func.coalesce(running.c.jobs, 0), queued.priority.desc(), queued.id)
-        .limit(1)
-        .with_for_update(of=queued, skip_locked=True)
-    )
-    return (
-        update(Job)
-        .where(Job.id == fairest.scalar_subquery(), Job.state.in_(CLAIM.sources))
-        .values(
-            state=CLAIM.target,
-            attempt=Job.attempt + 1,
-            batches=0,
-            revision=Job.revision + 1,
-            events=Job.events + 1,
-            lease_owner=bindparam("owner"),
-            lease_expires=database_now(bindparam("lease_seconds", type_=Float)),
-            started_at=func.coalesce(Job.started_at, database_now()),
-            threads=func.coalesce(Job.threads, bindparam("first_threads", type_=Integer)),
-        )
-        .returning(Job)
-    )
-
-
-# Built once: building a statement of this size costs more than running it.
-_CLAIM = _claim_statement()
 _JOB = plain_insert(Job.__table__)  # type: ignore[arg-type]  # declared as a FromClause, and a Table
 # What a new job brings; the other columns are empty or have their defaults.
 _NEW = ["id", "tenant", "kind", "task", "name", "metadata_", "spec", "plan", "inputs", "state", "events", "revision"]
