@@ -116,7 +116,7 @@ def test_attacked_digits_answer_otherwise_once_squeezed(tmp_path: Path) -> None:
     report = run.plan.instructions[0].report(run)
     assert report["attacks"] >= 30
     assert report["auroc"] > 0.65
-    assert report["tpr"] > report["fpr"] + 0.15
+    assert report["tpr"] > 1.5 * report["fpr"]  # of 100 attacks, so hardly a sharper figure
     assert report["fpr"] < 0.2
 
 
