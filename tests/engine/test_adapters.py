@@ -3,13 +3,13 @@
 import copy
 from typing import Any
 
-import peft
 import pytest
 import torch
 from torch import Tensor, nn
 
 from engine import adapters
-from engine.adapters import _Adapted, fuse
+from engine.adapters import _Adapted
+from tests.engine.adapted import adapted
 
 WIDTH = 24
 
@@ -30,17 +30,10 @@ class Attentive(nn.Module):
         return found
 
 
-def adapted(dropout: float = 0.0, *, fused: bool) -> Any:
+def attentive(dropout: float = 0.0, *, fused: bool) -> Any:
     torch.manual_seed(5)
     targets = ["query", "key", "value", "out"]
-    config = peft.LoraConfig(r=4, lora_alpha=6, lora_dropout=dropout, target_modules=targets)
-    model: Any = peft.get_peft_model(Attentive(), config)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            nn.init.normal_(weight, std=0.3)
-    if fused:
-        fuse(model)
-    return model
+    return adapted(Attentive(), fused=fused, r=4, lora_alpha=6, lora_dropout=dropout, target_modules=targets)
 
 
 def learned(model: nn.Module, x: Tensor, *, half: bool) -> tuple[Tensor, dict[str, Tensor]]:
@@ -53,9 +46,9 @@ def learned(model: nn.Module, x: Tensor, *, half: bool) -> tuple[Tensor, dict[st
 @pytest.mark.parametrize(("half", "tolerance"), [(False, 1e-5), (True, 0.02)])
 def test_answers_and_gradients_are_those_of_peft(half: bool, tolerance: float) -> None:
     x = torch.randn(3, 7, WIDTH, generator=torch.Generator().manual_seed(1), requires_grad=True)
-    expected, theirs = learned(adapted(fused=False), x, half=half)
+    expected, theirs = learned(attentive(fused=False), x, half=half)
     of_x, x.grad = x.grad, None
-    found, ours = learned(adapted(fused=True), x, half=half)
+    found, ours = learned(attentive(fused=True), x, half=half)
     assert of_x is not None
     assert x.grad is not None
     assert found.dtype == expected.dtype
@@ -76,7 +69,7 @@ def test_gradients_are_those_of_differences() -> None:
 
 
 def test_what_three_layers_read_is_cast_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = adapted(fused=True)
+    model = attentive(fused=True)
     seen: list[int] = []
     apply: Any = _Adapted.apply
 
@@ -107,7 +100,7 @@ def test_a_tensor_that_was_changed_in_place_is_cast_again() -> None:
 
 @pytest.mark.parametrize("watched", ["hook", "dropout", "disabled", "merged"])
 def test_a_layer_that_is_not_plain_is_left_to_peft(watched: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = adapted(0.4 if watched == "dropout" else 0.0, fused=True)
+    model = attentive(0.4 if watched == "dropout" else 0.0, fused=True)
     monkeypatch.setattr(_Adapted, "apply", lambda *_: pytest.fail("fused"))
     calls: list[str] = []
     if watched == "hook":
@@ -125,7 +118,7 @@ def test_a_layer_that_is_not_plain_is_left_to_peft(watched: str, monkeypatch: py
 
 
 def test_a_copy_has_weights_of_its_own() -> None:
-    model, x = adapted(fused=True), torch.ones(1, 2, WIDTH)
+    model, x = attentive(fused=True), torch.ones(1, 2, WIDTH)
     with torch.autocast("cpu", torch.bfloat16):
         before = model(x)
         other = copy.deepcopy(model)

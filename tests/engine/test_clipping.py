@@ -5,7 +5,6 @@ from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
-import peft
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,8 +12,8 @@ from hypothesis import strategies as st
 from opacus import GradSampleModule
 from torch import Tensor, nn
 
-from engine.adapters import fuse
 from engine.clipping import Unclippable, add_clipped, trainable_layers
+from tests.engine.adapted import adapted
 from tests.engine.tiny import tiny_task
 
 Losses = Callable[[nn.Module, Tensor], Tensor]
@@ -87,13 +86,10 @@ class _Adapted(nn.Module):
 
 
 def _with_adapters(*, fused: bool = True) -> nn.Module:
-    config = peft.LoraConfig(r=2, lora_alpha=3, target_modules=["first", "again"], modules_to_save=["head"])
-    model: nn.Module = peft.get_peft_model(_Adapted(), config)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            nn.init.normal_(weight, std=0.3)
-    if fused:
-        fuse(model)
+    targets = ["first", "again"]
+    model: nn.Module = adapted(
+        _Adapted(), fused=fused, r=2, lora_alpha=3, target_modules=targets, modules_to_save=["head"]
+    )
     return model
 
 
